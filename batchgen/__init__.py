@@ -1,0 +1,7 @@
+"""batchgen: a prompt file in, a Parquet dataset out."""
+
+from __future__ import annotations
+
+__version__ = "0.1.0"
+
+__all__ = ["__version__"]

@@ -1,0 +1,3 @@
+"""Inference: block pool, scheduler, sampling, model adapter. Knows nothing of jobs or SQL."""
+
+from __future__ import annotations

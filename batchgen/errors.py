@@ -1,0 +1,172 @@
+"""Every error batchgen raises on purpose.
+
+BatchgenError                     exit 1
+├── InvalidInput                  exit 2   the prompt file, found before a job exists
+│   ├── MissingInput
+│   ├── EmptyInput
+│   └── BadLines
+├── InvalidParameter              exit 2   a flag, a --param, a window, a setting
+├── ModelError                    exit 2
+│   ├── UnsafeModel
+│   ├── UnsupportedModel
+│   ├── ModelExists
+│   └── UnknownModel              exit 4
+├── OutputConflict                exit 2   the output folder holds another job
+├── JobNotFound                   exit 4
+├── NotAllowed                    exit 4   a transition the job's state does not permit
+├── Unavailable                   exit 3
+│   ├── DatabaseUnavailable
+│   ├── BrokerUnavailable
+│   ├── SchemaMismatch
+│   └── HomeLocked
+├── EngineFailed                  exit 1   the engine child could not start or died
+├── Corrupt                       exit 1   bytes on disk differ from what SQL or a manifest says
+└── Fenced                        exit 1   another owner holds this lease now (internal)
+
+A class docstring is the default message: what is wrong, then what to do next.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+class BatchgenError(Exception):
+    """Something went wrong. Run the command again with --verbose for the details."""
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or " ".join((type(self).__doc__ or "").split()))
+
+    @property
+    def message(self) -> str:
+        """The text shown to the user."""
+        return str(self.args[0])
+
+
+class InvalidInput(BatchgenError):
+    """The input cannot be used. Check it with `batchgen validate FILE`."""
+
+    exit_code = 2
+
+
+class MissingInput(InvalidInput):
+    """The input file does not exist or cannot be read. Check the path."""
+
+
+class EmptyInput(InvalidInput):
+    """The input holds no rows. Write one JSON object a line."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LineProblem:
+    """What is wrong with one line of an input file."""
+
+    line: int  # 1-based, as editors count
+    code: str
+    message: str
+    param: str | None = None
+
+    def __str__(self) -> str:
+        return f"line {self.line}: {self.message} [{self.code}]"
+
+
+class BadLines(InvalidInput):
+    """Some lines are not usable. Correct them, or submit with --on-invalid row-error."""
+
+    def __init__(self, problems: list[LineProblem], total: int) -> None:
+        self.problems = problems
+        self.total = total
+        shown = "\n".join(f"  {problem}" for problem in problems[:20])
+        more = f"\n  … and {total - 20} more" if total > 20 else ""
+        plural = "line is" if total == 1 else "lines are"
+        remedy = "Correct them, or submit with --on-invalid row-error to keep them as error rows."
+        super().__init__(f"{total} {plural} not usable:\n{shown}{more}\n{remedy}")
+
+
+class InvalidParameter(BatchgenError):
+    """A parameter has a value that cannot be used."""
+
+    exit_code = 2
+
+    def __init__(self, message: str | None = None, *, param: str | None = None) -> None:
+        self.param = param
+        super().__init__(message)
+
+
+class ModelError(BatchgenError):
+    """The model cannot be used."""
+
+    exit_code = 2
+
+
+class UnsafeModel(ModelError):
+    """The model folder holds code or pickled weights. Convert it to safetensors without code."""
+
+
+class UnsupportedModel(ModelError):
+    """The engine cannot compute this model correctly."""
+
+
+class ModelExists(ModelError):
+    """A model of this name is registered. Choose another name, or remove it first."""
+
+
+class UnknownModel(ModelError):
+    """No model of this name is registered. See `batchgen models ls`."""
+
+    exit_code = 4
+
+
+class OutputConflict(BatchgenError):
+    """The output folder belongs to another job. Choose another folder with -o."""
+
+    exit_code = 2
+
+
+class JobNotFound(BatchgenError):
+    """No such job. See `batchgen ls`."""
+
+    exit_code = 4
+
+
+class NotAllowed(BatchgenError):
+    """The job's state does not permit this. See `batchgen status JOB`."""
+
+    exit_code = 4
+
+
+class Unavailable(BatchgenError):
+    """A service that batchgen needs cannot be reached. Run `batchgen doctor`."""
+
+    exit_code = 3
+
+
+class DatabaseUnavailable(Unavailable):
+    """The database cannot be reached. Check BATCHGEN_DATABASE_URL and that the server runs."""
+
+
+class BrokerUnavailable(Unavailable):
+    """The broker cannot be reached. Check BATCHGEN_BROKER_URL and that the server runs."""
+
+
+class SchemaMismatch(Unavailable):
+    """The database has another schema than this version. Run `batchgen db upgrade`."""
+
+
+class HomeLocked(Unavailable):
+    """Another coordinator runs on this home. Stop it first, or use another BATCHGEN_HOME."""
+
+
+class EngineFailed(BatchgenError):
+    """The engine process ended. Its last words are in the log."""
+
+
+class Corrupt(BatchgenError):
+    """Stored bytes differ from what was recorded. Run `batchgen fsck`."""
+
+
+class Fenced(BatchgenError):
+    """Another owner holds this lease now: whatever was computed under it is dropped."""

@@ -1,0 +1,3 @@
+"""Bytes in, bytes out: request lines, storage, Parquet parts, the dataset and its manifest."""
+
+from __future__ import annotations

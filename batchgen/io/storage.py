@@ -1,0 +1,117 @@
+"""Where bytes lie: a key names a file, a write is all or nothing."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from batchgen.errors import InvalidParameter
+
+
+class Storage(Protocol):
+    """What the rest of batchgen knows of storage; nothing above it knows of renames."""
+
+    def write(self, key: str) -> PendingWrite:
+        """Return a context manager whose file becomes `key`, whole, when it ends well."""
+        ...
+
+    def open(self, key: str) -> BinaryIO:
+        """Open `key` for reading; raise FileNotFoundError."""
+        ...
+
+    def path(self, key: str) -> Path:
+        """Return a local path of `key` for readers that need one (Arrow, mmap)."""
+        ...
+
+    def size(self, key: str) -> int | None:
+        """Return the bytes of `key`, None where it does not exist."""
+        ...
+
+    def delete(self, key: str) -> None:
+        """Remove `key`; nothing happens where it does not exist."""
+        ...
+
+
+class PendingWrite:
+    """A file on its way to `key`: temporary name, fsync, rename, fsync of the folder.
+
+    with storage.write("parts/7/0.e1.parquet") as pending:
+        pending.file.write(b"…")          # or hand pending.path to a library
+    """
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+        self.path = target.with_name(f".{target.name}.{secrets.token_hex(6)}.tmp")
+
+    def __enter__(self) -> PendingWrite:
+        self.target.parent.mkdir(parents=True, exist_ok=True)
+        self.file: BinaryIO = self.path.open("xb")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            self.file.close()
+            self.path.unlink(missing_ok=True)
+            return
+        try:
+            self.file.flush()
+            self.file.close()
+            fsync(self.path)
+            self.path.rename(self.target)
+        except OSError:
+            self.path.unlink(missing_ok=True)
+            raise
+        fsync(self.target.parent)
+
+
+@dataclass(frozen=True, slots=True)
+class LocalStorage:
+    """Keys are paths below one root folder."""
+
+    root: Path
+
+    def write(self, key: str) -> PendingWrite:
+        """Return a context manager whose file becomes `key`, whole, when it ends well."""
+        return PendingWrite(self.path(key))
+
+    def open(self, key: str) -> BinaryIO:
+        """Open `key` for reading; raise FileNotFoundError."""
+        return self.path(key).open("rb")
+
+    def path(self, key: str) -> Path:
+        """Return the path of `key`; raise InvalidParameter where it would leave the root."""
+        if key.startswith("/") or ".." in key.split("/") or "\0" in key:
+            raise InvalidParameter(f"{key!r} is not a storage key.")
+        return self.root / key
+
+    def size(self, key: str) -> int | None:
+        """Return the bytes of `key`, None where it does not exist."""
+        try:
+            return self.path(key).stat().st_size
+        except FileNotFoundError:
+            return None
+
+    def delete(self, key: str) -> None:
+        """Remove `key`; nothing happens where it does not exist."""
+        self.path(key).unlink(missing_ok=True)
+
+
+def fsync(path: Path) -> None:
+    """Force a file or a folder to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[BinaryIO]:
+    """Write one local file all or nothing, outside any storage root."""
+    with PendingWrite(path) as pending:
+        yield pending.file

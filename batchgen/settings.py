@@ -1,0 +1,82 @@
+"""Settings: flags > environment > .env > ./batchgen.toml > user file > defaults."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from platformdirs import user_config_path, user_data_path
+from pydantic import BaseModel, Field
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+PROJECT_FILE = Path("batchgen.toml")
+USER_FILE = user_config_path("batchgen") / "config.toml"
+
+
+class EngineSettings(BaseModel):
+    """How a worker's engine uses its device; every value is shown when the engine starts."""
+
+    device: str = Field("auto", description="auto, cpu or cuda:N")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="compute type; auto takes float32 on a CPU and the model's own on a GPU"
+    )
+    kv_memory: str = Field(
+        "0.5", description="KV pool: bytes (with K, M, G suffix) or a fraction of the free memory"
+    )
+    block_size: int = Field(16, ge=1, le=256, description="tokens in one KV block")
+    max_batch_tokens: int = Field(2048, ge=1, description="token budget of one engine step")
+    max_num_seqs: int = Field(128, ge=1, description="sequences computed in one step at most")
+    threads: int = Field(0, ge=0, description="CPU threads of the engine; 0 takes every core")
+
+
+class Settings(BaseSettings):
+    """Everything an operator can set, outside a job's own parameters."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="BATCHGEN_", env_nested_delimiter="__", env_file=".env", extra="ignore"
+    )
+
+    home: Path = Field(
+        default_factory=lambda: user_data_path("batchgen"),
+        description="folder of the database (SQLite), inputs, parts, datasets and models",
+    )
+    database_url: str = Field("", description="SQL truth; empty means SQLite in the home folder")
+    broker_url: str = Field("", description="Redis or Valkey; empty means `batchgen up` brings one")
+    lease_ttl: float = Field(60.0, gt=0, description="seconds a worker owns a shard unrenewed")
+    checkpoint_interval: float = Field(60.0, gt=0, description="seconds between checkpoints")
+    stall_timeout: float = Field(600.0, gt=0, description="seconds without an engine step")
+    drain_grace: float = Field(20.0, ge=0, description="seconds of work after SIGTERM")
+    heartbeat_interval: float = Field(10.0, gt=0, description="seconds between worker heartbeats")
+    coordinator_interval: float = Field(0.5, gt=0, description="seconds between coordinator ticks")
+    redispatch_after: float = Field(30.0, gt=0, description="seconds until a doorbell rings again")
+    shards_in_flight: int = Field(4, ge=1, description="shards one worker holds at a time")
+    engine: EngineSettings = Field(default_factory=EngineSettings, description="the engine")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Order the sources; the first that names a field wins."""
+        return (
+            init_settings,
+            env_settings,
+            dotenv_settings,
+            file_secret_settings,
+            TomlConfigSettingsSource(settings_cls, toml_file=PROJECT_FILE),
+            TomlConfigSettingsSource(settings_cls, toml_file=USER_FILE),
+        )
+
+    @property
+    def effective_database_url(self) -> str:
+        """The database URL in use: the one set, or SQLite in the home folder."""
+        return self.database_url or f"sqlite:///{self.home / 'batchgen.db'}"

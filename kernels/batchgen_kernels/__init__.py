@@ -1,0 +1,3 @@
+"""Attention and cache kernels behind one interface."""
+
+from __future__ import annotations

@@ -1,0 +1,3 @@
+"""Ties jobs to the engine: Celery app and task, engine child process, coordinator."""
+
+from __future__ import annotations
