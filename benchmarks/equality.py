@@ -71,7 +71,7 @@ def _engine_tokens(
     from batchgen.io.rows import GenerationRequest
 
     engine = Engine(config)
-    params = SamplingParams(temperature=0.0, max_tokens=max_tokens, return_tokens=True)
+    params = SamplingParams(temperature=0.0, max_tokens=max_tokens, return_token_ids=True)
     for key, messages in enumerate(chats):
         engine.add(GenerationRequest(key=key, messages=messages, params=params))
     tokens: dict[int, list[int]] = {}

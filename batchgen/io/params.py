@@ -24,6 +24,8 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     ignore_eos: bool = False
     # Answers drawn from one prompt.
     n: int = 1
+    # Return the token ids of each choice beside its text (`choices.tokens`).
+    return_token_ids: bool = False
 
     @property
     def greedy(self) -> bool:
