@@ -1,0 +1,28 @@
+"""The engine says what transformers says, on a real model and prompts of our own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from batchgen.engine.config import EngineConfig
+from benchmarks.equality import EXAMPLES, compare, load_chats
+
+if TYPE_CHECKING:
+    from batchgen.models.record import ModelRecord
+
+ROWS = 12
+
+
+def test_greedy_equals_transformers_in_one_chunked_batch(smollm2: ModelRecord) -> None:
+    config = EngineConfig(
+        model_path=smollm2.path,
+        model_name=smollm2.name,
+        dtype="float32",
+        max_batch_tokens=32,
+        kv_memory="256M",
+    )
+    result = compare(config, load_chats(EXAMPLES, ROWS), max_tokens=24)
+    assert result.different == []
+    assert result.equal + result.ties == ROWS
+    assert result.most_running == ROWS
+    assert result.chunked_prefills
