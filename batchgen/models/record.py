@@ -1,0 +1,94 @@
+"""What the registry knows of one model, as stored beside its files."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from batchgen.errors import Corrupt
+
+RECORD_FILE = "batchgen-model.json"
+RECORD_VERSION = 1
+CHUNK = 1 << 20  # bytes read at a time
+
+
+class ModelRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One pinned model. `path` is where it lies now; everything else is fixed at import."""
+
+    name: str
+    # Folder of the files; not stored, so that a home can be moved.
+    path: Path
+    # float32, bfloat16 or float16: what the weights were saved in.
+    dtype: str
+    # Tokens of prompt and answer together.
+    max_length: int
+    # Of the sorted file list, one "<sha256>  <name>" a line.
+    sha256: str
+    # The transformers class, `LlamaForCausalLM`.
+    architecture: str
+    # Whether rows with `messages` can be asked.
+    chat_template: bool
+    # Where it came from, as given; a hub id carries its commit.
+    source: str
+    # {file name: SHA-256}, without the record itself.
+    files: dict[str, str]
+    # RFC 3339, UTC.
+    created_at: str
+    version: int = RECORD_VERSION
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the record as JSON values, `path` included."""
+        fields: dict[str, Any] = msgspec.to_builtins(self, enc_hook=str)
+        return fields
+
+    def log_context(self) -> dict[str, str]:
+        """Return what names this model in a log line."""
+        return {"model": self.name, "model_sha256": self.sha256[:12]}
+
+
+def write_record(record: ModelRecord, folder: Path) -> None:
+    """Store the record in `folder`, readable for people."""
+    fields = record.as_dict()
+    del fields["path"]
+    text = msgspec.json.format(msgspec.json.encode(fields), indent=2)
+    (folder / RECORD_FILE).write_bytes(text + b"\n")
+
+
+def read_record(folder: Path) -> ModelRecord:
+    """Read the record of the model in `folder`; raise FileNotFoundError or Corrupt."""
+    raw = (folder / RECORD_FILE).read_bytes()
+    try:
+        fields = msgspec.json.decode(raw, type=dict[str, Any])
+        fields |= {"path": str(folder), "name": folder.name}
+        record = msgspec.convert(fields, ModelRecord, dec_hook=_as_path)
+    except msgspec.MsgspecError as error:
+        raise Corrupt(
+            f"The record of model {folder.name!r} is damaged ({error}). "
+            f"Remove the model and import it again."
+        ) from error
+    if record.version > RECORD_VERSION:
+        raise Corrupt(
+            f"Model {folder.name!r} was imported by a newer batchgen. Upgrade, or import it again."
+        )
+    return record
+
+
+def _as_path(kind: type, value: Any) -> Path:
+    assert kind is Path
+    return Path(value)
+
+
+def hash_file(path: Path) -> str:
+    """Return the SHA-256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hash_files(files: Mapping[str, str]) -> str:
+    """Return the SHA-256 of a file list: what `sha256sum FILES | sha256sum` prints."""
+    lines = "".join(f"{digest}  {name}\n" for name, digest in sorted(files.items()))
+    return hashlib.sha256(lines.encode()).hexdigest()

