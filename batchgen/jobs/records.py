@@ -1,0 +1,274 @@
+"""What the store takes and returns: rows of the truth, and leases on them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Self
+
+import orjson
+from sqlalchemy import Row
+
+from batchgen.jobs.states import JobState, ShardState, StopReason
+
+#: The tenant of everything that is submitted without an API key.
+LOCAL_TENANT = "local"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewJob:
+    """What a caller submits; the store adds ids, times and shards."""
+
+    input_sha256: str
+    input_bytes: int
+    n_rows: int
+    model: str
+    model_sha256: str
+    # defaults for every row, as checked by batchgen.io.lines.check_defaults
+    params: Mapping[str, Any] = field(default_factory=dict)
+    name: str | None = None
+    priority: int = 0
+    not_before: float = 0.0
+    deadline: float | None = None
+    # '22:00-06:00 Europe/Berlin', the text of a Window
+    window: str | None = None
+    # Two submits with one key are one job; None never meets another.
+    idem_key: str | None = None
+    tenant_id: str = LOCAL_TENANT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRecord:
+    """One job as SQL has it."""
+
+    id: int
+    public_id: str
+    tenant_id: str
+    idem_key: str
+    name: str | None
+    parent_id: int | None
+    input_sha256: str
+    index_path: str | None
+    model: str
+    model_sha256: str
+    params: dict[str, Any]
+    state: JobState
+    stop_reason: StopReason | None
+    paused: bool
+    priority: int
+    not_before: float
+    deadline: float | None
+    window_spec: str | None
+    n_rows: int
+    n_positions: int
+    final_epoch: int
+    dataset_path: str | None
+    manifest_sha256: str | None
+    error: str | None
+    created_at: float
+    started_at: float | None
+    finalizing_at: float | None
+    ended_at: float | None
+
+    @classmethod
+    def from_row(cls, row: Row[Any]) -> Self:
+        """Build the record from a row that has every column of the jobs table."""
+        values = {field.name: row._mapping[field.name] for field in fields(cls)}
+        values["params"] = orjson.loads(values["params"])
+        values["state"] = JobState(values["state"])
+        if values["stop_reason"] is not None:
+            values["stop_reason"] = StopReason(values["stop_reason"])
+        return cls(**values)
+
+    def log_context(self) -> dict[str, Any]:
+        """Return what a log line about this job carries."""
+        return {"job": self.public_id, "model": self.model}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardRecord:
+    """One shard as SQL has it."""
+
+    id: int
+    job_id: int
+    parent_id: int | None
+    pos_start: int
+    pos_end: int
+    n_rows: int
+    state: ShardState
+    epoch: int
+    attempts: int
+    lost: int
+    deaths: int
+    lease_owner: str | None
+    lease_expires_at: float | None
+    not_before: float
+    enqueued_at: float | None
+    rows_done: int
+    last_error: str | None
+
+    @classmethod
+    def from_row(cls, row: Row[Any]) -> Self:
+        """Build the record from a row that has every column of the shards table."""
+        values = {field.name: row._mapping[field.name] for field in fields(cls)}
+        values["state"] = ShardState(values["state"])
+        return cls(**values)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """One worker's right to compute one shard, and all it needs to do so."""
+
+    shard_id: int
+    epoch: int
+    owner: str
+    job_id: int
+    job_public_id: str
+    pos_start: int
+    pos_end: int
+    # claims so far, this one included
+    attempts: int
+    # leases of this shard that ran out
+    lost: int
+    # engine deaths seen while its rows were active
+    deaths: int
+    input_sha256: str
+    index_path: str | None
+    model: str
+    model_sha256: str
+    params: dict[str, Any]
+
+    @property
+    def seq(self) -> int:
+        """The number that names the shard's files; unique in the database."""
+        return self.shard_id
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of the shard."""
+        return self.pos_end - self.pos_start
+
+    def log_context(self) -> dict[str, Any]:
+        """Return what a log line about this lease carries."""
+        return {"job": self.job_public_id, "shard": self.shard_id, "epoch": self.epoch}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Renewal:
+    """What a worker learns from renewing a lease."""
+
+    state: JobState
+    paused: bool
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the job still wants this shard computed now."""
+        return self.state is JobState.RUNNING and not self.paused
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinalLease:
+    """One finaliser's right to write one job's dataset."""
+
+    epoch: int
+    owner: str
+    job: JobRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointRecord:
+    """The finished rows of a shard that is not finished."""
+
+    shard_id: int
+    epoch: int
+    # storage key
+    path: str
+    n_rows: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartRecord:
+    """The registered result of one committed shard."""
+
+    shard_id: int
+    job_id: int
+    epoch: int
+    # storage key
+    path: str
+    n_rows: int
+    n_ok: int
+    n_err: int
+    bytes: int
+    sha256: str
+    prompt_tokens: int
+    completion_tokens: int
+    committed_at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentRecord:
+    """One leaf shard in input order: its part, or a range that was never computed."""
+
+    pos_start: int
+    pos_end: int
+    state: ShardState
+    # None exactly where the shard is stopped (or, while the job runs, not yet committed)
+    part: PartRecord | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemovedJob:
+    """What a removed job leaves on disk for the caller to delete (storage keys)."""
+
+    public_id: str
+    # registered parts and checkpoints
+    files: tuple[str, ...]
+    dataset_path: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerRecord:
+    """One worker and its last heartbeat."""
+
+    id: str
+    model: str
+    slots: int
+    device: str
+    pool_blocks: int
+    version: str
+    stats: dict[str, Any]
+    # Filled by the database's clock; ignored when a worker sends its heartbeat.
+    started_at: float = 0.0
+    heartbeat_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far a job is, summed over its shards and parts."""
+
+    # leaf shards by state
+    ready: int = 0
+    leased: int = 0
+    committed: int = 0
+    stopped: int = 0
+    n_rows: int = 0
+    # committed, checkpointed and last reported by workers
+    rows_done: int = 0
+    # of committed shards only
+    rows_ok: int = 0
+    rows_err: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    # the database's clock when this was read
+    now: float = 0.0
+
+    @property
+    def shards(self) -> int:
+        """Leaf shards of the job."""
+        return self.ready + self.leased + self.committed + self.stopped
+
+    @property
+    def fraction(self) -> float:
+        """Share of rows done, 0 to 1."""
+        return self.rows_done / self.n_rows if self.n_rows else 1.0

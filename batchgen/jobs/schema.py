@@ -1,0 +1,12 @@
+"""The schema revisions this version of batchgen knows."""
+
+from __future__ import annotations
+
+#: Oldest first; Alembic's revision identifiers.
+REVISIONS = ("0001",)
+
+#: The revision this code reads and writes.
+HEAD = REVISIONS[-1]
+
+#: Alembic's own table.
+VERSION_TABLE = "alembic_version"

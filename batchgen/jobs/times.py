@@ -1,0 +1,54 @@
+"""Moments as users write them: +2h, 22:00, 2026-11-23 22:00, RFC 3339."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timedelta, tzinfo
+
+from batchgen.errors import InvalidParameter
+from batchgen.jobs.windows import local_zone, zone_named
+
+SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+
+_AHEAD = re.compile(r"\+(?:\d+(?:\.\d+)?[smhdw])+")
+_STEP = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
+_HOUR = re.compile(r"(\d{1,2}):(\d{2})")
+_ZONED = re.compile(r"(.*\d)\s+([A-Za-z][\w+\-]*(?:/[\w+\-]+)*)")
+
+FORMS = "+2h, 22:00, 2026-11-23 22:00, 2026-11-23 22:00 Europe/Berlin or 2026-11-23T22:00:00Z"
+
+
+def parse_time(text: str, *, now: float, param: str = "time") -> float:
+    """Return the moment `text` means, in seconds since the epoch.
+
+    `now` is what +2h counts from; 22:00 is the next time the clock shows it. Without a zone or
+    an offset, this machine's zone is taken. An hour that a change of the clock skips is read as
+    if the clock had not been changed yet. Raises InvalidParameter naming `param`.
+    """
+    written = text.strip()
+    try:
+        if _AHEAD.fullmatch(written):
+            steps = _STEP.findall(written)
+            return now + sum(float(count) * SECONDS[unit] for count, unit in steps)
+        zone: tzinfo = local_zone()
+        if zoned := _ZONED.fullmatch(written):
+            written, zone = zoned.group(1), zone_named(zoned.group(2))
+        if hour := _HOUR.fullmatch(written):
+            return _next_hour(int(hour.group(1)), int(hour.group(2)), now=now, zone=zone)
+        moment = datetime.fromisoformat(written)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=zone)).timestamp()
+    except (ValueError, OverflowError, OSError):
+        raise InvalidParameter(
+            f"{text!r} is not a moment. Write {FORMS}.", param=param
+        ) from None
+
+
+def _next_hour(hour: int, minute: int, *, now: float, zone: tzinfo) -> float:
+    today = datetime.fromtimestamp(now, zone).replace(
+        hour=hour, minute=minute, second=0, microsecond=0, fold=0
+    )
+    for days in range(3):
+        moment = (today + timedelta(days=days)).timestamp()
+        if moment >= now:
+            return moment
+    raise AssertionError("a clock shows every hour within two days")

@@ -1,0 +1,112 @@
+"""Windows: the hours of the day, in one time zone, in which a job may run."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from dataclasses import dataclass
+from datetime import datetime, time
+from pathlib import Path
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from batchgen.errors import InvalidParameter
+
+MINUTE = 60.0  # seconds
+DAY = 24 * 60  # minutes
+#: A window that a change of the clock swallows opens on one of the next days.
+HORIZON = 4 * DAY  # minutes
+
+_FORM = re.compile(r"(\d{1,2}):(\d{2})\s*-\s*(\d{1,2}):(\d{2})(?:\s+(\S+))?")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """Every day from `start` to `end` by the clock on the wall of `zone`.
+
+    22:00-06:00 reaches over midnight. On a day that a change of the clock makes longer or
+    shorter, the window is what that clock shows: 02:00-03:00 may last two hours or none.
+    """
+
+    # minutes after midnight, [start, end); end is at most 1440
+    start: int
+    end: int
+    zone: ZoneInfo
+
+    @classmethod
+    def parse(cls, text: str) -> Window:
+        """Read '22:00-06:00 Europe/Berlin'; without a zone, this machine's is taken.
+
+        Raises InvalidParameter.
+        """
+        found = _FORM.fullmatch(text.strip())
+        if found is None:
+            raise _refused(f"{text!r} is not a window. Write 22:00-06:00 Europe/Berlin.")
+        start, end = _minutes(text, *found.group(1, 2)), _minutes(text, *found.group(3, 4))
+        if start % DAY == end:
+            raise _refused(f"The window {text!r} is empty; 00:00-24:00 is the whole day.")
+        return cls(start=start % DAY, end=end, zone=zone_named(found.group(5)))
+
+    def __str__(self) -> str:
+        return f"{_clock(self.start)}-{_clock(self.end)} {self.zone.key}"
+
+    def is_open(self, ts: float) -> bool:
+        """Return whether the window is open at `ts` (seconds since the epoch)."""
+        local = datetime.fromtimestamp(ts, self.zone)
+        minute = local.hour * 60 + local.minute
+        if self.start < self.end:
+            return self.start <= minute < self.end
+        return minute >= self.start or minute < self.end
+
+    def next_open(self, ts: float) -> float:
+        """Return `ts` where the window is open, else the moment it opens next."""
+        return ts if self.is_open(ts) else self._next_change(ts)
+
+    def seconds_left(self, ts: float) -> float:
+        """Return how long the window stays open: 0 where it is closed, inf for a whole day."""
+        return self._next_change(ts) - ts if self.is_open(ts) else 0.0
+
+    def _next_change(self, ts: float) -> float:
+        # Minute by minute: twice a year any arithmetic on the clock's hands is wrong.
+        now, minute = self.is_open(ts), math.floor(ts / MINUTE)
+        for later in range(minute + 1, minute + HORIZON):
+            if self.is_open(later * MINUTE) != now:
+                return later * MINUTE
+        return math.inf
+
+
+def zone_named(name: str | None) -> ZoneInfo:
+    """Return the time zone called `name`, this machine's for None; raise InvalidParameter."""
+    if name is None:
+        return local_zone()
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise _refused(f"{name!r} is not a time zone. Write a name like Europe/Berlin.") from None
+
+
+def local_zone() -> ZoneInfo:
+    """Return this machine's time zone by name; UTC where it has none."""
+    link = Path("/etc/localtime")
+    target = str(link.resolve()) if link.exists() else ""
+    for name in (os.environ.get("TZ", "").lstrip(":"), target.partition("zoneinfo/")[2]):
+        try:
+            return ZoneInfo(name)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            continue
+    return ZoneInfo("UTC")
+
+
+def _minutes(text: str, hours: str, minutes: str) -> int:
+    total = int(hours) * 60 + int(minutes)
+    if int(minutes) > 59 or total > DAY:
+        raise _refused(f"{text!r} names an hour that no clock shows.")
+    return total
+
+
+def _clock(minutes: int) -> str:
+    return "24:00" if minutes == DAY else f"{time(minutes // 60, minutes % 60):%H:%M}"
+
+
+def _refused(message: str) -> InvalidParameter:
+    return InvalidParameter(message, param="window")
