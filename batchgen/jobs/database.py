@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from sqlalchemy import (
@@ -24,12 +24,14 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
 from batchgen.errors import InvalidParameter, SchemaMismatch
 from batchgen.jobs.failures import translate
 from batchgen.jobs.schema import HEAD, REVISIONS, VERSION_TABLE
+
+if TYPE_CHECKING:
+    from sqlalchemy.sql.compiler import SQLCompiler
 
 BUSY_TIMEOUT = 30.0  # seconds an SQLite writer waits for another
 CONNECT_TIMEOUT = 10  # seconds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sqlalchemy.exc import DatabaseError as AnyDatabaseError
 from sqlalchemy.exc import (
     DBAPIError,
     InterfaceError,
@@ -9,7 +10,6 @@ from sqlalchemy.exc import (
     OperationalError,
     SQLAlchemyError,
 )
-from sqlalchemy.exc import DatabaseError as AnyDatabaseError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from batchgen.errors import BatchgenError, DatabaseUnavailable, SchemaMismatch

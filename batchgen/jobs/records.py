@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import orjson
-from sqlalchemy import Row
 
 from batchgen.jobs.states import JobState, ShardState, StopReason
+
+if TYPE_CHECKING:
+    from sqlalchemy import Row
 
 #: The tenant of everything that is submitted without an API key.
 LOCAL_TENANT = "local"

@@ -10,6 +10,8 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
+    ColumnElement,
+    Connection,
     Double,
     ForeignKey,
     ForeignKeyConstraint,
@@ -20,8 +22,10 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     false,
+    literal_column,
     text,
 )
+from sqlalchemy.dialects import postgresql, sqlite
 
 from batchgen.jobs.states import InputState, JobState, ShardState, StopReason
 
@@ -68,7 +72,7 @@ jobs = Table(
     Column("name", Text),
     Column("parent_id", Key, ForeignKey("jobs.id")),
     Column("input_sha256", Text, ForeignKey("inputs.sha256"), nullable=False),
-    # NULL: position = row
+    # NULL where positions are rows
     Column("index_path", Text),
     Column("model", Text, nullable=False),
     Column("model_sha256", Text, nullable=False),
@@ -80,7 +84,7 @@ jobs = Table(
     Column("priority", Integer, nullable=False, server_default="0"),
     Column("not_before", Double, nullable=False, server_default="0"),
     Column("deadline", Double),
-    # '22:00-06:00 Europe/Berlin'
+    # such as 22:00-06:00 Europe/Berlin
     Column("window_spec", Text),
     Column("n_rows", BigInteger, nullable=False),
     Column("n_positions", BigInteger, nullable=False),
@@ -210,3 +214,19 @@ workers = Table(
     Column("started_at", Double, nullable=False),
     Column("heartbeat_at", Double, nullable=False),
 )
+
+
+def shard_is(*states: ShardState) -> ColumnElement[bool]:
+    """Return the condition that a shard is in one of `states`.
+
+    The states stand in the SQL as they are: with bound parameters neither database could see
+    that a partial index serves the query.
+    """
+    return shards.c.state.in_([literal_column(f"'{state}'") for state in states])
+
+
+def upsert(connection: Connection, table: Table) -> postgresql.Insert | sqlite.Insert:
+    """Return an INSERT in this database's words, which alone know ON CONFLICT."""
+    if connection.dialect.name == "postgresql":
+        return postgresql.insert(table)
+    return sqlite.insert(table)

@@ -38,9 +38,7 @@ def parse_time(text: str, *, now: float, param: str = "time") -> float:
         moment = datetime.fromisoformat(written)
         return (moment if moment.tzinfo else moment.replace(tzinfo=zone)).timestamp()
     except (ValueError, OverflowError, OSError):
-        raise InvalidParameter(
-            f"{text!r} is not a moment. Write {FORMS}.", param=param
-        ) from None
+        raise InvalidParameter(f"{text!r} is not a moment. Write {FORMS}.", param=param) from None
 
 
 def _next_hour(hour: int, minute: int, *, now: float, zone: tzinfo) -> float:

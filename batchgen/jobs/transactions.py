@@ -23,6 +23,7 @@ from batchgen.jobs.failures import Conflict
 
 ATTEMPTS = 5
 FIRST_PAUSE = 0.05  # seconds; doubles each time, with jitter
+REPEAT_FOR = 20.0  # seconds after which a failure is not tried again
 
 
 class Manager:
@@ -82,9 +83,12 @@ def _repeat(once: Callable[[], R], *again: type[Exception]) -> R:
     An IntegrityError is in the list because two submits with one key meet in the UNIQUE index:
     the second run finds what the first inserted.
     """
+    give_up = time.monotonic() + REPEAT_FOR
     for attempt in range(ATTEMPTS - 1):
         try:
             return once()
         except again:
+            if time.monotonic() > give_up:
+                raise
             time.sleep(FIRST_PAUSE * 2**attempt * random.uniform(0.5, 1.5))  # noqa: S311
     return once()

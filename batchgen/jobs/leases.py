@@ -1,0 +1,312 @@
+"""Leases: one worker's right to one shard, fenced by an epoch that only grows."""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    ScalarSelect,
+    Update,
+    and_,
+    case,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
+
+from batchgen.errors import Fenced
+from batchgen.jobs.database import now_db
+from batchgen.jobs.records import CheckpointRecord, Lease, Renewal
+from batchgen.jobs.states import JobState, ShardState
+from batchgen.jobs.tables import checkpoints, jobs, parts, shard_is, shards, upsert
+from batchgen.jobs.transactions import Manager, reading, repeatable, transaction
+from batchgen.jobs.windows import Window
+
+if TYPE_CHECKING:
+    from batchgen.io.parts import PartInfo  # pyarrow takes its time to load
+
+NO_LEASE: dict[str, Any] = {"lease_owner": None, "lease_expires_at": None, "enqueued_at": None}
+
+#: A shard of such a job that comes back is ready again; of any other it is stopped.
+GOES_ON = (JobState.QUEUED, JobState.RUNNING)
+
+
+class LeaseManager(Manager):
+    """The transactions a worker makes on one shard, and the reaper on all."""
+
+    @transaction
+    def claim(
+        self, connection: Connection, shard_id: int, *, owner: str, ttl: float
+    ) -> Lease | None:
+        """Lease a shard for `ttl` seconds if it is free and its job wants it computed now.
+
+        None means: drop the message. The job must be running and not paused, its window open by
+        the database's clock; the shard ready and due, or its last lease expired. `owner` (host
+        and pid) gets a fresh suffix, so that no two claims are ever taken for one.
+        """
+        found = connection.execute(_job_of(shard_id)).one_or_none()
+        if found is None or not is_open(found.window_spec, found.now):
+            return None
+        claimed = connection.execute(
+            _claim(shard_id).values(
+                lease_owner=f"{owner}/{uuid.uuid4().hex}", lease_expires_at=now_db() + ttl
+            )
+        ).one_or_none()
+        return None if claimed is None else _lease(found, claimed)
+
+    @repeatable
+    def renew(self, connection: Connection, lease: Lease, *, rows_done: int, ttl: float) -> Renewal:
+        """Extend a lease to `ttl` seconds from now and report the rows finished so far.
+
+        Returns what the job wants by now; raises Fenced where the lease is another's.
+        """
+        renewed = connection.execute(
+            update(shards)
+            .where(_held(lease))
+            .values(lease_expires_at=now_db() + ttl, rows_done=rows_done)
+        )
+        if not renewed.rowcount:
+            raise Fenced
+        wanted = select(jobs.c.state, jobs.c.paused).where(jobs.c.id == lease.job_id)
+        job = connection.execute(wanted).one()
+        return Renewal(state=JobState(job.state), paused=job.paused)
+
+    @repeatable
+    def checkpoint(self, connection: Connection, lease: Lease, part: PartInfo) -> str | None:
+        """Register the finished rows of an unfinished shard for whoever claims it next.
+
+        Returns the storage key of the checkpoint that this one replaces; raises Fenced.
+        """
+        saved = connection.execute(update(shards).where(_held(lease)).values(rows_done=part.n_rows))
+        if not saved.rowcount:
+            raise Fenced
+        row = {
+            "epoch": lease.epoch,
+            "path": part.path,
+            "n_rows": part.n_rows,
+            "sha256": part.sha256,
+        }
+        former = connection.execute(
+            select(checkpoints.c.path).where(checkpoints.c.shard_id == lease.shard_id)
+        ).scalar()
+        connection.execute(
+            upsert(connection, checkpoints)
+            .values(shard_id=lease.shard_id, **row)
+            .on_conflict_do_update(index_elements=["shard_id"], set_=row)
+        )
+        # A repetition finds what its first run wrote: that is not to be deleted.
+        return None if former == part.path else former
+
+    @reading
+    def checkpoint_of(self, connection: Connection, shard_id: int) -> CheckpointRecord | None:
+        """Return the registered checkpoint of a shard."""
+        row = connection.execute(
+            select(checkpoints).where(checkpoints.c.shard_id == shard_id)
+        ).one_or_none()
+        return None if row is None else CheckpointRecord(**row._mapping)
+
+    @repeatable
+    def commit(self, connection: Connection, lease: Lease, part: PartInfo) -> None:
+        """Make a part the shard's result, once and for ever; raise Fenced.
+
+        Where the outcome of COMMIT stays unknown, the repetition reads it from `parts`: this
+        part under this epoch is success, another's is Fenced, none means to commit again. After
+        DatabaseUnavailable the caller may therefore simply call again.
+        """
+        # FOR SHARE: the job cannot leave running/stopping until this transaction ends.
+        job = select(jobs.c.state).where(jobs.c.id == lease.job_id).with_for_update(read=True)
+        state = connection.execute(job).scalar()
+        if state is None or not JobState(state).accepts_parts or not _commit(connection, lease):
+            if _is_registered(connection, lease, part):
+                return
+            raise Fenced
+        connection.execute(
+            insert(parts).values(
+                shard_id=lease.shard_id,
+                job_id=lease.job_id,
+                epoch=lease.epoch,
+                path=part.path,
+                n_rows=part.n_rows,
+                n_ok=part.n_ok,
+                n_err=part.n_err,
+                bytes=part.bytes,
+                sha256=part.sha256,
+                prompt_tokens=part.prompt_tokens,
+                completion_tokens=part.completion_tokens,
+                committed_at=now_db(),
+            )
+        )
+        connection.execute(delete(checkpoints).where(checkpoints.c.shard_id == lease.shard_id))
+
+    @repeatable
+    def release(
+        self,
+        connection: Connection,
+        lease: Lease,
+        *,
+        error: str | None = None,
+        delay: float = 0.0,
+    ) -> None:
+        """Hand a shard back unfinished, for a reason that says nothing against its rows.
+
+        It is ready again after `delay` seconds, or stopped with its job; `lost` and `deaths`
+        stay. Raises Fenced.
+        """
+        job = select(jobs.c.state).where(jobs.c.id == lease.job_id).with_for_update(read=True)
+        state = connection.execute(job).scalar()
+        values: dict[str, Any] = {
+            "state": ShardState.READY if state in GOES_ON else ShardState.STOPPED,
+            "rows_done": _checkpointed(),
+            "not_before": now_db() + delay if delay else 0.0,
+        }
+        if error is not None:
+            values["last_error"] = error
+        released = connection.execute(
+            update(shards).where(_held(lease)).values(**values, **NO_LEASE)
+        )
+        if not released.rowcount and not _is_free(connection, lease):
+            raise Fenced
+
+    @repeatable
+    def reap(self, connection: Connection) -> int:
+        """Take back every lease that ran out and return how many; safe to run twice at once."""
+        goes_on = _job_in(GOES_ON)
+        expired = connection.execute(
+            update(shards)
+            .where(shard_is(ShardState.LEASED), shards.c.lease_expires_at < now_db())
+            .values(
+                state=case((goes_on, ShardState.READY), else_=ShardState.STOPPED),
+                lost=shards.c.lost + 1,
+                rows_done=_checkpointed(),
+                **NO_LEASE,
+            )
+        )
+        # A shard may have come back while its job was being stopped.
+        halted = select(jobs.c.id).where(jobs.c.state.in_((JobState.STOPPING, JobState.FAILED)))
+        connection.execute(
+            update(shards)
+            .where(shard_is(ShardState.READY), shards.c.job_id.in_(halted))
+            .values(state=ShardState.STOPPED, enqueued_at=None)
+        )
+        return expired.rowcount
+
+
+def is_open(window_spec: str | None, now: float) -> bool:
+    """Return whether a job with this window may be worked on at `now`."""
+    return window_spec is None or Window.parse(window_spec).is_open(now)
+
+
+def _job_of(shard_id: int) -> Any:
+    return (
+        select(jobs, now_db().label("now"))
+        .join(shards, shards.c.job_id == jobs.c.id)
+        .where(shards.c.id == shard_id)
+    )
+
+
+def _claim(shard_id: int) -> Update:
+    due = and_(shard_is(ShardState.READY), shards.c.not_before <= now_db())
+    abandoned = and_(shard_is(ShardState.LEASED), shards.c.lease_expires_at < now_db())
+    return (
+        update(shards)
+        .where(
+            shards.c.id == shard_id,
+            _job_in((JobState.RUNNING,), jobs.c.paused.is_(False)),
+            or_(due, abandoned),
+        )
+        .values(
+            state=ShardState.LEASED,
+            epoch=shards.c.epoch + 1,
+            attempts=shards.c.attempts + 1,
+            lost=shards.c.lost + case((shard_is(ShardState.LEASED), 1), else_=0),
+            rows_done=_checkpointed(),
+            enqueued_at=None,
+        )
+        .returning(shards)
+    )
+
+
+def _lease(job: Row[Any], shard: Row[Any]) -> Lease:
+    return Lease(
+        shard_id=shard.id,
+        epoch=shard.epoch,
+        owner=shard.lease_owner,
+        job_id=job.id,
+        job_public_id=job.public_id,
+        pos_start=shard.pos_start,
+        pos_end=shard.pos_end,
+        attempts=shard.attempts,
+        lost=shard.lost,
+        deaths=shard.deaths,
+        input_sha256=job.input_sha256,
+        index_path=job.index_path,
+        model=job.model,
+        model_sha256=job.model_sha256,
+        params=orjson.loads(job.params),
+    )
+
+
+def _held(lease: Lease) -> ColumnElement[bool]:
+    """The fence: the shard is leased, and under this very epoch."""
+    return and_(
+        shards.c.id == lease.shard_id,
+        shards.c.job_id == lease.job_id,
+        shards.c.epoch == lease.epoch,
+        shard_is(ShardState.LEASED),
+    )
+
+
+def _job_in(states: tuple[JobState, ...], *also: ColumnElement[bool]) -> ColumnElement[bool]:
+    return (
+        select(jobs.c.id)
+        .where(jobs.c.id == shards.c.job_id, jobs.c.state.in_(states), *also)
+        .correlate(shards)
+        .exists()
+    )
+
+
+def _checkpointed() -> ColumnElement[int]:
+    saved: ScalarSelect[int] = (
+        select(checkpoints.c.n_rows)
+        .where(checkpoints.c.shard_id == shards.c.id)
+        .correlate(shards)
+        .scalar_subquery()
+    )
+    return func.coalesce(saved, 0)
+
+
+def _commit(connection: Connection, lease: Lease) -> bool:
+    committed = connection.execute(
+        update(shards)
+        .where(_held(lease))
+        .values(state=ShardState.COMMITTED, rows_done=shards.c.n_rows, **NO_LEASE)
+    )
+    return committed.rowcount == 1
+
+
+def _is_registered(connection: Connection, lease: Lease, part: PartInfo) -> bool:
+    found = connection.execute(
+        select(parts.c.epoch, parts.c.sha256, parts.c.path).where(
+            parts.c.shard_id == lease.shard_id
+        )
+    ).one_or_none()
+    return found is not None and tuple(found) == (lease.epoch, part.sha256, part.path)
+
+
+def _is_free(connection: Connection, lease: Lease) -> bool:
+    found = connection.execute(
+        select(shards.c.id).where(
+            shards.c.id == lease.shard_id,
+            shards.c.epoch == lease.epoch,
+            shard_is(ShardState.READY, ShardState.STOPPED),
+        )
+    )
+    return found.first() is not None

@@ -1,0 +1,35 @@
+"""The truth in SQL, as one object: small managers over one database."""
+
+from __future__ import annotations
+
+from batchgen.jobs.database import Database
+from batchgen.jobs.dispatch import DispatchManager
+from batchgen.jobs.finals import FinalManager
+from batchgen.jobs.jobs import JobManager
+from batchgen.jobs.leases import LeaseManager
+from batchgen.jobs.workers import WorkerManager
+
+
+class Store:
+    """Everything that may be done to jobs, shards, leases and parts.
+
+    store = Store(Database("postgresql://batchgen@db/batchgen"))
+    lease = store.leases.claim(shard_id, owner="host/4711", ttl=60.0)
+
+    Every method is one transaction and may be called from any thread.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.jobs = JobManager(database)
+        self.leases = LeaseManager(database)
+        self.dispatch = DispatchManager(database)
+        self.finals = FinalManager(database)
+        self.workers = WorkerManager(database)
+
+    def __repr__(self) -> str:
+        return f"Store({self.database!r})"
+
+    def close(self) -> None:
+        """Close every idle connection."""
+        self.database.close()

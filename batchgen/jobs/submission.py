@@ -1,0 +1,152 @@
+"""Submitting: one job and all of its shards, in one transaction."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import replace
+
+import orjson
+from sqlalchemy import Connection, insert, select
+from uuid_utils import uuid7
+
+from batchgen.errors import InvalidParameter, NotAllowed
+from batchgen.jobs.database import now_db
+from batchgen.jobs.records import JobRecord, NewJob
+from batchgen.jobs.sharding import shard_ranges
+from batchgen.jobs.states import InputState, JobState, ShardState
+from batchgen.jobs.tables import inputs, jobs, shards, upsert
+from batchgen.jobs.windows import Window
+
+NAME_LIMIT = 200  # characters
+KEY_LIMIT = 200  # characters
+PRIORITY_LIMIT = 1_000_000
+
+
+def check_new(new: NewJob) -> NewJob:
+    """Return the submission with its window in canonical form and a key of its own if it has none.
+
+    Raises InvalidParameter.
+    """
+    _check_text("name", new.name, NAME_LIMIT)
+    _check_text("idempotency_key", new.idem_key, KEY_LIMIT)
+    if not -PRIORITY_LIMIT <= new.priority <= PRIORITY_LIMIT:
+        raise InvalidParameter(
+            f"The priority must lie within ±{PRIORITY_LIMIT:,}.", param="priority"
+        )
+    if new.deadline is not None and new.deadline <= new.not_before:
+        raise InvalidParameter(
+            "The deadline passes before the job may start. Move one of them.", param="deadline"
+        )
+    return replace(
+        new,
+        window=None if new.window is None else str(Window.parse(new.window)),
+        idem_key=new.idem_key or secrets.token_hex(16),
+    )
+
+
+def submit(connection: Connection, new: NewJob, now: float) -> JobRecord:
+    """Insert a checked submission, or return the job that its key already names.
+
+    Raises NotAllowed where that job is another one, InvalidParameter where the deadline is past.
+    """
+    known = _known(connection, new)
+    if known is not None:
+        return known
+    if new.deadline is not None and new.deadline <= now:
+        raise InvalidParameter("The deadline has passed.", param="deadline")
+    _insert_input(connection, new)
+    job = _insert_job(connection, new)
+    _insert_shards(connection, job)
+    return job
+
+
+def _known(connection: Connection, new: NewJob) -> JobRecord | None:
+    same_key = (jobs.c.tenant_id == new.tenant_id, jobs.c.idem_key == new.idem_key)
+    row = connection.execute(select(jobs).where(*same_key)).one_or_none()
+    if row is None:
+        return None
+    job = JobRecord.from_row(row)
+    if not _same_work(job, new):
+        raise NotAllowed(
+            f"The idempotency key names job {job.public_id}, which is another one: its input, "
+            "model, parameters, name, priority or window differ. Choose another key."
+        )
+    return job
+
+
+def _same_work(job: JobRecord, new: NewJob) -> bool:
+    # not_before and deadline are left out: '+2h' said twice is two moments
+    return (
+        job.input_sha256,
+        job.model,
+        job.model_sha256,
+        job.params,
+        job.name,
+        job.priority,
+        job.window_spec,
+    ) == (
+        new.input_sha256,
+        new.model,
+        new.model_sha256,
+        orjson.loads(orjson.dumps(new.params)),
+        new.name,
+        new.priority,
+        new.window,
+    )
+
+
+def _insert_input(connection: Connection, new: NewJob) -> None:
+    stored = upsert(connection, inputs).values(
+        sha256=new.input_sha256,
+        state=InputState.READY,
+        bytes=new.input_bytes,
+        n_rows=new.n_rows,
+        format="jsonl",
+        created_at=now_db(),
+    )
+    connection.execute(stored.on_conflict_do_nothing())
+
+
+def _insert_job(connection: Connection, new: NewJob) -> JobRecord:
+    added = insert(jobs).values(
+        public_id=uuid7().hex,
+        tenant_id=new.tenant_id,
+        idem_key=new.idem_key,
+        name=new.name,
+        input_sha256=new.input_sha256,
+        model=new.model,
+        model_sha256=new.model_sha256,
+        params=orjson.dumps(new.params, option=orjson.OPT_SORT_KEYS).decode(),
+        state=JobState.QUEUED,
+        priority=new.priority,
+        not_before=new.not_before,
+        deadline=new.deadline,
+        window_spec=new.window,
+        n_rows=new.n_rows,
+        n_positions=new.n_rows,
+        created_at=now_db(),
+    )
+    return JobRecord.from_row(connection.execute(added.returning(jobs)).one())
+
+
+def _insert_shards(connection: Connection, job: JobRecord) -> None:
+    rows = [
+        {
+            "job_id": job.id,
+            "pos_start": start,
+            "pos_end": end,
+            "n_rows": end - start,
+            "state": ShardState.READY,
+        }
+        for start, end in shard_ranges(job.n_positions)
+    ]
+    connection.execute(insert(shards), rows)
+
+
+def _check_text(param: str, text: str | None, limit: int) -> None:
+    if text is None:
+        return
+    if not text or len(text) > limit or not text.isprintable():
+        raise InvalidParameter(
+            f"The {param} must have 1 to {limit} printable characters.", param=param
+        )

@@ -1,0 +1,60 @@
+"""Workers: who is alive, what they serve and how much of it."""
+
+from __future__ import annotations
+
+import orjson
+from sqlalchemy import Connection, delete, func, select
+
+from batchgen.jobs.database import now_db
+from batchgen.jobs.records import WorkerRecord
+from batchgen.jobs.tables import upsert, workers
+from batchgen.jobs.transactions import Manager, reading, repeatable
+
+WorkerRecords = list[WorkerRecord]
+
+
+class WorkerManager(Manager):
+    """The transactions on the workers table. Nothing depends on it but dispatch's bound."""
+
+    @repeatable
+    def heartbeat(self, connection: Connection, worker: WorkerRecord) -> None:
+        """Store what a worker says of itself, at the database's time."""
+        row = {
+            "model": worker.model,
+            "slots": worker.slots,
+            "device": worker.device,
+            "pool_blocks": worker.pool_blocks,
+            "version": worker.version,
+            "stats": orjson.dumps(worker.stats).decode(),
+            "heartbeat_at": now_db(),
+        }
+        connection.execute(
+            upsert(connection, workers)
+            .values(id=worker.id, started_at=now_db(), **row)
+            .on_conflict_do_update(index_elements=["id"], set_=row)
+        )
+
+    @reading
+    def list(self, connection: Connection, *, alive_within: float) -> WorkerRecords:
+        """Return the workers heard of in the last `alive_within` seconds, oldest first."""
+        alive = workers.c.heartbeat_at >= now_db() - alive_within
+        rows = connection.execute(
+            select(workers).where(alive).order_by(workers.c.started_at, workers.c.id)
+        )
+        return [WorkerRecord(**{**row._mapping, "stats": orjson.loads(row.stats)}) for row in rows]
+
+    @reading
+    def slots(self, connection: Connection, *, alive_within: float) -> dict[str, int]:
+        """Return, by model, how many shards the live workers hold at a time."""
+        alive = workers.c.heartbeat_at >= now_db() - alive_within
+        rows = connection.execute(
+            select(workers.c.model, func.sum(workers.c.slots))
+            .where(alive)
+            .group_by(workers.c.model)
+        )
+        return {model: int(slots) for model, slots in rows}
+
+    @repeatable
+    def gone(self, connection: Connection, worker_id: str) -> None:
+        """Forget a worker that ended well."""
+        connection.execute(delete(workers).where(workers.c.id == worker_id))
