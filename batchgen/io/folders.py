@@ -1,0 +1,23 @@
+"""Folders that are still there after a power cut, and sums of the files in them."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from batchgen.io.storage import fsync
+
+
+def make_folder(path: Path) -> None:
+    """Create a folder and its missing parents, each entered durably in the folder above it."""
+    if path.is_dir():
+        return
+    make_folder(path.parent)
+    path.mkdir(exist_ok=True)
+    fsync(path.parent)
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file as it is on disk, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,115 @@
+"""A result row as a line of OpenAI's batch output or error file."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from batchgen.errors import InvalidParameter
+from batchgen.io.rows import Choice, ResultRow, RowError, Usage
+
+CHAT: Final = "/v1/chat/completions"
+COMPLETIONS: Final = "/v1/completions"
+
+#: Rows that were never asked: OpenAI gives these no response at all.
+_NOT_ASKED: Final = frozenset({"batch_expired", "batch_cancelled"})
+
+#: Errors that are ours, not the request's, and the HTTP status of each kind.
+_STATUS: Final = {
+    "poison": 500,
+    "server_error": 500,
+    "internal_error": 500,
+    "engine_failed": 500,
+    "model_not_found": 404,
+}
+
+
+def openai_line(row: ResultRow, *, endpoint: str) -> dict[str, Any]:
+    """Return a row in OpenAI's shape: for the output file, or for the error file where it failed.
+
+    A request that failed carries its HTTP status and error in `response`, and `error` is null;
+    a row that was never asked (`batch_expired`, `batch_cancelled`) has no response and an `error`.
+    `endpoint` is `/v1/chat/completions` or `/v1/completions`; others raise InvalidParameter.
+    """
+    if endpoint not in (CHAT, COMPLETIONS):
+        raise InvalidParameter(
+            f"{endpoint!r} is not an endpoint: use {CHAT} or {COMPLETIONS}.", param="endpoint"
+        )
+    line: dict[str, Any] = {
+        "id": f"batch_req_{row.request_id}",
+        "custom_id": row.custom_id,
+        "response": None,
+        "error": None,
+    }
+    if row.error is None:
+        body = _chat_body(row) if endpoint == CHAT else _completion_body(row)
+        line["response"] = _response(row, 200, body)
+    elif row.error.code in _NOT_ASKED:
+        line["error"] = {"code": row.error.code, "message": row.error.message}
+    else:
+        status = _STATUS.get(row.error.code, 400)
+        line["response"] = _response(row, status, {"error": _error(row.error, status)})
+    return line
+
+
+def _response(row: ResultRow, status: int, body: dict[str, Any]) -> dict[str, Any]:
+    return {"status_code": status, "request_id": row.request_id, "body": body}
+
+
+def _error(error: RowError, status: int) -> dict[str, Any]:
+    kind = "server_error" if status >= 500 else "invalid_request_error"
+    return {"message": error.message, "type": kind, "param": error.param, "code": error.code}
+
+
+def _chat_body(row: ResultRow) -> dict[str, Any]:
+    choices = [
+        {
+            "index": choice.index,
+            "message": {"role": "assistant", "content": choice.text, "refusal": None},
+            **_rest(choice),
+        }
+        for choice in row.choices
+    ]
+    return _body(row, f"chatcmpl-{row.request_id}", "chat.completion", choices)
+
+
+def _completion_body(row: ResultRow) -> dict[str, Any]:
+    choices = [
+        {"index": choice.index, "text": choice.text, **_rest(choice)} for choice in row.choices
+    ]
+    return _body(row, f"cmpl-{row.request_id}", "text_completion", choices)
+
+
+def _rest(choice: Choice) -> dict[str, Any]:
+    logprobs = None if choice.logprobs is None else msgspec.json.decode(choice.logprobs)
+    rest: dict[str, Any] = {"logprobs": logprobs, "finish_reason": choice.finish_reason}
+    if choice.tokens is not None:  # vLLM's field; OpenAI has none
+        rest["token_ids"] = choice.tokens
+    return rest
+
+
+def _body(
+    row: ResultRow, identity: str, kind: str, choices: list[dict[str, Any]]
+) -> dict[str, Any]:
+    return {
+        "id": identity,
+        "object": kind,
+        "created": row.created_at // 1_000_000,
+        "model": row.model,
+        "choices": choices,
+        "usage": _usage(row.usage),
+        "system_fingerprint": None,
+    }
+
+
+def _usage(usage: Usage | None) -> dict[str, Any] | None:
+    if usage is None:
+        return None
+    return {
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
+        "completion_tokens_details": {"reasoning_tokens": 0},
+    }

@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+import hashlib
+import re
+import resource
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from batchgen.errors import Corrupt, InvalidParameter
+from batchgen.io import parts
+from batchgen.io.parts import (
+    PartFooter,
+    part_key,
+    read_footer,
+    read_part,
+    read_results,
+    write_part,
+)
+from batchgen.io.results import to_table
+from batchgen.io.storage import LocalStorage
+from tests.support.disk_events import recorded_disk
+from tests.support.result_rows import JOB, error_row, mixed_rows, ok_row
+
+FOOTER = PartFooter(
+    job=JOB,
+    shard=3,
+    epoch=2,
+    pos_start=0,
+    pos_end=6,
+    input_sha256="b" * 64,
+    model="tiny",
+    model_sha256="a" * 64,
+)
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> LocalStorage:
+    return LocalStorage(tmp_path)
+
+
+@pytest.fixture
+def small_disk() -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))  # bytes
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_keys_are_unique_and_say_shard_and_epoch() -> None:
+    one, two = part_key(JOB, 7, 2), part_key(JOB, 7, 2)
+    assert one != two
+    assert re.fullmatch(rf"parts/{JOB}/7\.e2\.[0-9a-f]{{32}}\.parquet", one)
+    assert part_key(JOB, 7, 2, "ckpt").startswith(f"parts/{JOB}/ckpt-7.e2.")
+
+
+@pytest.mark.parametrize("job", ["", "..", "../../etc", JOB.upper(), JOB + "\n", JOB + "/x"])
+def test_a_string_that_is_no_job_id_cannot_become_a_path(job: str) -> None:
+    with pytest.raises(InvalidParameter, match="not a job id"):
+        part_key(job, 0, 1)
+
+
+def test_a_part_is_described_by_what_is_on_disk(storage: LocalStorage) -> None:
+    key = part_key(JOB, 3, 2)
+    info = write_part(storage, key, mixed_rows(0, 6), FOOTER)
+    data = storage.path(key).read_bytes()
+    assert (info.path, info.n_rows, info.n_ok, info.n_err) == (key, 6, 4, 2)
+    assert (info.prompt_tokens, info.completion_tokens) == (12, 8)
+    assert info.bytes == len(data)
+    assert info.sha256 == hashlib.sha256(data).hexdigest()
+
+
+def test_rows_come_back_sorted_by_row(storage: LocalStorage) -> None:
+    rows = mixed_rows(0, 6)
+    key = part_key(JOB, 3, 2)
+    info = write_part(storage, key, [rows[at] for at in (5, 0, 3, 1, 4, 2)], FOOTER)
+    assert read_results(storage, key, sha256=info.sha256) == rows
+    assert read_part(storage, key)["row"].to_pylist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_the_footer_says_who_wrote_it(storage: LocalStorage) -> None:
+    key = part_key(JOB, 3, 2)
+    write_part(storage, key, [ok_row(0)], FOOTER)
+    assert read_footer(storage, key) == FOOTER
+    metadata = pq.read_metadata(storage.path(key)).metadata
+    assert metadata[b"batchgen.schema_version"] == b"1"
+
+
+def test_a_checkpoint_may_be_empty(storage: LocalStorage) -> None:
+    key = part_key(JOB, 3, 2, "ckpt")
+    assert write_part(storage, key, [], FOOTER).n_rows == 0
+    assert read_results(storage, key) == []
+
+
+def test_a_part_is_durable_before_it_is_described(
+    storage: LocalStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with recorded_disk(monkeypatch) as events:
+        write_part(storage, part_key(JOB, 3, 2), [ok_row(0)], FOOTER)
+    events.check_durable(storage.path("parts"))
+    assert ("fsync", storage.root.stat().st_ino) in events.log  # where `parts` itself is new
+
+
+def test_a_row_named_twice_is_our_own_mistake(storage: LocalStorage) -> None:
+    with pytest.raises(AssertionError, match="twice"):
+        write_part(storage, part_key(JOB, 3, 2), [ok_row(1), ok_row(1)], FOOTER)
+    assert not storage.path("parts").exists()
+
+
+def test_other_rows_on_disk_than_in_memory_are_noticed(
+    storage: LocalStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode = parts._encode
+    other = to_table([ok_row(0), error_row(2)])
+
+    def swapped(table: Any, footer: PartFooter) -> Any:
+        return encode(other, footer)
+
+    monkeypatch.setattr(parts, "_encode", swapped)
+    key = part_key(JOB, 3, 2)
+    with pytest.raises(Corrupt, match="rows that were written"):
+        write_part(storage, key, [ok_row(0), error_row(1)], FOOTER)
+    assert list(storage.path(key).parent.iterdir()) == []
+
+
+@pytest.mark.usefixtures("small_disk")
+def test_a_full_disk_leaves_nothing(storage: LocalStorage) -> None:
+    key = part_key(JOB, 3, 2)
+    with pytest.raises(OSError, match="File too large"):
+        write_part(storage, key, mixed_rows(0, 500), FOOTER)
+    assert list(storage.path(key).parent.iterdir()) == []
+
+
+@pytest.fixture
+def key(storage: LocalStorage) -> str:
+    name = part_key(JOB, 3, 2)
+    write_part(storage, name, mixed_rows(0, 6), FOOTER)
+    return name
+
+
+def test_a_changed_byte_is_named(storage: LocalStorage, key: str) -> None:
+    path = storage.path(key)
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(Corrupt, match=re.escape(key)):
+        read_part(storage, key, sha256=sha256)
+
+
+def test_a_changed_page_is_noticed_without_a_recorded_sum(storage: LocalStorage, key: str) -> None:
+    path = storage.path(key)
+    column = pq.read_metadata(path).row_group(0).column(0)
+    data = bytearray(path.read_bytes())
+    data[column.data_page_offset + column.total_compressed_size - 1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(Corrupt, match=rf"{re.escape(key)} cannot be read.*CRC"):
+        read_part(storage, key)
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1", b"not parquet at all"])
+def test_what_is_not_a_part_is_named(storage: LocalStorage, key: str, content: bytes) -> None:
+    storage.path(key).write_bytes(content)
+    with pytest.raises(Corrupt, match=re.escape(key)):
+        read_part(storage, key)
+    with pytest.raises(Corrupt, match=re.escape(key)):
+        read_footer(storage, key)
+
+
+def test_a_missing_part_is_named(storage: LocalStorage, key: str) -> None:
+    storage.delete(key)
+    with pytest.raises(Corrupt, match=f"{re.escape(key)} is missing"):
+        read_results(storage, key)
+    with pytest.raises(Corrupt, match=re.escape(key)):
+        read_footer(storage, key)
+
+
+def test_other_columns_are_refused(storage: LocalStorage, key: str) -> None:
+    pq.write_table(to_table([ok_row(0)]).drop_columns(["seed"]), storage.path(key))
+    with pytest.raises(Corrupt, match="columns of schema 1"):
+        read_part(storage, key)
+    with pytest.raises(Corrupt, match="footer"):
+        read_footer(storage, key)
+
+
+def test_footers_of_two_shards_differ(storage: LocalStorage, key: str) -> None:
+    other = part_key(JOB, 4, 2)
+    write_part(storage, other, [ok_row(9)], replace(FOOTER, shard=4, pos_start=9, pos_end=10))
+    assert read_footer(storage, other).shard == 4
+    assert read_footer(storage, key).shard == 3
