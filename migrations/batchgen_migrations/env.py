@@ -1,0 +1,16 @@
+"""Alembic's environment: runs in the connection and transaction that the runner opened."""
+
+from __future__ import annotations
+
+from alembic import context
+
+from batchgen.jobs.tables import metadata
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=metadata,
+    transactional_ddl=True,
+    render_as_batch=True,
+)
+with context.begin_transaction():
+    context.run_migrations()
