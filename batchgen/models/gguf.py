@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import os
-import struct
 import subprocess
 import sys
 from pathlib import Path
 
-from batchgen.errors import UnsafeModel, UnsupportedModel
-
-HEADER = struct.Struct("<4sIQQ")  # magic, version, tensors, metadata entries
-VERSIONS = (2, 3)
-MAX_COUNT = 1_000_000  # tensors or metadata entries; large models have thousands
+from batchgen.errors import UnsupportedModel
+from batchgen.models.gguf_header import read_gguf_header
 
 # The converter is told nothing but the two paths, and reaches for no network.
 ENVIRONMENT = {
@@ -29,7 +25,7 @@ def convert_gguf(source: Path, target: Path) -> None:
     It runs in a process of its own: what reads the file may crash or take much memory, and the
     caller stays free of torch. Raises UnsafeModel or UnsupportedModel.
     """
-    check_gguf(source)
+    read_gguf_header(source)
     command = [sys.executable, "-P", "-m", "batchgen.models.gguf_convert"]
     done = subprocess.run(  # noqa: S603 - our own module, our own interpreter
         [*command, str(source.resolve()), str(target.resolve())],
@@ -42,16 +38,3 @@ def convert_gguf(source: Path, target: Path) -> None:
     if done.returncode != 0:
         last = done.stderr.strip().splitlines()[-1:] or [f"exit status {done.returncode}"]
         raise UnsupportedModel(f"{source.name} cannot be converted: {last[0]}")
-
-
-def check_gguf(path: Path) -> None:
-    """Raise UnsafeModel where the file does not begin as a GGUF file does."""
-    with path.open("rb") as file:
-        head = file.read(HEADER.size)
-    if len(head) < HEADER.size or head[:4] != b"GGUF":
-        raise UnsafeModel(f"{path.name} is not a GGUF file.")
-    _, version, tensors, entries = HEADER.unpack(head)
-    if version not in VERSIONS:
-        raise UnsupportedModel(f"{path.name} is GGUF version {version}; 2 and 3 are read.")
-    if tensors > MAX_COUNT or entries > MAX_COUNT:
-        raise UnsafeModel(f"{path.name} claims {tensors} tensors and {entries} entries.")

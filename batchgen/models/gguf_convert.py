@@ -13,54 +13,48 @@ import sys
 from pathlib import Path
 
 import torch
-from gguf import GGUFReader
 from tokenizers import pre_tokenizers
 from transformers import (
     AutoModelForCausalLM,
-    AutoTokenizer,
     GenerationConfig,
     GgufConfig,
     PreTrainedModel,
     TokenizersBackend,
 )
 
-# `tokenizer.ggml.pre` of byte-level vocabularies that transformers leaves on GPT-2's own split.
+from batchgen.models.gguf_header import read_gguf_header
+
+SPLIT = "tokenizer.ggml.pre"
+END_OF_TURN = "tokenizer.ggml.eot_token_id"
+
+# Values of SPLIT for byte-level vocabularies that transformers leaves on GPT-2's own split.
 # These learned their merges with every digit apart ("  12" is "  " "1" "2", never " " " 12").
 DIGITS_APART = frozenset({"smollm", "starcoder", "refact", "codeshell"})
 AS_GPT2 = frozenset({"gpt-2", "mpt", "olmo", "phi-2"})
-
-END_OF_TURN = "tokenizer.ggml.eot_token_id"
 
 
 def main(arguments: list[str]) -> int:
     """Convert; the last line on standard error is the reason where it fails."""
     source, target = (Path(argument) for argument in arguments)
     logging.disable(logging.WARNING)
-    fields = read_fields(source)
-    tokenizer = load_tokenizer(source, str(fields.get("tokenizer.ggml.pre", "")))
+    metadata = read_gguf_header(source).metadata
+    tokenizer = load_tokenizer(source, str(metadata.get(SPLIT, "")))
     model = load_model(source)
-    save_model(model, target, end_of_turn=fields.get(END_OF_TURN))
+    save_model(model, target, end_of_turn=metadata.get(END_OF_TURN))
     tokenizer.save_pretrained(target)
     return 0
 
 
-def read_fields(source: Path) -> dict[str, object]:
-    """Return the scalar metadata of a GGUF file."""
-    reader = GGUFReader(source)
-    wanted = ("tokenizer.ggml.pre", END_OF_TURN)
-    return {key: reader.fields[key].contents() for key in wanted if key in reader.fields}
-
-
-def load_tokenizer(source: Path, pre: str) -> TokenizersBackend:
-    """Load the tokenizer and mend its pre-tokenizer; raise ValueError where that is not known."""
-    tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
-    if not isinstance(tokenizer, TokenizersBackend):
-        raise ValueError(f"{type(tokenizer).__name__} is a tokenizer that cannot be saved whole")
+def load_tokenizer(source: Path, split: str) -> TokenizersBackend:
+    """Load the tokenizer and mend how it splits text; raise ValueError where that is not known."""
+    tokenizer: TokenizersBackend = TokenizersBackend.from_pretrained(
+        source.parent, gguf_file=source.name
+    )
     backend = tokenizer.backend_tokenizer
-    if not isinstance(backend.pre_tokenizer, pre_tokenizers.ByteLevel) or pre in AS_GPT2:
+    if not isinstance(backend.pre_tokenizer, pre_tokenizers.ByteLevel) or split in AS_GPT2:
         return tokenizer
-    if pre not in DIGITS_APART:
-        raise ValueError(f"its text splitting {pre!r} is not known, tokens would be wrong")
+    if split not in DIGITS_APART:
+        raise ValueError(f"its text splitting {split!r} is not known, tokens would be wrong")
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Digits(individual_digits=True),

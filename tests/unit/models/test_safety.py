@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batchgen.errors import UnsafeModel, UnsupportedModel
+from batchgen.models.safety import MAX_CONFIG, MAX_TEMPLATE, check_files, scan_folder
+from tests.unit.models.folders import model_folder, write_json
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return model_folder(tmp_path / "model")
+
+
+def test_a_sound_folder_passes(folder: Path) -> None:
+    scan_folder(folder)
+    check_files(folder)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "modeling_x.py",
+        "Modeling.PY",
+        "pytorch_model.bin",
+        "model.pt",
+        "model.pth",
+        "weights.pkl",
+        "epoch.ckpt",
+        "tf_model.h5",
+        "flax_model.msgpack",
+        "deep/down/payload.so",
+    ],
+)
+def test_code_and_pickles_are_refused_wherever_they_lie(folder: Path, name: str) -> None:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    with pytest.raises(UnsafeModel, match=path.name):
+        scan_folder(folder)
+
+
+def test_a_link_that_leads_out_is_refused(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "secret.json").write_text("{}")
+    (folder / "extra.json").symlink_to(tmp_path / "secret.json")
+    with pytest.raises(UnsafeModel, match=r"extra\.json is a link"):
+        scan_folder(folder)
+
+
+def test_a_linked_folder_is_refused_and_not_entered(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    (folder / "sub").symlink_to(tmp_path / "outside", target_is_directory=True)
+    with pytest.raises(UnsafeModel, match="sub is a link"):
+        scan_folder(folder)
+
+
+def test_a_link_inside_the_folder_is_fine(folder: Path) -> None:
+    (folder / "alias.json").symlink_to("config.json")
+    scan_folder(folder)
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"auto_map": {"AutoModel": "modeling.Model"}},
+        {"nested": [{"deeper": {"auto_map": ["tokenization.Tokenizer", None]}}]},
+        {"custom_pipelines": {"mine": {"impl": "pipeline.Mine"}}},
+        {"trust_remote_code": True},
+    ],
+)
+@pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json", "other.json"])
+def test_keys_that_load_code_are_refused_in_any_json(
+    folder: Path, file: str, extra: dict[str, Any]
+) -> None:
+    write_json(folder / file, {"architectures": ["LlamaForCausalLM"], **extra})
+    with pytest.raises(UnsafeModel, match=file):
+        check_files(folder)
+
+
+def test_a_token_of_that_name_is_no_code(folder: Path) -> None:
+    write_json(folder / "vocab.json", {"auto_map": 17, "trust_remote_code": 1000})
+    check_files(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("config.json", b"{"),
+        ("config.json", b"\xff\xfe"),
+        ("config.json", b"[]"),
+        ("config.json", b"[" * 100_000),
+        ("config.json", b" " * (MAX_CONFIG + 1)),
+        ("chat_template.jinja", b" " * (MAX_TEMPLATE + 1)),
+    ],
+)
+def test_unusable_or_oversized_files_are_refused(folder: Path, name: str, content: bytes) -> None:
+    (folder / name).write_bytes(content)
+    with pytest.raises(UnsafeModel, match=name):
+        check_files(folder)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("num_hidden_layers", 10**9),
+        ("hidden_size", 0),
+        ("hidden_size", -1),
+        ("vocab_size", "many"),
+        ("vocab_size", True),
+        ("max_position_embeddings", 1e300),
+    ],
+)
+def test_absurd_sizes_are_refused(tmp_path: Path, key: str, value: object) -> None:
+    folder = model_folder(tmp_path / "model", **{key: value})
+    with pytest.raises(UnsafeModel, match=key):
+        check_files(folder)
+
+
+def test_absurd_sizes_are_found_in_the_text_part_too(tmp_path: Path) -> None:
+    folder = model_folder(tmp_path / "model", text_config={"num_hidden_layers": 10**6})
+    with pytest.raises(UnsafeModel, match="num_hidden_layers"):
+        check_files(folder)
+
+
+def test_quantised_weights_are_refused_by_name(tmp_path: Path) -> None:
+    folder = model_folder(tmp_path / "model", quantization_config={"quant_method": "gptq"})
+    with pytest.raises(UnsupportedModel, match="quantised"):
+        check_files(folder)
