@@ -21,17 +21,23 @@ USER_FILE = user_config_path("batchgen") / "config.toml"
 class EngineSettings(BaseModel):
     """How a worker's engine uses its device; every value is shown when the engine starts."""
 
-    device: str = Field("auto", description="auto, cpu or cuda:N")
+    device: str = Field(default="auto", description="auto, cpu or cuda:N")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="compute type; auto takes float32 on a CPU and the model's own on a GPU"
+        default="auto",
+        description="compute type; auto takes float32 on a CPU and the model's own on a GPU",
     )
     kv_memory: str = Field(
-        "0.5", description="KV pool: bytes (with K, M, G suffix) or a fraction of the free memory"
+        default="0.5",
+        description="KV pool: bytes (with K, M, G suffix) or a fraction of the free memory",
     )
-    block_size: int = Field(16, ge=1, le=256, description="tokens in one KV block")
-    max_batch_tokens: int = Field(2048, ge=1, description="token budget of one engine step")
-    max_num_seqs: int = Field(128, ge=1, description="sequences computed in one step at most")
-    threads: int = Field(0, ge=0, description="CPU threads of the engine; 0 takes every core")
+    block_size: int = Field(default=16, ge=1, le=256, description="tokens in one KV block")
+    max_batch_tokens: int = Field(default=2048, ge=1, description="token budget of one engine step")
+    max_num_seqs: int = Field(
+        default=128, ge=1, description="sequences computed in one step at most"
+    )
+    threads: int = Field(
+        default=0, ge=0, description="CPU threads of the engine; 0 takes every core"
+    )
 
 
 class Settings(BaseSettings):
@@ -45,16 +51,30 @@ class Settings(BaseSettings):
         default_factory=lambda: user_data_path("batchgen"),
         description="folder of the database (SQLite), inputs, parts, datasets and models",
     )
-    database_url: str = Field("", description="SQL truth; empty means SQLite in the home folder")
-    broker_url: str = Field("", description="Redis or Valkey; empty means `batchgen up` brings one")
-    lease_ttl: float = Field(60.0, gt=0, description="seconds a worker owns a shard unrenewed")
-    checkpoint_interval: float = Field(60.0, gt=0, description="seconds between checkpoints")
-    stall_timeout: float = Field(600.0, gt=0, description="seconds without an engine step")
-    drain_grace: float = Field(20.0, ge=0, description="seconds of work after SIGTERM")
-    heartbeat_interval: float = Field(10.0, gt=0, description="seconds between worker heartbeats")
-    coordinator_interval: float = Field(0.5, gt=0, description="seconds between coordinator ticks")
-    redispatch_after: float = Field(30.0, gt=0, description="seconds until a doorbell rings again")
-    shards_in_flight: int = Field(4, ge=1, description="shards one worker holds at a time")
+    database_url: str = Field(
+        default="", description="SQL truth; empty means SQLite in the home folder"
+    )
+    broker_url: str = Field(
+        default="", description="Redis or Valkey; empty means `batchgen up` brings one"
+    )
+    lease_ttl: float = Field(
+        default=60.0, gt=0, description="seconds a worker owns a shard unrenewed"
+    )
+    checkpoint_interval: float = Field(
+        default=60.0, gt=0, description="seconds between checkpoints"
+    )
+    stall_timeout: float = Field(default=600.0, gt=0, description="seconds without an engine step")
+    drain_grace: float = Field(default=20.0, ge=0, description="seconds of work after SIGTERM")
+    heartbeat_interval: float = Field(
+        default=10.0, gt=0, description="seconds between worker heartbeats"
+    )
+    coordinator_interval: float = Field(
+        default=0.5, gt=0, description="seconds between coordinator ticks"
+    )
+    redispatch_after: float = Field(
+        default=30.0, gt=0, description="seconds until a doorbell rings again"
+    )
+    shards_in_flight: int = Field(default=4, ge=1, description="shards one worker holds at a time")
     engine: EngineSettings = Field(default_factory=EngineSettings, description="the engine")
 
     @classmethod
