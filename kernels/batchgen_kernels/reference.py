@@ -1,0 +1,106 @@
+"""The kernels in plain torch, on any device: the oracle of the others.
+
+Scores, softmax and sums are computed in float32 whatever the pool's dtype.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from batchgen_kernels.interface import LayerShape, StepBatch
+from batchgen_kernels.layout import PoolLayout
+from batchgen_kernels.tiles import Tile, cut
+
+
+class ReferenceKernels:
+    """Dense attention over gathered blocks, a few large operations per tile and layer."""
+
+    def __init__(self, pool: Tensor, layout: PoolLayout) -> None:
+        self.pool = pool
+        self.layout = layout
+        self._elements = layout.elements
+        self._views = layout.views(pool)
+        self._windows = {shape.window for shape in layout.layers}
+        self._offsets = layout.offsets
+        self._unit = layout.unit
+        self._tiles: list[Tile] = []
+        # Block and slot in it of each new token, [T] each; set by `plan`.
+        self._block = torch.empty(0, dtype=torch.int64)
+        self._slot = torch.empty(0, dtype=torch.int64)
+
+    def copy(self, pairs: list[tuple[int, int]]) -> None:
+        """Copy whole blocks, (source, destination), all layers."""
+        if pairs:
+            blocks = torch.tensor(pairs, device=self.pool.device)
+            self.pool[blocks[:, 1]] = self.pool[blocks[:, 0]]
+
+    def plan(self, batch: StepBatch) -> None:
+        """Cut the step into tiles and find the slot of every new token."""
+        device, size = self.pool.device, self.layout.block_size
+        tables = torch.from_numpy(batch.tables).to(device, torch.int64)
+        counts = torch.from_numpy(batch.counts).to(device, torch.int64)
+        starts = torch.from_numpy(batch.starts).to(device, torch.int64)
+        sequence = torch.repeat_interleave(counts)
+        first = torch.cumsum(counts, 0) - counts
+        position = torch.arange(len(sequence), device=device) + (starts - first)[sequence]
+        self._block = tables[sequence, position // size]
+        self._slot = position % size
+        self._tiles = cut(batch, block_size=size, windows=self._windows, device=device)
+
+    def write(self, layer: int, key: Tensor, value: Tensor) -> None:
+        """Store the new tokens' keys and values, [T, kv_heads, width]."""
+        for view, new in zip(self._views[layer], (key, value), strict=True):
+            view[self._block, :, self._slot] = new.to(view.dtype)
+
+    def attend(self, layer: int, query: Tensor) -> Tensor:
+        """Return [T, query_heads, value_width] for queries [T, query_heads, key_width]."""
+        shape = self.layout.layers[layer]
+        out = query.new_empty(len(query), shape.query_heads, shape.value_width)
+        for tile in self._tiles:
+            out[tile.tokens] = self._attend_tile(layer, tile, query[tile.tokens]).to(out.dtype)
+        return out
+
+    def _attend_tile(self, layer: int, tile: Tile, query: Tensor) -> Tensor:
+        """Return [N · n, query_heads, value_width] for the queries of one tile."""
+        shape = self.layout.layers[layer]
+        hidden, dead_sequences, dead_slots = tile.hidden[shape.window]
+        n, tokens, slots = hidden.shape
+        keys_start, values_start = self._offsets[layer]
+        keys = self._gather(tile.blocks, keys_start, shape.kv_heads, shape.key_width)
+        values = self._gather(tile.blocks, values_start, shape.kv_heads, shape.value_width)
+        values[dead_sequences, :, dead_slots] = 0.0  # 0 · NaN would be NaN
+
+        # (N, n, Hkv, G, D) → (N, Hkv, n · G, D): the rows that read the same keys are one matrix
+        split = (n, tokens, shape.kv_heads, shape.group, shape.key_width)
+        rows = query.float().view(split).transpose(1, 2).flatten(2, 3)
+        scores = (rows * shape.scale) @ keys.transpose(2, 3)
+        scores = scores.view(n, shape.kv_heads, tokens, shape.group, slots)
+        if shape.softcap is not None:
+            scores = shape.softcap * torch.tanh(scores / shape.softcap)
+        scores.masked_fill_(hidden[:, None, :, None], float("-inf"))
+        out = _softmax(scores, shape).flatten(2, 3) @ values
+        out = out.view(n, shape.kv_heads, tokens, shape.group, shape.value_width)
+        return out.transpose(1, 2).reshape(n * tokens, shape.query_heads, shape.value_width)
+
+    def _gather(self, blocks: Tensor, start: int, heads: int, width: int) -> Tensor:
+        """Return one layer's keys or values of `blocks` [N, W] as float32 [N, heads, W · B, width].
+
+        A head's slots in a block are one run of B · width elements, and every run starts at a
+        multiple of the layout's unit: so a gather moves whole runs.
+        """
+        length = self.layout.block_size * width
+        runs = self.pool.view(-1).unfold(0, length, self._unit)
+        head = start + torch.arange(heads, device=blocks.device) * length
+        index = (blocks[:, None, :] * self._elements + head[:, None]) // self._unit
+        run = runs.index_select(0, index.flatten())
+        return run.view(len(blocks), heads, -1, width).float()
+
+
+def _softmax(scores: Tensor, shape: LayerShape) -> Tensor:
+    """Softmax over the last axis of [N, Hkv, n, G, L], with the layer's sinks if it has any."""
+    if shape.sinks is None:
+        return scores.softmax(-1)
+    sinks = shape.sinks.float().view(1, shape.kv_heads, 1, shape.group, 1)
+    with_sinks = torch.cat([scores, sinks.expand(*scores.shape[:-1], 1)], dim=-1)
+    return with_sinks.softmax(-1)[..., :-1]

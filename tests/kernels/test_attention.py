@@ -1,0 +1,199 @@
+"""The contract of the kernels, the same for each implementation, against an oracle in loops."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from batchgen_kernels.interface import AttentionKernels, LayerShape, StepBatch
+from batchgen_kernels.layout import PoolLayout
+from batchgen_kernels.registry import SUPPORTED, create_kernels
+
+NUM_BLOCKS = 128
+BLOCK_SIZE = 4
+PLAIN = LayerShape(query_heads=6, kv_heads=2, key_width=8, value_width=8, scale=8**-0.5)
+SHAPES = {
+    "plain": PLAIN,
+    "one head": replace(PLAIN, query_heads=1, kv_heads=1),
+    "no groups": replace(PLAIN, query_heads=2),
+    "unequal widths": replace(PLAIN, key_width=12, value_width=8),
+    "window": replace(PLAIN, window=5),
+    "window of one": replace(PLAIN, window=1),
+    "softcap": replace(PLAIN, softcap=2.0, scale=1.0),
+    "sinks": replace(PLAIN, sinks=torch.linspace(-1, 2, 6)),
+    "everything": replace(PLAIN, window=7, softcap=3.0, sinks=torch.linspace(-2, 1, 6)),
+}
+
+
+@pytest.fixture(params=SUPPORTED)
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+class Simulation:
+    """Sequences with random tokens, fed to kernels step by step and to the oracle at once."""
+
+    def __init__(self, name: str, layers: list[LayerShape], *, seed: int = 0) -> None:
+        self.layout = PoolLayout(layers=tuple(layers), block_size=BLOCK_SIZE)
+        self.pool = torch.full((NUM_BLOCKS, self.layout.elements), math.nan)
+        self.kernels: AttentionKernels = create_kernels(name, self.pool, self.layout)
+        self.layers = layers
+        self.generator = torch.Generator().manual_seed(seed)
+        order = torch.randperm(NUM_BLOCKS - 1, generator=self.generator) + 1
+        self.free = [int(block) for block in order]
+        self.tables: list[list[int]] = []
+        # Per sequence, per layer: keys [t, Hkv, Dk] and values [t, Hkv, Dv] written so far.
+        self.keys: list[list[Tensor]] = []
+        self.values: list[list[Tensor]] = []
+
+    def add(self) -> int:
+        self.tables.append([])
+        self.keys.append([torch.empty(0, s.kv_heads, s.key_width) for s in self.layers])
+        self.values.append([torch.empty(0, s.kv_heads, s.value_width) for s in self.layers])
+        return len(self.tables) - 1
+
+    def random(self, *shape: int) -> Tensor:
+        return torch.randn(shape, generator=self.generator)
+
+    def step(self, *shares: tuple[int, int]) -> float:
+        """Run one step of (sequence, new tokens); return the largest error over layers."""
+        starts = [len(self.keys[s][0]) for s, _ in shares]
+        for (s, count), start in zip(shares, starts, strict=True):
+            while len(self.tables[s]) * BLOCK_SIZE < start + count:
+                self.tables[s].append(self.free.pop())
+        width = max(len(self.tables[s]) for s, _ in shares)
+        tables = [self.tables[s] + [0] * (width - len(self.tables[s])) for s, _ in shares]
+        self.kernels.plan(
+            StepBatch(
+                tables=np.array(tables, dtype=np.int32),
+                starts=np.array(starts, dtype=np.int32),
+                counts=np.array([count for _, count in shares], dtype=np.int32),
+            )
+        )
+        return max(self.run_layer(i, shares) for i in range(len(self.layers)))
+
+    def run_layer(self, layer: int, shares: tuple[tuple[int, int], ...]) -> float:
+        shape, total = self.layers[layer], sum(count for _, count in shares)
+        query = self.random(total, shape.query_heads, shape.key_width)
+        key = self.random(total, shape.kv_heads, shape.key_width)
+        value = self.random(total, shape.kv_heads, shape.value_width)
+        self.kernels.write(layer, key, value)
+        out = self.kernels.attend(layer, query)
+        assert out.shape == (total, shape.query_heads, shape.value_width)
+        expected, at = [], 0
+        for s, count in shares:
+            new = slice(at, at + count)
+            self.keys[s][layer] = torch.cat([self.keys[s][layer], key[new]])
+            self.values[s][layer] = torch.cat([self.values[s][layer], value[new]])
+            expected.append(oracle(shape, query[new], self.keys[s][layer], self.values[s][layer]))
+            at += count
+        return float((out - torch.cat(expected)).abs().max())
+
+
+def oracle(shape: LayerShape, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Attention of the last len(query) tokens, one token and one head at a time."""
+    out = torch.empty(len(query), shape.query_heads, shape.value_width)
+    for i in range(len(query)):
+        position = len(keys) - len(query) + i
+        first = 0 if shape.window is None else max(0, position - shape.window + 1)
+        for head in range(shape.query_heads):
+            seen = slice(first, position + 1)
+            scores = keys[seen, head // shape.group] @ query[i, head] * shape.scale
+            if shape.softcap is not None:
+                scores = shape.softcap * torch.tanh(scores / shape.softcap)
+            weights = scores.exp()
+            total = weights.sum()
+            if shape.sinks is not None:
+                total = total + shape.sinks[head].exp()
+            out[i, head] = (weights / total) @ values[seen, head // shape.group]
+    return out
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_chunks_decodes_and_prefills_in_one_step(name: str, shape: LayerShape) -> None:
+    simulation = Simulation(name, [shape])
+    a, b, c = (simulation.add() for _ in range(3))
+    assert simulation.step((a, 9)) < 1e-5
+    assert simulation.step((a, 5), (b, 3)) < 1e-5
+    assert simulation.step((a, 1), (b, 1), (c, 14)) < 1e-5
+    for _ in range(6):
+        assert simulation.step((a, 1), (b, 1), (c, 1)) < 1e-5
+
+
+def test_layers_of_different_shapes_share_a_block(name: str) -> None:
+    simulation = Simulation(name, [PLAIN, SHAPES["unequal widths"], SHAPES["window"], PLAIN])
+    a, b = simulation.add(), simulation.add()
+    assert simulation.step((a, 7), (b, 2)) < 1e-5
+    assert simulation.step((a, 1), (b, 4)) < 1e-5
+    assert simulation.step((a, 1), (b, 1)) < 1e-5
+
+
+def test_many_decodes_of_very_different_lengths(name: str) -> None:
+    simulation = Simulation(name, [PLAIN])
+    rows = [simulation.add() for _ in range(40)]
+    lengths = [1 + (7 * i) % 5 + (16 if i % 13 == 0 else 0) for i in rows]
+    assert simulation.step(*zip(rows, lengths, strict=True)) < 1e-5
+    assert simulation.step(*((row, 1) for row in rows)) < 1e-5
+
+
+def test_a_prompt_longer_than_one_tile(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("batchgen_kernels.tiles.SCORES", 100)
+    simulation = Simulation(name, [PLAIN, SHAPES["window"]])
+    a = simulation.add()
+    assert simulation.step((a, 50)) < 1e-5
+    assert simulation.step((a, 33)) < 1e-5
+
+
+def test_the_order_of_sequences_in_a_step_is_free(name: str) -> None:
+    simulation = Simulation(name, [PLAIN])
+    a, b, c = (simulation.add() for _ in range(3))
+    assert simulation.step((c, 2), (a, 6), (b, 1)) < 1e-5
+    assert simulation.step((b, 1), (c, 3), (a, 1)) < 1e-5
+
+
+def test_copy_moves_every_layer_of_a_block(name: str) -> None:
+    simulation = Simulation(name, [PLAIN, SHAPES["unequal widths"]])
+    simulation.pool.copy_(simulation.random(*simulation.pool.shape))
+    before = simulation.pool.clone()
+    simulation.kernels.copy([(3, 9), (3, 10), (5, 11)])
+    for source, destination in [(3, 9), (3, 10), (5, 11)]:
+        assert torch.equal(simulation.pool[destination], before[source])
+    untouched = [i for i in range(NUM_BLOCKS) if i not in (9, 10, 11)]
+    assert torch.equal(simulation.pool[untouched], before[untouched])
+    simulation.kernels.copy([])
+
+
+def test_a_copied_block_continues_the_sequence(name: str) -> None:
+    simulation = Simulation(name, [PLAIN])
+    a, b = simulation.add(), simulation.add()
+    simulation.step((a, 6))
+    simulation.keys[b], simulation.values[b] = list(simulation.keys[a]), list(simulation.values[a])
+    fresh = simulation.free.pop()
+    simulation.tables[b] = [simulation.tables[a][0], fresh]
+    simulation.kernels.copy([(simulation.tables[a][1], fresh)])
+    assert simulation.step((a, 1), (b, 1)) < 1e-5
+    assert simulation.step((a, 1), (b, 1)) < 1e-5
+
+
+def test_bfloat16_pools_are_read_and_written(name: str) -> None:
+    layout = PoolLayout(layers=(PLAIN,), block_size=BLOCK_SIZE)
+    pool = torch.full((8, layout.elements), math.nan, dtype=torch.bfloat16)
+    kernels = create_kernels(name, pool, layout)
+    one = np.ones(1, dtype=np.int32)
+    kernels.plan(StepBatch(tables=one[:, None], starts=0 * one, counts=3 * one))
+    q, k = torch.randn(3, 6, 8).bfloat16(), torch.randn(3, 2, 8).bfloat16()
+    kernels.write(0, k, k)
+    out = kernels.attend(0, q)
+    assert out.dtype == torch.bfloat16
+    assert float((out - oracle(PLAIN, q.float(), k.float(), k.float())).abs().max()) < 0.05
+
+
+def test_an_unknown_implementation_names_the_known_ones() -> None:
+    layout = PoolLayout(layers=(PLAIN,), block_size=BLOCK_SIZE)
+    with pytest.raises(ValueError, match="reference"):
+        create_kernels("cuda", torch.empty(2, layout.elements), layout)
