@@ -84,7 +84,10 @@ def fetch_hub(source: str, target: Path, *, download: Callable[..., Any] | None 
     try:
         snapshot = Path(
             (download or snapshot_download)(
-                repo_id=repository, revision=revision or None, allow_patterns=list(PATTERNS)
+                repo_id=repository,
+                revision=revision or None,
+                allow_patterns=list(PATTERNS),
+                ignore_patterns=["*/*"],  # copies of the weights in other formats
             )
         )
     except (HfHubHTTPError, OSError, ValueError) as error:
