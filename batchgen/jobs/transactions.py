@@ -90,5 +90,10 @@ def _repeat(once: Callable[[], R], *again: type[Exception]) -> R:
         except again:
             if time.monotonic() > give_up:
                 raise
-            time.sleep(FIRST_PAUSE * 2**attempt * random.uniform(0.5, 1.5))  # noqa: S311
+            pause(attempt)
     return once()
+
+
+def pause(attempt: int) -> None:
+    """Wait before the repetition after `attempt` (0 is the first)."""
+    time.sleep(FIRST_PAUSE * 2**attempt * random.uniform(0.5, 1.5))  # noqa: S311

@@ -1,0 +1,33 @@
+"""What every test can rely on: servers, databases, and no settings of the person running them."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+pytest_plugins = ["tests.support.databases", "tests.support.servers", "tests.support.smollm2"]
+
+_HOME = tempfile.TemporaryDirectory(prefix="batchgen-tests-")
+
+
+def _scrub(environment: os._Environ[str]) -> None:
+    """Take away every setting of batchgen's but the tests' own, and the folders of the user."""
+    for name in [name for name in environment if name.startswith("BATCHGEN_")]:
+        if not name.startswith("BATCHGEN_TEST_"):
+            del environment[name]
+    config = Path(environment.get("XDG_CONFIG_HOME", Path.home() / ".config"))
+    if (config / "pip" / "pip.conf").exists():  # where a test that builds a wheel finds packages
+        environment.setdefault("PIP_CONFIG_FILE", str(config / "pip" / "pip.conf"))
+    environment["BATCHGEN_HOME"] = str(Path(_HOME.name) / "home")
+    environment["XDG_CONFIG_HOME"] = str(Path(_HOME.name) / "config")
+    environment["XDG_DATA_HOME"] = str(Path(_HOME.name) / "data")
+
+
+# Before any module of batchgen is imported: some read the user's folders when they are.
+_scrub(os.environ)
+
+
+def pytest_unconfigure() -> None:
+    """Remove the session's home."""
+    _HOME.cleanup()

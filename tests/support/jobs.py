@@ -1,0 +1,132 @@
+"""Jobs, leases and parts for tests, made through the store, and the hands of its clock."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy import func, select, update
+
+from batchgen.io.parts import PartInfo
+from batchgen.jobs.database import Database, now_db
+from batchgen.jobs.records import JobRecord, Lease, NewJob, ShardRecord
+from batchgen.jobs.states import JobState, ShardState
+from batchgen.jobs.store import Store
+from batchgen.jobs.tables import jobs, parts, shards
+
+TTL = 60.0  # seconds
+OWNER = "host/1"
+MODEL = "tiny"
+
+_numbers = itertools.count()
+
+
+def new_job(n_rows: int = 100, **fields: Any) -> NewJob:
+    """Return a submission of an input that no other test has."""
+    sha256 = hashlib.sha256(f"input {next(_numbers)}".encode()).hexdigest()
+    job = NewJob(
+        input_sha256=sha256,
+        input_bytes=n_rows * 100,
+        n_rows=n_rows,
+        model=MODEL,
+        model_sha256="0" * 64,
+    )
+    return replace(job, **fields)
+
+
+def running_job(store: Store, n_rows: int = 100, **fields: Any) -> JobRecord:
+    """Submit a job and start it."""
+    job = store.jobs.submit(new_job(n_rows, **fields))
+    store.dispatch.start_due()
+    return store.jobs.by_id(job.id)
+
+
+def claim_first(store: Store, job: JobRecord) -> Lease:
+    """Claim the first shard of a job that can be."""
+    for shard in store.jobs.shards(job.id):
+        lease = store.leases.claim(shard.id, owner=OWNER, ttl=TTL)
+        if lease is not None:
+            return lease
+    raise AssertionError("no shard could be claimed")
+
+
+def part_of(lease: Lease, *, n_err: int = 0, tag: str = "") -> PartInfo:
+    """Return what a worker says of the part it wrote under a lease."""
+    key = f"parts/{lease.job_public_id}/{lease.seq}.e{lease.epoch}.{tag or next(_numbers)}.parquet"
+    return PartInfo(
+        path=key,
+        n_rows=lease.n_rows,
+        n_ok=lease.n_rows - n_err,
+        n_err=n_err,
+        bytes=1000,
+        sha256=hashlib.sha256(key.encode()).hexdigest(),
+        prompt_tokens=7 * lease.n_rows,
+        completion_tokens=3 * lease.n_rows,
+    )
+
+
+def commit_all(store: Store, job: JobRecord) -> None:
+    """Claim and commit every shard of a running job."""
+    for shard in store.jobs.shards(job.id):
+        lease = store.leases.claim(shard.id, owner=OWNER, ttl=TTL)
+        if lease is not None:
+            store.leases.commit(lease, part_of(lease))
+
+
+def shard(store: Store, shard_id: int) -> ShardRecord:
+    """Return a shard as the database has it."""
+    with store.database.begin_reading() as connection:
+        row = connection.execute(select(shards).where(shards.c.id == shard_id)).one()
+    return ShardRecord.from_row(row)
+
+
+def count_parts(store: Store, job: JobRecord) -> int:
+    """Return how many parts a job has."""
+    with store.database.begin_reading() as connection:
+        query = select(func.count()).select_from(parts).where(parts.c.job_id == job.id)
+        return int(connection.execute(query).scalar_one())
+
+
+def set_shard(store: Store, shard_id: int, **values: Any) -> None:
+    """Change a shard behind the store's back."""
+    with store.database.begin() as connection:
+        connection.execute(update(shards).where(shards.c.id == shard_id).values(**values))
+
+
+def set_job(store: Store, job_id: int, **values: Any) -> None:
+    """Change a job behind the store's back."""
+    with store.database.begin() as connection:
+        connection.execute(update(jobs).where(jobs.c.id == job_id).values(**values))
+
+
+def let_expire(store: Store, lease: Lease) -> None:
+    """Let the lease run out without waiting for it."""
+    set_shard(store, lease.shard_id, lease_expires_at=now_db() - 1.0)
+
+
+def database_now(database: Database) -> float:
+    """Return the database's clock."""
+    with database.begin_reading() as connection:
+        return database.now(connection)
+
+
+def window_around(now: float, *, opens: float, closes: float) -> str:
+    """Return a UTC window from `now + opens` to `now + closes` (seconds)."""
+
+    def clock(moment: float) -> str:
+        minutes = int(moment // 60) % 1440
+        return f"{minutes // 60:02}:{minutes % 60:02}"
+
+    return f"{clock(now + opens)}-{clock(now + closes)} UTC"
+
+
+def states_of(store: Store, job: JobRecord) -> list[ShardState]:
+    """Return the states of a job's leaf shards in input order."""
+    return [record.state for record in store.jobs.shards(job.id)]
+
+
+def state_of(store: Store, job: JobRecord) -> JobState:
+    """Return the state a job is in now."""
+    return store.jobs.by_id(job.id).state
