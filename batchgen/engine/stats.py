@@ -1,0 +1,51 @@
+"""What an engine says of itself. Crosses a process, imports no torch."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What the engine settled on when it started."""
+
+    # Registry name.
+    model: str
+    # torch's name: `cpu`, `cuda:0`.
+    device: str
+    # Compute type: `float32`, `bfloat16`, `float16`.
+    dtype: str
+    # Tokens in one KV block, and blocks in the pool.
+    block_size: int
+    num_blocks: int
+    # Tokens of prompt and answer together, at most.
+    max_length: int
+    # Token budget and sequences of one step.
+    max_batch_tokens: int
+    max_num_seqs: int
+    # What differs from what was asked, for a person to read.
+    notes: tuple[str, ...] = ()
+
+
+class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
+    """Counters since the start, and the state after the last step."""
+
+    # Steps with work in them.
+    steps: int = 0
+    # Sequences in the pool; groups that wait for a place in it.
+    running: int = 0
+    waiting: int = 0
+    # Tokens computed of prompts (again after a preemption), and tokens drawn.
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
+    # Blocks that can be in use, and that are.
+    kv_blocks: int = 0
+    kv_blocks_used: int = 0
+    # Filled slots over slots of the blocks in use, 0 to 1; 0 when none is.
+    kv_utilisation: float = 0.0
+    # 1 - blocks in use over blocks that would be without sharing.
+    sharing_saving: float = 0.0
+    # Groups that gave up their blocks, and blocks copied on write.
+    preemptions: int = 0
+    copies: int = 0
+    # Seconds spent inside steps with work in them.
+    busy_seconds: float = 0.0
