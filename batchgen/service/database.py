@@ -1,0 +1,67 @@
+"""Opening the truth: SQLite makes itself in a fresh home, PostgreSQL is upgraded by its owner."""
+
+from __future__ import annotations
+
+from contextlib import closing
+
+from batchgen.errors import BatchgenError, Unavailable
+from batchgen.jobs.database import Database
+from batchgen.jobs.schema import HEAD, REVISIONS
+from batchgen.settings import Settings
+
+__all__ = ["HEAD", "current", "open_database", "upgrade"]
+
+
+def open_database(settings: Settings) -> Database:
+    """Open the database with the schema of this version.
+
+    The home's own SQLite file is created and upgraded on the way; a database named by
+    `database_url` is only checked.
+
+    Raises:
+        DatabaseUnavailable: it cannot be reached, or is damaged.
+        SchemaMismatch: its schema is older (`batchgen db upgrade`) or newer than this version's.
+        Unavailable: the home folder cannot be made.
+    """
+    if not settings.database_url:
+        found = current(settings)
+        if found is None or (found in REVISIONS and found != HEAD):
+            upgrade(settings)
+    database = Database(settings.effective_database_url)
+    try:
+        database.check_schema()
+    except BatchgenError:
+        database.close()
+        raise
+    return database
+
+
+def upgrade(settings: Settings) -> str:
+    """Bring the schema to this version's and return its revision.
+
+    Raises DatabaseUnavailable, SchemaMismatch (a newer schema) or Unavailable (the home folder).
+    """
+    # Alembic takes a while to load, and a home is upgraded once
+    from batchgen_migrations import upgrade as migrate
+
+    if not settings.database_url:
+        make_home(settings)
+    migrate(settings.effective_database_url)
+    return HEAD
+
+
+def current(settings: Settings) -> str | None:
+    """Return the revision the database is at, None where there is no schema."""
+    with closing(Database(settings.effective_database_url)) as database:
+        return database.revision()
+
+
+def make_home(settings: Settings) -> None:
+    """Create the home folder; raise Unavailable where that is impossible."""
+    try:
+        settings.home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Unavailable(
+            f"The home folder {settings.home} cannot be made: {error.strerror}. "
+            "Name another one with --home or BATCHGEN_HOME."
+        ) from error

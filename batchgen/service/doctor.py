@@ -1,0 +1,167 @@
+"""Whether everything batchgen needs is there."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from batchgen.errors import BatchgenError
+from batchgen.jobs.database import Database
+from batchgen.jobs.schema import HEAD
+from batchgen.models.registry import Registry
+from batchgen.service.broker import ping
+from batchgen.settings import Settings
+
+NEEDED_PYTHON = (3, 11)
+LOW_DISK = 1 << 30  # bytes; below it a job of some size will not end
+TORCH_TIMEOUT = 120  # seconds; the first import on a cold disk is slow
+TORCH_REPORT = (
+    "import torch; cuda = torch.cuda.is_available(); "
+    "print(torch.__version__, torch.cuda.get_device_name() if cuda else 'cpu only')"
+)
+
+
+class Result(StrEnum):
+    """What a check found."""
+
+    OK = "ok"  #: As it should be.
+    WARNING = "warning"  #: Some commands will not work.
+    FAILED = "failed"  #: Nothing works without it.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One thing that was looked at."""
+
+    name: str
+    result: Result
+    detail: str
+    # what to do about it
+    remedy: str | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether nothing works as things stand."""
+        return self.result is Result.FAILED
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the check as JSON values."""
+        return asdict(self)
+
+
+def examine(settings: Settings) -> list[Check]:
+    """Run every check; none raises, none changes anything."""
+    return [check(settings) for check in CHECKS]
+
+
+def _python(settings: Settings) -> Check:
+    version = platform.python_version()
+    if sys.version_info < NEEDED_PYTHON:
+        return _failed("python", version, "Use Python 3.11 or newer.")
+    return _ok("python", version)
+
+
+def _torch(settings: Settings) -> Check:
+    # In a process of its own: torch is large, and a broken build can take its process down.
+    command = [sys.executable, "-c", TORCH_REPORT]
+    remedy = "Install batchgen's dependencies anew, torch among them."
+    try:
+        report = subprocess.run(  # noqa: S603 (a constant command)
+            command, capture_output=True, text=True, timeout=TORCH_TIMEOUT, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return _failed("torch", f"does not load within {TORCH_TIMEOUT} s", remedy)
+    if report.returncode:
+        last = (report.stderr.strip().splitlines() or [f"exit {report.returncode}"])[-1]
+        return _failed("torch", last, remedy)
+    return _ok("torch", report.stdout.strip())
+
+
+def _home(settings: Settings) -> Check:
+    existing = _nearest(settings.home)
+    if not os.access(existing, os.W_OK | os.X_OK):
+        remedy = "Name another home with BATCHGEN_HOME, or make it writable."
+        return _failed("home", f"{existing} is not writable", remedy)
+    return _ok("home", str(settings.home) + ("" if settings.home.is_dir() else " (not made yet)"))
+
+
+def _disk(settings: Settings) -> Check:
+    free = shutil.disk_usage(_nearest(settings.home)).free
+    detail = f"{free / (1 << 30):.1f} GiB free"
+    if free < LOW_DISK:
+        return _failed("disk", detail, "Make room, or move the home to a larger disk.")
+    return _ok("disk", detail)
+
+
+def _database(settings: Settings) -> Check:
+    try:
+        with closing(Database(settings.effective_database_url)) as database:
+            fresh = database.revision() is None and not settings.database_url
+    except BatchgenError as error:
+        return _failed("database", error.message)
+    return _ok("database", database.shown + (" (made on first use)" if fresh else ""))
+
+
+def _schema(settings: Settings) -> Check:
+    try:
+        with closing(Database(settings.effective_database_url)) as database:
+            if not settings.database_url and database.revision() is None:
+                return _ok("schema", f"{HEAD} (made on first use)")
+            database.check_schema()
+    except BatchgenError as error:
+        return _failed("schema", error.message)
+    return _ok("schema", HEAD)
+
+
+def _broker(settings: Settings) -> Check:
+    if not settings.broker_url:
+        return _ok("broker", "none set: `run` needs none, `up` brings its own")
+    try:
+        return _ok("broker", ping(settings.broker_url))
+    except BatchgenError as error:
+        return _failed("broker", error.message)
+
+
+def _models(settings: Settings) -> Check:
+    try:
+        names = Registry(settings.home / "models").names()
+    except OSError as error:
+        return _failed("models", str(error))
+    if not names:
+        remedy = "Import one with: batchgen models import NAME SOURCE"
+        return Check(name="models", result=Result.WARNING, detail="none", remedy=remedy)
+    return _ok("models", ", ".join(names))
+
+
+def _ok(name: str, detail: str) -> Check:
+    return Check(name=name, result=Result.OK, detail=detail)
+
+
+def _failed(name: str, detail: str, remedy: str | None = None) -> Check:
+    return Check(name=name, result=Result.FAILED, detail=detail, remedy=remedy)
+
+
+def _nearest(folder: Path) -> Path:
+    """Return the folder, or the closest one above it that exists."""
+    return next(path for path in (folder, *folder.parents) if path.exists())
+
+
+CHECKS: tuple[Callable[[Settings], Check], ...] = (
+    _python,
+    _torch,
+    _home,
+    _disk,
+    _database,
+    _schema,
+    _broker,
+    _models,
+)

@@ -1,0 +1,104 @@
+"""How fast a job goes, from successive looks at it."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from batchgen.jobs.records import WorkerRecord
+from batchgen.service.views import JobView
+
+SPAN = 30.0  # seconds of the past that a rate is taken over
+SHORTEST = 2.0  # seconds below which a difference says too little
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rates:
+    """Speed and forecast of one job; None where nothing is known yet."""
+
+    rows_per_second: float | None = None
+    # generated tokens
+    tokens_per_second: float | None = None
+    # share of the KV blocks of its workers in use, 0 to 1
+    kv_utilisation: float | None = None
+    eta_seconds: float | None = None
+
+
+class Meter:
+    """Observes one job. The first look gives averages since its start, later ones the last 30 s.
+
+    (now, rows done)    (now, tokens)
+         t0   40             t0   900        rate = (last - first) / (t_last - t_first)
+         t1   55             t1  1400
+    """
+
+    def __init__(self) -> None:
+        self._rows: deque[tuple[float, float]] = deque()
+        # {worker id: [(heartbeat, tokens generated)]}: their counters stand still between beats
+        self._tokens: dict[str, deque[tuple[float, float]]] = {}
+
+    def observe(self, view: JobView) -> Rates:
+        """Take one look into account and return the rates as of now."""
+        if not view.is_running:
+            self._rows.clear()
+            self._tokens.clear()
+            return Rates()
+        _append(self._rows, view.progress.now, view.rows_done)
+        rows = _slope(self._rows)
+        if rows is None:
+            rows = _average(view.rows_done, view.elapsed_seconds)
+        left = view.rows_total - view.rows_done
+        return Rates(
+            rows_per_second=rows,
+            tokens_per_second=self._tokens_per_second(view),
+            kv_utilisation=kv_utilisation(view.workers),
+            eta_seconds=left / rows if rows and not view.waiting_for else None,
+        )
+
+    def _tokens_per_second(self, view: JobView) -> float | None:
+        slopes = []
+        for worker in view.workers:
+            generated = worker.stats.get("generated_tokens")
+            if not isinstance(generated, int | float):
+                continue
+            samples = self._tokens.setdefault(worker.id, deque())
+            _append(samples, worker.heartbeat_at, generated)
+            if (slope := _slope(samples)) is not None:
+                slopes.append(slope)
+        if slopes:
+            return sum(slopes)
+        return _average(view.progress.completion_tokens, view.elapsed_seconds)
+
+
+def kv_utilisation(workers: tuple[WorkerRecord, ...]) -> float | None:
+    """Return the share of KV blocks in use over all `workers`, None if none has told."""
+    pairs = [_kv_blocks(worker.stats) for worker in workers]
+    total = sum(blocks for _, blocks in pairs)
+    return sum(used for used, _ in pairs) / total if total else None
+
+
+def _kv_blocks(stats: Mapping[str, Any]) -> tuple[float, float]:
+    return float(stats.get("kv_blocks_used") or 0), float(stats.get("kv_blocks") or 0)
+
+
+def _append(samples: deque[tuple[float, float]], now: float, value: float) -> None:
+    if samples and now <= samples[-1][0]:
+        return
+    if samples and value < samples[-1][1]:
+        samples.clear()  # the counter began again
+    samples.append((now, value))
+    while now - samples[0][0] > SPAN and len(samples) > 2:
+        samples.popleft()
+
+
+def _slope(samples: deque[tuple[float, float]]) -> float | None:
+    if not samples or samples[-1][0] - samples[0][0] < SHORTEST:
+        return None
+    (first, start), (last, end) = samples[0], samples[-1]
+    return (end - start) / (last - first)
+
+
+def _average(value: float, seconds: float | None) -> float | None:
+    return value / seconds if seconds and value else None

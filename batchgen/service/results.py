@@ -1,0 +1,109 @@
+"""What jobs computed: their datasets, or the rows committed so far."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from batchgen.errors import NotAllowed
+from batchgen.io.export import export_dataset
+from batchgen.io.inputs import parse_rows
+from batchgen.io.openai_output import CHAT, COMPLETIONS, openai_line
+from batchgen.io.reader import iter_partial, iter_rows
+from batchgen.io.rows import BadRow, ResultRow
+from batchgen.io.storage import Storage
+from batchgen.io.verify import verify_dataset
+from batchgen.jobs.records import JobRecord
+from batchgen.jobs.store import Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Results:
+    """The results of one home's jobs. A job is named as everywhere in `Service`.
+
+    Every method raises JobNotFound, NotAllowed where there is no dataset (yet), and Corrupt where
+    a file is missing or damaged.
+    """
+
+    store: Store
+    storage: Storage
+    # Service.job
+    find: Callable[[str], JobRecord]
+
+    def dataset(self, ref: str) -> Path:
+        """Return the folder of a finished dataset."""
+        return self._folder(self.find(ref))
+
+    def export(self, ref: str, out: Path) -> Path:
+        """Place a finished dataset in a folder, by hard link or copy, and return the folder.
+
+        Raises OutputConflict where the folder holds something else.
+        """
+        export_dataset(self.dataset(ref), out)
+        return out
+
+    def verify(self, ref: str) -> list[str]:
+        """Return one sentence for each file of a dataset that is missing, changed or extra."""
+        job = self.find(ref)
+        return verify_dataset(self._folder(job), manifest_sha256=job.manifest_sha256)
+
+    def parts(self, ref: str) -> list[Path]:
+        """Return the Parquet files committed so far, in input order."""
+        return [self.storage.path(key) for key in self._part_keys(self.find(ref))]
+
+    def rows(self, ref: str, *, partial: bool = False) -> Iterator[ResultRow]:
+        """Return every row in input order; with `partial`, those committed so far."""
+        job = self.find(ref)
+        if partial and job.dataset_path is None:
+            return iter_partial(self.storage, self._part_keys(job))
+        return iter_rows(self._folder(job))
+
+    def openai_rows(self, ref: str, *, partial: bool = False) -> Iterator[dict[str, Any]]:
+        """Return every row in the shape of OpenAI's output and error files.
+
+        The endpoint of a row is the one its input line asked for, so the input is read alongside.
+        """
+        job, rows = self.find(ref), self.rows(ref, partial=partial)
+        lines = parse_rows(
+            self.storage, job.input_sha256, 0, job.n_rows, defaults=job.params, model=job.model
+        )
+        for row in rows:
+            # both in input order; of the rows some may be missing yet
+            line = next(line for line in lines if line.row == row.row)
+            raw = isinstance(line, BadRow) or line.messages is None
+            yield openai_line(row, endpoint=COMPLETIONS if raw else CHAT)
+
+    def _folder(self, job: JobRecord) -> Path:
+        if job.dataset_path is not None:
+            return self.storage.path(job.dataset_path)
+        if job.state.ended:
+            raise NotAllowed(f"Job {job.public_id} {job.state} without a dataset: {job.error}")
+        raise NotAllowed(
+            f"Job {job.public_id} is {job.state}; its dataset is not there yet. Wait for it with "
+            f"`batchgen wait {job.public_id}`, or read what is committed with "
+            f"`batchgen results {job.public_id} --partial`."
+        )
+
+    def _part_keys(self, job: JobRecord) -> list[str]:
+        segments = self.store.finals.segments(job.id)
+        return [segment.part.path for segment in segments if segment.part]
+
+
+def row_json(row: ResultRow) -> dict[str, Any]:
+    """Return a row as JSON values: the columns of the dataset, `extra` as an object."""
+    first = row.choices[0] if row.choices else None
+    values: dict[str, Any] = msgspec.to_builtins(row)
+    return {
+        "row": row.row,
+        "custom_id": row.custom_id,
+        "response": first.text if first else None,
+        "finish_reason": first.finish_reason if first else None,
+        **values,
+        "created_at": datetime.fromtimestamp(row.created_at / 1e6, UTC).isoformat(),
+        "extra": msgspec.json.decode(row.extra) if row.extra else None,
+    }

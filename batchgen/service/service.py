@@ -1,0 +1,170 @@
+"""What may be done with batchgen, without a terminal: the library under the command."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from batchgen.errors import JobNotFound, NotAllowed
+from batchgen.io.storage import LocalStorage
+from batchgen.jobs.records import JobRecord, WorkerRecord
+from batchgen.jobs.states import JobState
+from batchgen.jobs.store import Store
+from batchgen.models.registry import Registry
+from batchgen.service.database import open_database
+from batchgen.service.views import JobView
+from batchgen.settings import Settings
+
+if TYPE_CHECKING:
+    from batchgen.jobs.invariants import Violation
+    from batchgen.service.results import Results
+    from batchgen.service.submission import Submission
+
+MISSED_BEATS = 3  # heartbeats a live worker may be late by
+PUBLIC_ID = re.compile("[0-9a-f]{32}")
+PAGE = 500  # jobs read at a time where all are looked at
+
+
+class Service:
+    """One home: its jobs, its datasets, its models.
+
+    service = Service(Settings())
+    with open("prompts.jsonl", "rb") as rows:
+        job = service.submit(rows, Submission(model="smollm2-135m"))
+    service.status(job.public_id).rows_done
+
+    A job is named by its id, by the first characters of it, or by its name. Every method raises
+    DatabaseUnavailable or SchemaMismatch where the truth cannot be reached, and JobNotFound for
+    a job that does not exist. Nothing is opened until the first call.
+    """
+
+    def __init__(self, settings: Settings, *, models: Path | None = None) -> None:
+        self.settings = settings
+        self.storage = LocalStorage(settings.home)
+        #: The registry; `batchgen run` takes the user's, whatever home its job lives in.
+        self.models = Registry(models or settings.home / "models")
+
+    @cached_property
+    def store(self) -> Store:
+        """The truth in SQL."""
+        return Store(open_database(self.settings))
+
+    @cached_property
+    def results(self) -> Results:
+        """What jobs computed."""
+        from batchgen.service.results import Results  # and with it pyarrow, which takes a while
+
+        return Results(store=self.store, storage=self.storage, find=self.job)
+
+    def close(self) -> None:
+        """Close idle database connections."""
+        if "store" in vars(self):
+            self.store.close()
+
+    def submit(self, source: BinaryIO, submission: Submission) -> JobRecord:
+        """Store the rows of `source` and queue a job; see `batchgen.service.submission.submit`.
+
+        Raises UnknownModel before anything is read.
+        """
+        from batchgen.service.submission import submit
+
+        model = self.models.get(submission.model)
+        return submit(source, submission, store=self.store, storage=self.storage, model=model)
+
+    def job(self, ref: str) -> JobRecord:
+        """Return the job that `ref` names: an id, a unique prefix of one, or a name."""
+        if PUBLIC_ID.fullmatch(ref):
+            return self.store.jobs.get(ref)
+        named = [job for job in self._all_jobs() if job.name == ref]
+        if len(named) == 1:
+            return named[0]
+        if named:
+            ids = ", ".join(f"{job.public_id} ({job.state})" for job in named[:5])
+            raise JobNotFound(f"{len(named)} jobs are named {ref!r}: {ids}. Name one by its id.")
+        return self.store.jobs.get(ref)
+
+    def records(self, *, state: str | None = None, limit: int = 100) -> list[JobRecord]:
+        """Return jobs, newest first."""
+        states = None if state is None else [JobState(state)]
+        return self.store.jobs.list(states=states, limit=limit)
+
+    def jobs(self, *, state: str | None = None, limit: int = 100) -> list[JobView]:
+        """Look at several jobs, newest first."""
+        workers = self.workers()
+        return [self._view(job, workers) for job in self.records(state=state, limit=limit)]
+
+    def status(self, ref: str) -> JobView:
+        """Look at one job."""
+        return self._view(self.job(ref), self.workers())
+
+    def pause(self, ref: str) -> JobView:
+        """Hold a job back; what its workers have is saved. Raises NotAllowed once it has ended."""
+        return self._view(self.store.jobs.pause(self.job(ref).id), self.workers())
+
+    def resume(self, ref: str) -> JobView:
+        """Let a paused job go on; raises NotAllowed once it has ended."""
+        return self._view(self.store.jobs.resume(self.job(ref).id), self.workers())
+
+    def cancel(self, ref: str) -> JobView:
+        """Stop a job for good; rows without an answer become error rows. Raises NotAllowed."""
+        return self._view(self.store.jobs.cancel(self.job(ref).id), self.workers())
+
+    def remove(self, ref: str) -> JobRecord:
+        """Delete an ended job, its files, and its input where no other job uses it.
+
+        Raises NotAllowed while the job has not ended.
+        """
+        job = self.job(ref)
+        removed = self.store.jobs.remove(job.id, delete_input=self._delete_input)
+        for key in removed.files:
+            self.storage.delete(key)
+        # Whatever no row named either: checkpoints that were replaced, generations given up.
+        for folder in ("parts", "datasets"):
+            shutil.rmtree(self.storage.path(f"{folder}/{job.public_id}"), ignore_errors=True)
+        return job
+
+    def fsck(self) -> list[Violation]:
+        """Check the invariants of every job, in SQL and on disk; an empty list is sound."""
+        from batchgen.jobs.invariants import check_invariants
+
+        return check_invariants(self.store, self.storage)
+
+    def workers(self) -> tuple[WorkerRecord, ...]:
+        """Return the workers whose heartbeat is fresh."""
+        fresh = MISSED_BEATS * self.settings.heartbeat_interval
+        return tuple(self.store.workers.list(alive_within=fresh))
+
+    def remove_model(self, name: str) -> None:
+        """Remove a model; raises NotAllowed while a job that has not ended needs it."""
+        self.models.get(name)
+        using = [job for job in self._all_jobs() if job.model == name and not job.state.ended]
+        if using:
+            raise NotAllowed(
+                f"Job {using[0].public_id} still needs the model {name!r}. "
+                "Wait for it or cancel it first."
+            )
+        self.models.remove(name)
+
+    def _all_jobs(self) -> Iterator[JobRecord]:
+        before = None
+        while page := self.store.jobs.list(limit=PAGE, before_id=before):
+            yield from page
+            before = page[-1].id
+
+    def _view(self, job: JobRecord, workers: Iterable[WorkerRecord]) -> JobView:
+        return JobView(
+            job=job,
+            progress=self.store.jobs.progress(job.id),
+            workers=tuple(worker for worker in workers if worker.model == job.model),
+            dataset=self.storage.path(job.dataset_path) if job.dataset_path else None,
+        )
+
+    def _delete_input(self, sha256: str) -> None:
+        from batchgen.io.inputs import index_key, input_key
+
+        for key in (index_key(sha256), input_key(sha256)):
+            self.storage.delete(key)

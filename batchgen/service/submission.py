@@ -1,0 +1,133 @@
+"""Turning a prompt file into a durable job."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO
+
+from batchgen.errors import Corrupt, InvalidParameter
+from batchgen.io.ingest import OnInvalid, StoredInput, ingest
+from batchgen.io.inputs import index_key, input_key
+from batchgen.io.lines import check_defaults
+from batchgen.io.storage import Storage
+from batchgen.jobs.records import JobRecord, NewJob
+from batchgen.jobs.store import Store
+from batchgen.jobs.times import parse_time
+from batchgen.jobs.windows import Window
+from batchgen.models.record import ModelRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """What a user asks for beside the rows. Times are text as `batchgen.jobs.times` reads it."""
+
+    # registry name
+    model: str
+    # decoding parameters of every row that does not set them
+    params: Mapping[str, Any] = field(default_factory=dict)
+    on_invalid: OnInvalid | str = OnInvalid.REFUSE
+    name: str | None = None
+    # higher goes first
+    priority: int = 0
+    not_before: str | None = None
+    # hours of the day, such as 22:00-06:00 Europe/Berlin
+    window: str | None = None
+    deadline: str | None = None
+    # submits with the same key and content are one job
+    idempotency_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """When a job may run; seconds since the epoch."""
+
+    not_before: float = 0.0
+    deadline: float | None = None
+    window: str | None = None
+
+
+def submit(
+    source: BinaryIO, submission: Submission, *, store: Store, storage: Storage, model: ModelRecord
+) -> JobRecord:
+    """Store the rows of `source` and queue a job on them; the job is durable on return.
+
+    Everything but the rows is checked before the first of them is read.
+
+    Raises:
+        InvalidParameter: a parameter, a time or a window cannot be used.
+        EmptyInput, BadLines: the rows cannot be used; nothing is kept of them.
+        NotAllowed: the idempotency key belongs to a job with other content.
+        DatabaseUnavailable, SchemaMismatch: the truth cannot be reached.
+    """
+    check_defaults(dict(submission.params))
+    timing = check_timing(submission)
+    store.database.check_schema()
+    stored = _ingest(source, submission, storage)
+    job = store.jobs.submit(_new_job(submission, timing, stored, model))
+    _keep_input(source, submission, job, store=store, storage=storage)
+    return job
+
+
+def check_timing(submission: Submission) -> Timing:
+    """Read the times of a submission; raise InvalidParameter."""
+    # Only distances count from this machine's clock; it is never compared with the database's.
+    now = time.time()
+    start, end = submission.not_before, submission.deadline
+    not_before = parse_time(start, now=now, param="not_before") if start else 0.0
+    deadline = parse_time(end, now=now, param="deadline") if end else None
+    # With a key the store decides: the job may be there since before the deadline.
+    earliest = not_before if submission.idempotency_key else max(now, not_before)
+    if deadline is not None and deadline <= earliest:
+        raise InvalidParameter(
+            f"The deadline {end!r} has passed, or is before the job may start.", param="deadline"
+        )
+    window = str(Window.parse(submission.window)) if submission.window else None
+    return Timing(not_before=not_before, deadline=deadline, window=window)
+
+
+def _ingest(source: BinaryIO, submission: Submission, storage: Storage) -> StoredInput:
+    return ingest(
+        source,
+        storage=storage,
+        defaults=dict(submission.params),
+        model=submission.model,
+        on_invalid=OnInvalid(submission.on_invalid),
+    )
+
+
+def _new_job(
+    submission: Submission, timing: Timing, stored: StoredInput, model: ModelRecord
+) -> NewJob:
+    return NewJob(
+        input_sha256=stored.sha256,
+        input_bytes=stored.bytes,
+        n_rows=stored.n_rows,
+        model=model.name,
+        model_sha256=model.sha256,
+        params=dict(submission.params),
+        name=submission.name,
+        priority=submission.priority,
+        not_before=timing.not_before,
+        deadline=timing.deadline,
+        window=timing.window,
+        idem_key=submission.idempotency_key,
+    )
+
+
+def _keep_input(
+    source: BinaryIO, submission: Submission, job: JobRecord, *, store: Store, storage: Storage
+) -> None:
+    """Store the rows again where the removal of another job took them between two steps."""
+    keys = (input_key(job.input_sha256), index_key(job.input_sha256))
+    if all(storage.size(key) is not None for key in keys):
+        return
+    try:
+        source.seek(0)
+    except (io.UnsupportedOperation, OSError):
+        message = "The stored input was removed with another job that used it. Submit again."
+        store.jobs.fail(job.id, message)
+        raise Corrupt(message) from None
+    _ingest(source, submission, storage)

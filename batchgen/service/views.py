@@ -1,0 +1,93 @@
+"""A job as its owner sees it: its record, how far it is, and who works on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from batchgen.jobs.records import JobRecord, Progress, WorkerRecord
+from batchgen.jobs.states import JobState
+from batchgen.jobs.windows import Window
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobView:
+    """One look at a job."""
+
+    job: JobRecord
+    progress: Progress
+    # alive, and of this job's model
+    workers: tuple[WorkerRecord, ...] = field(default=())
+    # folder of the finished dataset, None before there is one
+    dataset: Path | None = None
+
+    @property
+    def state(self) -> str:
+        """The job's state, or `paused` while it is held back."""
+        held = self.job.paused and self.job.state in (JobState.QUEUED, JobState.RUNNING)
+        return "paused" if held else str(self.job.state)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether rows are being computed, as far as SQL knows."""
+        return self.job.state is JobState.RUNNING and not self.job.paused
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the job will never change again."""
+        return self.job.state.ended
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether the job completed and every row has an answer."""
+        return self.job.state is JobState.COMPLETED and self.rows_failed == 0
+
+    @property
+    def rows_total(self) -> int:
+        """Rows of the input."""
+        return self.job.n_rows
+
+    @property
+    def rows_done(self) -> int:
+        """Rows that have an answer or an error."""
+        return self.rows_total if self.dataset else self.progress.rows_done
+
+    @property
+    def rows_ok(self) -> int:
+        """Rows that have an answer, of committed shards."""
+        return self.progress.rows_ok
+
+    @property
+    def rows_failed(self) -> int:
+        """Rows that have an error; in a dataset, also those that were never computed."""
+        if self.dataset:
+            return self.rows_total - self.progress.rows_ok
+        return self.progress.rows_err
+
+    @property
+    def elapsed_seconds(self) -> float | None:
+        """Seconds since the job started, or that it took; None before it started."""
+        if self.job.started_at is None:
+            return None
+        return max(0.0, (self.job.ended_at or self.progress.now) - self.job.started_at)
+
+    @property
+    def waiting_for(self) -> str | None:
+        """Why nothing is being computed right now, None while something is or need not be."""
+        job, now = self.job, self.progress.now
+        if self.has_ended or job.state in (JobState.STOPPING, JobState.FINALIZING):
+            return None
+        if job.paused:
+            return f"waits for `batchgen resume {job.public_id}`"
+        if job.not_before > now:
+            return f"starts {_clock(job.not_before)}"
+        if job.window_spec and not (window := Window.parse(job.window_spec)).is_open(now):
+            return f"its window opens {_clock(window.next_open(now))}"
+        if not self.workers:
+            return f"waits for a worker: batchgen worker --model {job.model}"
+        return None
+
+
+def _clock(timestamp: float) -> str:
+    return datetime.fromtimestamp(timestamp).astimezone().strftime("%Y-%m-%d %H:%M")

@@ -1,0 +1,53 @@
+"""What one invocation of the command shares: its flags, its settings, its service."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from batchgen_cli.output import Output
+
+if TYPE_CHECKING:
+    from batchgen.service import Service
+    from batchgen.settings import Settings
+
+
+@dataclass(kw_only=True)
+class App:
+    """One run of `batchgen`. Settings are read, and the home opened, when first asked for."""
+
+    output: Output = field(default_factory=Output)
+    verbose: bool = False
+    # --home; None leaves it to the environment, the files and the default.
+    home: Path | None = None
+    # {setting of the engine: value of its flag}
+    engine: dict[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def settings(self) -> Settings:
+        """Return the settings in force; raise InvalidParameter for a value that cannot be used."""
+        from batchgen_cli.configuration import load_settings
+
+        return load_settings(home=self.home, engine=self.engine)
+
+    @cached_property
+    def service(self) -> Service:
+        """Return the library of this home."""
+        from batchgen.service import Service
+
+        return Service(self.settings)
+
+
+def current_app() -> App:
+    """Return the App of the running command."""
+    app = click.get_current_context().find_object(App)
+    assert app is not None
+    return app
+
+
+pass_app: Callable[..., Callable[..., None]] = click.make_pass_decorator(App)

@@ -1,0 +1,25 @@
+"""`batchgen coordinator`: start, dispatch and finish jobs."""
+
+from __future__ import annotations
+
+import click
+
+from batchgen_cli.app import App, pass_app
+from batchgen_cli.group import Command
+from batchgen_cli.options import verbose_option
+from batchgen_cli.services import need_broker
+
+
+@click.command(cls=Command, examples=["batchgen coordinator"])
+@verbose_option
+@pass_app
+def command(app: App) -> None:
+    """Start jobs that are due, hand their shards to workers and write their datasets.
+
+    One is enough; several on one PostgreSQL database do no harm.
+    """
+    need_broker(app)
+    app.service.store.close()
+    from batchgen_workers.coordinator import Coordinator
+
+    Coordinator(app.settings).run()

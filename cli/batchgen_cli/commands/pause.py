@@ -1,0 +1,19 @@
+"""`batchgen pause`: hold jobs back."""
+
+from __future__ import annotations
+
+import click
+
+from batchgen_cli.app import App, pass_app
+from batchgen_cli.group import Command
+from batchgen_cli.options import jobs_argument, output_options
+from batchgen_cli.transition import apply
+
+
+@click.command(cls=Command, examples=["batchgen pause nightly"])
+@jobs_argument
+@output_options
+@pass_app
+def command(app: App, jobs: tuple[str, ...]) -> None:
+    """Hold jobs back. What is being computed is saved; resume goes on from there."""
+    apply(app, jobs, app.service.pause)

@@ -1,0 +1,31 @@
+"""`batchgen rm`: remove jobs, their files and their rows in the database."""
+
+from __future__ import annotations
+
+import click
+
+from batchgen_cli.app import App, pass_app
+from batchgen_cli.group import Command
+from batchgen_cli.options import jobs_argument, output_options
+from batchgen_cli.output import Format
+
+
+@click.command(
+    cls=Command,
+    examples=["batchgen rm nightly", "batchgen ls -q --state cancelled | xargs batchgen rm"],
+)
+@jobs_argument
+@output_options
+@pass_app
+def command(app: App, jobs: tuple[str, ...]) -> None:
+    """Remove ended jobs with their parts and datasets, and inputs that no job uses.
+
+    Folders made by `results -o` and `run -o` are copies and stay.
+    """
+    ids = [app.service.job(job).public_id for job in jobs]
+    for public_id in ids:
+        app.service.remove(public_id)
+        if app.output.format is not Format.JSON:
+            app.output.data(public_id)
+    if app.output.format is Format.JSON:
+        app.output.document({"removed": ids})

@@ -1,0 +1,96 @@
+"""`batchgen run`: a prompt file in, a dataset out, with no service running."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from batchgen_cli.app import App, pass_app
+from batchgen_cli.follow import Following, outcome, say_end
+from batchgen_cli.formats import count
+from batchgen_cli.group import Command
+from batchgen_cli.options import (
+    FILE_HELP,
+    engine_options,
+    input_options,
+    model_option,
+    output_options,
+)
+from batchgen_cli.output import Format
+from batchgen_cli.presentation import job_json
+from batchgen_cli.sources import open_input
+
+if TYPE_CHECKING:
+    from batchgen.service.run_folder import RunFolder
+    from batchgen.service.views import JobView
+
+
+@click.command(
+    cls=Command,
+    short_help="Run a prompt file here and now.",
+    help=f"Run a prompt file here and now, with no service. {FILE_HELP} Writes the dataset to the "
+    "folder OUT. Interrupted and run again with the same file and parameters, it goes on where it "
+    "stopped; with others it refuses. Exits 0 if every row has an answer, 1 if not.",
+    examples=[
+        "batchgen run prompts.jsonl -o answers --model smollm2-135m",
+        "batchgen run prompts.jsonl -o answers -m smollm2-135m -p temperature=0 -p max_tokens=64",
+        "cat prompts.jsonl | batchgen run - -o answers -m smollm2-135m --device cuda:0",
+    ],
+)
+@click.argument("file", metavar="FILE")
+@click.option(
+    "--output",
+    "-o",
+    "out",
+    metavar="OUT",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Folder for the dataset; its own home is OUT/.batchgen.",
+)
+@model_option
+@input_options
+@click.option("--name", metavar="TEXT", help="A name for the dataset's card.")
+@engine_options
+@output_options
+@pass_app
+def command(app: App, file: str, out: Path, **asked: Any) -> None:
+    """Run, show progress, export."""
+    from batchgen.service.run_folder import RunFolder
+    from batchgen.service.submission import Submission
+
+    folder = RunFolder(out, app.settings)
+    with open_input(file) as source:
+        job = folder.open(source, Submission(**asked))
+    if not job.state.ended:
+        _compute(app, folder, job.public_id)
+    view = folder.service.status(job.public_id)
+    if view.dataset is not None:
+        folder.export(job)
+    _report(app, folder, view)
+    folder.service.close()
+    raise click.exceptions.Exit(outcome(view))
+
+
+def _compute(app: App, folder: RunFolder, job: str) -> None:
+    from batchgen_workers.local import run_local
+
+    view = folder.service.status(job)
+    if view.rows_done:
+        done, total = count(view.rows_done), count(view.rows_total)
+        app.output.note(f"Going on: {done} of {total} rows are done")
+    try:
+        with Following(folder.service, job, app.output):
+            run_local(folder.settings, models=folder.models, job=job)
+    except KeyboardInterrupt:
+        app.output.note("What is done is saved. Run the same command again to go on.")
+        raise
+
+
+def _report(app: App, folder: RunFolder, view: JobView) -> None:
+    if app.output.format is Format.JSON:
+        app.output.event({**job_json(view), "output": str(folder.out)})
+        return
+    say_end(view, app.output, folder.out)
+    app.output.data(str(folder.out))

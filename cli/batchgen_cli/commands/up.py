@@ -1,0 +1,36 @@
+"""`batchgen up`: broker, coordinator and workers of one machine."""
+
+from __future__ import annotations
+
+import click
+
+from batchgen_cli.app import App, pass_app
+from batchgen_cli.group import Command
+from batchgen_cli.options import complete_models, engine_options, verbose_option
+
+
+@click.command(cls=Command, examples=["batchgen up --model smollm2-135m"])
+@click.option(
+    "--model",
+    "-m",
+    "models",
+    metavar="NAME",
+    multiple=True,
+    required=True,
+    shell_complete=complete_models,
+    help="A model to serve; each gets a worker of its own.",
+)
+@engine_options
+@verbose_option
+@pass_app
+def command(app: App, models: tuple[str, ...]) -> None:
+    """Run everything on this machine until Ctrl-C: a coordinator and a worker for each model.
+
+    Brings its own broker where BATCHGEN_BROKER_URL names none.
+    """
+    for model in models:
+        app.service.models.get(model)
+    app.service.store.close()
+    from batchgen_workers.stack import up
+
+    up(app.settings, models=models)

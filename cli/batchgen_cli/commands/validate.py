@@ -1,0 +1,71 @@
+"""`batchgen validate`: check a prompt file without submitting it."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from batchgen.errors import BadLines
+from batchgen_cli.app import App, pass_app
+from batchgen_cli.formats import count
+from batchgen_cli.group import Command
+from batchgen_cli.options import FILE_HELP, complete_models, output_options, param_option
+from batchgen_cli.output import Format
+from batchgen_cli.sources import open_input
+
+if TYPE_CHECKING:
+    from batchgen.io.ingest import ValidationReport
+
+
+@click.command(
+    cls=Command,
+    short_help="Check a prompt file without submitting it.",
+    help=f"Check a prompt file without submitting it. {FILE_HELP} Names every bad line with its "
+    "number; exits 2 if there is one.",
+    examples=["batchgen validate prompts.jsonl", "cat prompts.jsonl | batchgen validate - --json"],
+)
+@click.argument("file", metavar="FILE")
+@click.option(
+    "--model",
+    "-m",
+    metavar="NAME",
+    shell_complete=complete_models,
+    help="The model the lines must ask for, where they ask for one.",
+)
+@param_option
+@output_options
+@pass_app
+def command(app: App, file: str, model: str | None, params: dict[str, Any]) -> None:
+    """Validate and report."""
+    from batchgen.io.ingest import validate
+    from batchgen.io.lines import check_defaults
+
+    check_defaults(params)
+    with open_input(file) as source:
+        report = validate(source, defaults=params, model=model)
+    _show(app, file, report)
+    if report.n_bad:
+        raise click.exceptions.Exit(BadLines.exit_code)
+
+
+def _show(app: App, file: str, report: ValidationReport) -> None:
+    if app.output.format is Format.JSON:
+        app.output.document(
+            {
+                "file": file,
+                "ok": report.n_bad == 0,
+                "rows": report.n_rows,
+                "bad": report.n_bad,
+                "problems": [dataclasses.asdict(problem) for problem in report.problems],
+            }
+        )
+        return
+    for problem in report.problems:
+        quiet = app.output.format is Format.QUIET
+        app.output.data(str(problem.line) if quiet else str(problem))
+    if hidden := report.n_bad - len(report.problems):
+        app.output.note(f"… and {count(hidden)} more")
+    bad = f"{count(report.n_bad)} bad" if report.n_bad else "all usable"
+    app.output.note(f"{file}: {count(report.n_rows)} rows, {bad}")

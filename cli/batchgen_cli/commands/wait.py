@@ -1,0 +1,48 @@
+"""`batchgen wait`: return when jobs have ended."""
+
+from __future__ import annotations
+
+import time
+
+import click
+
+from batchgen_cli.app import App, pass_app
+from batchgen_cli.failures import TIMED_OUT
+from batchgen_cli.follow import POLL_INTERVAL, outcome
+from batchgen_cli.group import Command
+from batchgen_cli.options import jobs_argument, output_options
+from batchgen_cli.output import Format
+from batchgen_cli.presentation import job_json
+
+
+@click.command(
+    cls=Command,
+    examples=["batchgen wait nightly && echo done", "batchgen wait 0199a1 --timeout 3600"],
+)
+@jobs_argument
+@click.option("--timeout", type=click.FloatRange(0), metavar="SECONDS", help="Give up then.")
+@output_options
+@pass_app
+def command(app: App, jobs: tuple[str, ...], timeout: float | None) -> None:
+    """Wait until every JOB has ended.
+
+    Exits 0 if every row of each has an answer, 1 if not, 124 if --timeout ran out.
+    """
+    ids = [app.service.job(job).public_id for job in jobs]
+    give_up = float("inf") if timeout is None else time.monotonic() + timeout
+    views = []
+    for public_id in ids:
+        while not (view := app.service.status(public_id)).has_ended:
+            left = give_up - time.monotonic()
+            if left <= 0:
+                app.output.note(f"Job {public_id} is still {view.state} after {timeout:g} s")
+                raise click.exceptions.Exit(TIMED_OUT)
+            time.sleep(min(POLL_INTERVAL, left))
+        views.append(view)
+        if app.output.format is not Format.JSON:
+            app.output.data(
+                public_id if app.output.format is Format.QUIET else f"{public_id}  {view.state}"
+            )
+    if app.output.format is Format.JSON:
+        app.output.document([job_json(view) for view in views])
+    raise click.exceptions.Exit(max(outcome(view) for view in views))

@@ -1,0 +1,31 @@
+"""`batchgen worker`: compute the shards of one model."""
+
+from __future__ import annotations
+
+import click
+
+from batchgen_cli.app import App, pass_app
+from batchgen_cli.group import Command
+from batchgen_cli.options import engine_options, model_option, verbose_option
+from batchgen_cli.services import need_broker
+
+
+@click.command(
+    cls=Command,
+    examples=["batchgen worker --model smollm2-135m", "batchgen worker -m mine --device cuda:1"],
+)
+@model_option
+@engine_options
+@verbose_option
+@pass_app
+def command(app: App, model: str) -> None:
+    """Compute the shards of one model until SIGTERM, which saves what is done.
+
+    Needs the broker and the database that the coordinator uses.
+    """
+    app.service.models.get(model)
+    need_broker(app)
+    app.service.store.close()
+    from batchgen_workers.worker import run_worker
+
+    run_worker(app.settings, model=model)

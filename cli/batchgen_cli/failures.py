@@ -1,0 +1,100 @@
+"""How a command ends: every exception becomes one message and one exit code."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from batchgen.errors import BatchgenError
+
+if TYPE_CHECKING:
+    from batchgen_cli.app import App
+
+FAILED = 1
+TIMED_OUT = 124
+INTERRUPTED = 130
+
+EXIT_CODES = """\
+Exit codes:
+  0    ok
+  1    the job ended with failed rows, or failed; a check found damage
+  2    usage, or input that cannot be used
+  3    a service cannot be reached; doctor found a fault
+  4    not found, or not allowed
+  124  `wait --timeout` expired
+  130  Ctrl-C
+"""
+
+
+def exit_code_of(error: BaseException, app: App) -> int:
+    """Report an exception that ended a command, and return the exit code it stands for."""
+    if isinstance(error, click.exceptions.Abort | KeyboardInterrupt):
+        app.output.warn("Interrupted.")
+        return INTERRUPTED
+    if isinstance(error, click.ClickException):
+        error.show()
+        return error.exit_code
+    if isinstance(error, OSError) and error.errno == errno.EPIPE:
+        return _pipe_closed()
+    if debugging(app):
+        app.output.warn("".join(traceback.format_exception(error)).rstrip())
+    if isinstance(error, BatchgenError):
+        app.output.error(error)
+        return error.exit_code
+    app.output.error(_unexpected(error, app))
+    return FAILED
+
+
+def debugging(app: App) -> bool:
+    """Tell whether tracebacks are wanted: --verbose, or BATCHGEN_DEBUG in the environment."""
+    return app.verbose or os.environ.get("BATCHGEN_DEBUG", "") not in ("", "0")
+
+
+def _unexpected(error: BaseException, app: App) -> BatchgenError:
+    summary = f"{type(error).__name__}: {error}".splitlines()[0]
+    if isinstance(error, OSError) and error.strerror:
+        where = f": {error.filename}" if error.filename else ""
+        summary = f"{error.strerror}{where}"
+    log = _write_log(error, app)
+    details = f" Details: {log}" if log else " Run it again with --verbose for the details."
+    return BatchgenError(f"{summary}.{details}")
+
+
+def _write_log(error: BaseException, app: App) -> Path | None:
+    """Append the traceback to a log file and return its path, None where no disk takes it."""
+    text = f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {' '.join(sys.argv[:2])}\n" + "".join(
+        traceback.format_exception(error)
+    )
+    for folder in _log_folders(app):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with (folder / "batchgen.log").open("a") as log:
+                log.write(text)
+        except OSError:
+            continue
+        return folder / "batchgen.log"
+    return None
+
+
+def _log_folders(app: App) -> list[Path]:
+    from platformdirs import user_log_path
+
+    folders = [user_log_path("batchgen")]
+    if "settings" in vars(app) and app.settings.home.is_dir():
+        folders.insert(0, app.settings.home / "logs")
+    return folders
+
+
+def _pipe_closed() -> int:
+    """Let a reader such as `head` go away in peace: nothing more can reach stdout."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)
+    return FAILED

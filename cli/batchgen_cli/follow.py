@@ -1,0 +1,94 @@
+"""Following jobs until they end."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from batchgen.errors import Unavailable
+from batchgen_cli.failures import FAILED, INTERRUPTED
+from batchgen_cli.formats import count
+from batchgen_cli.output import Output
+from batchgen_cli.progress import ProgressDisplay, choose_display
+
+if TYPE_CHECKING:
+    from batchgen.service import JobView, Service
+
+POLL_INTERVAL = 0.5  # seconds between two looks at a job
+
+
+def follow(service: Service, job: str, display: ProgressDisplay) -> JobView:
+    """Show a job until it ends and return how it ended; the caller handles Ctrl-C."""
+    from batchgen.service import Meter
+
+    meter = Meter()
+    with display:
+        while True:
+            view = service.status(job)
+            display.update(view, meter.observe(view))
+            if view.has_ended:
+                return view
+            time.sleep(POLL_INTERVAL)
+
+
+class Following:
+    """Shows a job from a thread of its own while the block computes it."""
+
+    def __init__(self, service: Service, job: str, output: Output) -> None:
+        self._ended = threading.Event()
+        self._thread = threading.Thread(
+            target=_show, args=(service, job, choose_display(output), self._ended), name="progress"
+        )
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+
+def _show(service: Service, job: str, display: ProgressDisplay, ended: threading.Event) -> None:
+    from batchgen.service import Meter
+
+    meter = Meter()
+    with display:
+        over = False
+        while not over:
+            over = ended.wait(POLL_INTERVAL)
+            try:
+                view = service.status(job)
+            except Unavailable:  # busy for once: the next look will do
+                continue
+            display.update(view, meter.observe(view))
+
+
+def watch(service: Service, job: str, output: Output) -> None:
+    """Follow a job; end with its exit code. Ctrl-C detaches and leaves the job alone."""
+    try:
+        view = follow(service, job, choose_display(output))
+    except KeyboardInterrupt:
+        output.note(f"Detached; the job goes on. Look again with: batchgen watch {job}")
+        raise click.exceptions.Exit(INTERRUPTED) from None
+    say_end(view, output, view.dataset)
+    if view.dataset:
+        output.note(f"Dataset: {view.dataset}")
+    raise click.exceptions.Exit(outcome(view))
+
+
+def outcome(view: JobView) -> int:
+    """Return the exit code of an ended job: 0 only if every row has an answer."""
+    return 0 if view.succeeded else FAILED
+
+
+def say_end(view: JobView, output: Output, dataset: Path | None) -> None:
+    """Say how a job ended; `dataset` is where its dataset lies for this user."""
+    if view.job.error:
+        output.note(f"The job failed: {view.job.error}")
+    elif view.rows_failed:
+        failed, total = count(view.rows_failed), count(view.rows_total)
+        output.note(f"{failed} of {total} rows failed; their errors are in {dataset}/errors")

@@ -1,0 +1,112 @@
+"""Command groups that load a command when it is run, and the boundary where errors end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from typing import Any
+
+import click
+
+from batchgen_cli.app import App
+from batchgen_cli.failures import exit_code_of
+
+# {section: {command: module below batchgen_cli.commands}}
+Sections = Mapping[str, Mapping[str, str]]
+
+
+class Command(click.Command):
+    """A command whose help ends with examples."""
+
+    def __init__(self, *args: Any, examples: Sequence[str] = (), **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.examples = examples
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the examples, one a line."""
+        super().format_epilog(ctx, formatter)
+        if self.examples:
+            with formatter.section("Examples"):
+                for example in self.examples:
+                    formatter.write(f"{'':>{formatter.current_indent}}{example}\n")
+
+
+class LazyGroup(click.Group):
+    """A group that imports the module of a command only when it is needed.
+
+    A module of `batchgen_cli.commands` holds one `command`.
+    """
+
+    def __init__(self, *args: Any, sections: Sections | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.sections = sections or {}
+        self.modules = {
+            name: module for commands in self.sections.values() for name, module in commands.items()
+        }
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """List the commands in the order of their sections."""
+        return list(self.modules)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the command's module and return the command."""
+        if cmd_name not in self.modules:
+            return None
+        module = import_module(f"batchgen_cli.commands.{self.modules[cmd_name]}")
+        command = module.command
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; a name that does not exist brings up the ones that come close."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.exceptions.NoSuchCommand as error:
+            raise click.exceptions.NoSuchCommand(
+                error.command_name, possibilities=self.modules, ctx=ctx
+            ) from None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write one block for each section."""
+        width = max(len(name) for name in self.modules)
+        for title, names in self.sections.items():
+            with formatter.section(title):
+                formatter.write_dl(
+                    [
+                        (name.ljust(width), command.get_short_help_str(formatter.width))
+                        for name in names
+                        if (command := self.get_command(ctx, name))
+                    ]
+                )
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the epilog as it stands: it is a table."""
+        if self.epilog:
+            formatter.write("\n" + self.epilog)
+
+
+class RootGroup(LazyGroup):
+    """The group at the top: no exception passes it, every one has its exit code."""
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run one command line; raise SystemExit with its exit code in standalone mode."""
+        app = extra.setdefault("obj", App())
+        try:
+            code = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+        except BaseException as error:
+            if isinstance(error, SystemExit):
+                raise
+            code = exit_code_of(error, app)
+        code = code if isinstance(code, int) else 0
+        if standalone_mode:
+            raise SystemExit(code)
+        return code

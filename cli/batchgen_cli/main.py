@@ -1,0 +1,66 @@
+"""The `batchgen` command: the table of its commands, each loaded only when it runs."""
+
+from __future__ import annotations
+
+import click
+
+import batchgen
+from batchgen_cli.failures import EXIT_CODES
+from batchgen_cli.group import RootGroup
+from batchgen_cli.options import home_option, verbose_option
+
+SECTIONS = {
+    "Jobs": {
+        "run": "run",
+        "submit": "submit",
+        "ls": "ls",
+        "status": "status",
+        "watch": "watch",
+        "wait": "wait",
+        "pause": "pause",
+        "resume": "resume",
+        "cancel": "cancel",
+        "rm": "rm",
+    },
+    "Data": {
+        "results": "results",
+        "validate": "validate",
+        "verify": "verify",
+        "fsck": "fsck",
+    },
+    "Service": {
+        "models": "models",
+        "up": "up",
+        "worker": "worker",
+        "workers": "workers",
+        "coordinator": "coordinator",
+        "db": "db",
+    },
+    "Set-up": {
+        "doctor": "doctor",
+        "config": "config",
+        "completion": "completion",
+    },
+}
+
+
+@click.group(
+    cls=RootGroup,
+    sections=SECTIONS,
+    epilog=EXIT_CODES,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(batchgen.__version__, "--version", "-V", prog_name="batchgen")
+@home_option
+@verbose_option
+def cli() -> None:
+    """Run prompt files through a language model: JSON Lines in, a Parquet dataset out."""
+
+
+def main() -> None:
+    """Run the command line and exit with its code."""
+    cli(prog_name="batchgen")
+
+
+if __name__ == "__main__":
+    main()

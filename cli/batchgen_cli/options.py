@@ -1,0 +1,173 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from batchgen_cli.app import App, current_app
+from batchgen_cli.output import Format
+from batchgen_cli.params import KeyValue, collect
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+FILE_HELP = "FILE is a JSON Lines file of prompts; - is standard input."
+
+
+def verbose_option(function: F) -> F:
+    """Add --verbose, which shows tracebacks."""
+    return click.option(
+        "--verbose",
+        "-v",
+        is_flag=True,
+        expose_value=False,
+        callback=_set_verbose,
+        help="Show the traceback of an error.",
+    )(function)
+
+
+def output_options(function: F) -> F:
+    """Add --json, --quiet and --verbose."""
+    function = verbose_option(function)
+    function = click.option(
+        "--quiet",
+        "-q",
+        is_flag=True,
+        expose_value=False,
+        callback=_format_setter(Format.QUIET),
+        help="Write ids, names or paths only, one a line.",
+    )(function)
+    return click.option(
+        "--json",
+        is_flag=True,
+        expose_value=False,
+        callback=_format_setter(Format.JSON),
+        help="Write JSON.",
+    )(function)
+
+
+def home_option(function: F) -> F:
+    """Add --home."""
+    return click.option(
+        "--home",
+        type=click.Path(path_type=Path, file_okay=False),
+        expose_value=False,
+        callback=_set_home,
+        help="Folder of the database, inputs, datasets and models [BATCHGEN_HOME].",
+    )(function)
+
+
+def job_argument(function: F) -> F:
+    """Add JOB: an id, the first characters of one, or a name."""
+    return click.argument("job", metavar="JOB", shell_complete=_complete_jobs)(function)
+
+
+def jobs_argument(function: F) -> F:
+    """Add JOB…: at least one."""
+    return click.argument(
+        "jobs", metavar="JOB...", nargs=-1, required=True, shell_complete=_complete_jobs
+    )(function)
+
+
+def model_option(function: F) -> F:
+    """Add the required --model NAME."""
+    return click.option(
+        "--model",
+        "-m",
+        metavar="NAME",
+        required=True,
+        shell_complete=complete_models,
+        help="Registry name of the model; see `batchgen models ls`.",
+    )(function)
+
+
+def input_options(function: F) -> F:
+    """Add what says how the lines of a prompt file are read."""
+    function = click.option(
+        "--on-invalid",
+        type=click.Choice(["refuse", "row-error"]),
+        default="refuse",
+        show_default=True,
+        help="One bad line refuses the file, or becomes an error row.",
+    )(function)
+    return param_option(function)
+
+
+def param_option(function: F) -> F:
+    """Add --param KEY=VALUE…"""
+    return click.option(
+        "--param",
+        "-p",
+        "params",
+        type=KeyValue(),
+        multiple=True,
+        callback=collect,
+        help="Decoding parameter of every row that does not set it: temperature, top_p, top_k, "
+        "seed, max_tokens, stop, … May be repeated.",
+    )(function)
+
+
+def engine_options(function: F) -> F:
+    """Add the engine's flags; each left out keeps its setting."""
+    for name, metavar, text in reversed(
+        [
+            ("device", "DEVICE", "auto, cpu or cuda:N."),
+            ("dtype", "DTYPE", "auto, float32, bfloat16 or float16."),
+            ("kv-memory", "SIZE", "KV pool: bytes (K, M, G) or a fraction of the free memory."),
+            ("block-size", "TOKENS", "Tokens in one KV block."),
+            ("max-batch-tokens", "TOKENS", "Token budget of one engine step."),
+            ("max-num-seqs", "N", "Sequences computed in one step at most."),
+            ("threads", "N", "CPU threads of the engine; 0 takes every core."),
+        ]
+    ):
+        function = click.option(
+            f"--{name}", metavar=metavar, help=text, callback=_set_engine, expose_value=False
+        )(function)
+    return function
+
+
+def complete_models(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Offer the names of registered models."""
+    names = [model.name for model in _app_of(ctx).service.models.list()]
+    return [name for name in names if name.startswith(incomplete)]
+
+
+def _complete_jobs(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    jobs = _app_of(ctx).service.records()
+    words = [job.public_id for job in jobs] + [job.name for job in jobs if job.name]
+    return [word for word in words if word.startswith(incomplete)]
+
+
+def _app_of(ctx: click.Context) -> App:
+    return ctx.find_object(App) or App()
+
+
+def _set_verbose(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if value:
+        current_app().verbose = True
+
+
+def _set_home(ctx: click.Context, param: click.Parameter, value: Path | None) -> None:
+    if value is not None:
+        current_app().home = value
+
+
+def _set_engine(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        assert param.name is not None
+        current_app().engine[param.name] = value
+
+
+def _format_setter(chosen: Format) -> Callable[[click.Context, click.Parameter, bool], None]:
+    def callback(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+        output = current_app().output
+        if not value:
+            return
+        if output.format not in (Format.HUMAN, chosen):
+            raise click.UsageError("--json and --quiet exclude each other.", ctx=ctx)
+        output.format = chosen
+
+    return callback

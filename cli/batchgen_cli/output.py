@@ -1,0 +1,126 @@
+"""The one place that prints: data on stdout, everything said to a person on stderr."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, TextIO
+
+import click
+
+from batchgen.errors import BatchgenError
+
+PIPE_WIDTH = 10_000  # columns of a table nobody looks at: never cut, never wrapped
+
+
+class Format(StrEnum):
+    """How a command writes its data."""
+
+    HUMAN = "human"  #: Tables and sentences.
+    JSON = "json"  #: One JSON document, or one JSON event a line.
+    QUIET = "quiet"  #: Ids, names and paths only, one a line.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """One column of a table."""
+
+    title: str
+    value: Callable[[Any], str]
+    right: bool = False
+
+
+@dataclass(slots=True, kw_only=True)
+class Output:
+    """Writes what a command found, in the format its user asked for."""
+
+    format: Format = Format.HUMAN
+
+    def data(self, text: str) -> None:
+        """Write one line of data, whatever the format."""
+        click.echo(text)
+
+    def raw(self, chunk: bytes) -> None:
+        """Write bytes of data as they are."""
+        sys.stdout.buffer.write(chunk)
+
+    def document(self, value: Any) -> None:
+        """Write one JSON document, indented."""
+        click.echo(_json(value, indent=True))
+
+    def event(self, value: Mapping[str, Any]) -> None:
+        """Write one JSON object on a line of its own, at once."""
+        click.echo(_json(value))
+        sys.stdout.flush()
+
+    def note(self, text: str) -> None:
+        """Say something to a person; other formats leave it out."""
+        if self.format is Format.HUMAN:
+            click.echo(text, err=True)
+
+    def warn(self, text: str) -> None:
+        """Say something a person must see, whatever the format."""
+        click.echo(text, err=True)
+
+    def record(self, value: Any, *, quiet: str, human: Callable[[], str]) -> None:
+        """Write one thing: its JSON, its id, or its description."""
+        if self.format is Format.JSON:
+            self.document(value)
+        else:
+            self.data(quiet if self.format is Format.QUIET else human())
+
+    def table(
+        self,
+        rows: Sequence[Any],
+        columns: Sequence[Column],
+        *,
+        quiet: Callable[[Any], str],
+        json: Callable[[Any], Any],
+        empty: str,
+    ) -> None:
+        """Write many things: a JSON list, their ids, or a table; `empty` says there are none."""
+        if self.format is Format.JSON:
+            self.document([json(row) for row in rows])
+        elif self.format is Format.QUIET:
+            for row in rows:
+                self.data(quiet(row))
+        elif not rows:
+            self.note(empty)
+        else:
+            _print_table(rows, columns)
+
+    def error(self, error: BatchgenError) -> None:
+        """Write what went wrong on stderr."""
+        if self.format is Format.JSON:
+            kind = type(error).__name__
+            body = {"type": kind, "message": error.message, "exit_code": error.exit_code}
+            click.echo(_json({"error": body}), err=True)
+        else:
+            click.echo(f"Error: {error.message}", err=True)
+
+
+def is_terminal(stream: TextIO) -> bool:
+    """Tell whether a person looks at the stream."""
+    return not stream.closed and stream.isatty()
+
+
+def _json(value: Any, *, indent: bool = False) -> str:
+    import orjson
+
+    option = orjson.OPT_NON_STR_KEYS | (orjson.OPT_INDENT_2 if indent else 0)
+    return orjson.dumps(value, option=option, default=str).decode()
+
+
+def _print_table(rows: Sequence[Any], columns: Sequence[Column]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column.title, justify="right" if column.right else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*(Text(column.value(row)) for column in columns))
+    Console(width=None if is_terminal(sys.stdout) else PIPE_WIDTH).print(table)

@@ -1,0 +1,132 @@
+"""What the command shows of a job, a worker, a model: as JSON and as text."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+from batchgen_cli.formats import count, duration, iso, moment, percent, rate, short_id
+from batchgen_cli.output import Column
+
+if TYPE_CHECKING:
+    from batchgen.jobs.records import WorkerRecord
+    from batchgen.service import JobView, Rates
+
+JOB_COLUMNS = (
+    Column(title="JOB", value=lambda view: short_id(view.job.public_id)),
+    Column(title="NAME", value=lambda view: view.job.name or "-"),
+    Column(title="STATE", value=lambda view: view.state),
+    Column(title="MODEL", value=lambda view: view.job.model),
+    Column(title="DONE", value=lambda view: count(view.rows_done), right=True),
+    Column(title="ROWS", value=lambda view: count(view.rows_total), right=True),
+    Column(title="FAILED", value=lambda view: count(view.rows_failed), right=True),
+    Column(title="CREATED", value=lambda view: moment(view.job.created_at)),
+    Column(title="TOOK", value=lambda view: duration(view.elapsed_seconds), right=True),
+)
+
+WORKER_COLUMNS = (
+    Column(title="WORKER", value=lambda worker: worker.id),
+    Column(title="MODEL", value=lambda worker: worker.model),
+    Column(title="DEVICE", value=lambda worker: worker.device),
+    Column(title="SLOTS", value=lambda worker: count(worker.slots), right=True),
+    Column(title="KV BLOCKS", value=lambda worker: count(worker.pool_blocks), right=True),
+    Column(title="STARTED", value=lambda worker: moment(worker.started_at)),
+    Column(title="VERSION", value=lambda worker: worker.version),
+)
+
+
+def worker_json(worker: WorkerRecord) -> dict[str, Any]:
+    """Return a worker as JSON."""
+    return {
+        **dataclasses.asdict(worker),
+        "started_at": iso(worker.started_at),
+        "heartbeat_at": iso(worker.heartbeat_at),
+    }
+
+
+def job_json(view: JobView) -> dict[str, Any]:
+    """Return a job as JSON: identity, what was asked, how far it is."""
+    job, progress = view.job, view.progress
+    return {
+        "id": job.public_id,
+        "name": job.name,
+        "state": str(job.state),
+        "paused": job.paused,
+        "stop_reason": job.stop_reason,
+        "model": job.model,
+        "model_sha256": job.model_sha256,
+        "input_sha256": job.input_sha256,
+        "params": dict(job.params),
+        "priority": job.priority,
+        "not_before": iso(job.not_before or None),
+        "window": job.window_spec,
+        "deadline": iso(job.deadline),
+        "rows": {
+            "total": view.rows_total,
+            "done": view.rows_done,
+            "ok": view.rows_ok,
+            "failed": view.rows_failed,
+        },
+        "tokens": {"prompt": progress.prompt_tokens, "completion": progress.completion_tokens},
+        "waiting_for": view.waiting_for,
+        "created_at": iso(job.created_at),
+        "started_at": iso(job.started_at),
+        "finalizing_at": iso(job.finalizing_at),
+        "ended_at": iso(job.ended_at),
+        "dataset": str(view.dataset) if view.dataset else None,
+        "manifest_sha256": job.manifest_sha256,
+        "error": job.error,
+    }
+
+
+def progress_json(view: JobView, rates: Rates) -> dict[str, Any]:
+    """Return a job as JSON with its speed."""
+    return {**job_json(view), **dataclasses.asdict(rates)}
+
+
+def job_text(view: JobView, rates: Rates) -> str:
+    """Describe a job, one fact a line."""
+    job = view.job
+    rows = f"{count(view.rows_done)} of {count(view.rows_total)} done"
+    facts = {
+        "Job": job.public_id,
+        "Name": job.name,
+        "State": view.state + (f" ({view.waiting_for})" if view.waiting_for else ""),
+        "Model": job.model,
+        "Parameters": ", ".join(f"{key}={value}" for key, value in sorted(job.params.items())),
+        "Rows": f"{rows}, {count(view.rows_failed)} failed",
+        "Tokens": f"{count(view.progress.prompt_tokens)} prompt, "
+        f"{count(view.progress.completion_tokens)} completion",
+        "Speed": _speed(view, rates),
+        "Priority": str(job.priority) if job.priority else None,
+        "Not before": moment(job.not_before) if job.not_before else None,
+        "Window": job.window_spec,
+        "Deadline": moment(job.deadline) if job.deadline else None,
+        "Created": moment(job.created_at),
+        "Started": moment(job.started_at) if job.started_at else None,
+        "Ended": moment(job.ended_at) if job.ended_at else None,
+        "Took": duration(view.elapsed_seconds) if view.has_ended else None,
+        "Dataset": str(view.dataset) if view.dataset else None,
+        "Error": job.error,
+    }
+    return facts_text(facts)
+
+
+def facts_text(facts: dict[str, str | None]) -> str:
+    """Align names and values; facts without a value are left out."""
+    shown = {name: value for name, value in facts.items() if value}
+    width = max(len(name) for name in shown) + 2
+    return "\n".join(f"{name + ':':<{width}}{value}" for name, value in shown.items())
+
+
+def _speed(view: JobView, rates: Rates) -> str | None:
+    if not view.is_running:
+        return None
+    return ", ".join(
+        [
+            rate(rates.rows_per_second, "rows"),
+            rate(rates.tokens_per_second, "tok"),
+            f"KV {percent(rates.kv_utilisation)}",
+            f"ETA {duration(rates.eta_seconds)}",
+        ]
+    )

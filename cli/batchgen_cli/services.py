@@ -1,0 +1,18 @@
+"""What the long-running commands need before they start."""
+
+from __future__ import annotations
+
+from batchgen.errors import BrokerUnavailable
+from batchgen_cli.app import App
+
+
+def need_broker(app: App) -> None:
+    """Raise BrokerUnavailable unless a broker is configured and answers."""
+    if not app.settings.broker_url:
+        raise BrokerUnavailable(
+            "No broker is configured. Set BATCHGEN_BROKER_URL, such as redis://localhost:6379/0, "
+            "or run everything on this machine with `batchgen up`."
+        )
+    from batchgen.service.broker import ping
+
+    ping(app.settings.broker_url)

@@ -1,0 +1,3 @@
+"""Tests of the batchgen command."""
+
+from __future__ import annotations

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from batchgen.jobs.records import JobRecord
+from batchgen.service import Service
+from tests.support.homes import prompts
+from tests.unit.cli.conftest import Command
+
+
+def test_prints_the_id_alone_on_stdout(batchgen: Command, service: Service) -> None:
+    prompt_file = batchgen.file("p.jsonl", prompts(4))
+    result = batchgen.ok("submit", prompt_file, "--model", "tiny")
+    job = service.job(result.stdout.strip())
+    assert result.stdout == f"{job.public_id}\n"
+    assert f"batchgen watch {job.public_id}" in result.stderr
+    assert (job.n_rows, job.state, job.model) == (4, "queued", "tiny")
+    assert service.storage.path(f"inputs/{job.input_sha256}").read_bytes() == prompts(4)
+
+
+def test_json_describes_the_job(batchgen: Command) -> None:
+    prompt_file = batchgen.file("p.jsonl", prompts(2))
+    shown = batchgen.json(
+        "submit", prompt_file, "-m", "tiny", "-p", "temperature=0", "-p", "stop=END"
+    )
+    assert shown["state"] == "queued"
+    assert shown["params"] == {"temperature": 0, "stop": "END"}
+    assert shown["rows"] == {"total": 2, "done": 0, "ok": 0, "failed": 0}
+
+
+def test_a_dash_is_standard_input(batchgen: Command, service: Service) -> None:
+    result = batchgen.ok("submit", "-", "-m", "tiny", stdin=prompts(3))
+    assert service.job(result.stdout.strip()).n_rows == 3
+
+
+def test_everything_asked_for_is_stored(batchgen: Command, service: Service) -> None:
+    public_id = batchgen.submit(
+        *("--name", "nightly", "--priority", "7", "--not-before", "2030-01-01T00:00:00Z"),
+        *("--window", "22:00-06:00 Europe/Berlin", "--deadline", "2031-01-01T00:00:00Z"),
+    )
+    job = service.job(public_id)
+    assert (job.name, job.priority, job.window_spec) == (
+        "nightly",
+        7,
+        "22:00-06:00 Europe/Berlin",
+    )
+    assert (job.not_before, job.deadline) == (1893456000.0, 1924992000.0)
+
+
+def test_one_key_is_one_job(batchgen: Command) -> None:
+    first = batchgen.submit("--idempotency-key", "k1")
+    assert batchgen.submit("--idempotency-key", "k1") == first
+    assert batchgen.submit() != first
+
+
+def test_one_key_for_two_files_is_refused(batchgen: Command) -> None:
+    batchgen.submit("--idempotency-key", "k1")
+    other = batchgen.file("other.jsonl", prompts(5))
+    result = batchgen("submit", other, "-m", "tiny", "--idempotency-key", "k1")
+    assert result.exit_code == 4
+    assert "Choose another key" in result.stderr
+
+
+def test_bad_lines_become_error_rows_when_asked(batchgen: Command, service: Service) -> None:
+    prompt_file = batchgen.file("p.jsonl", prompts(2) + b"{oops\n")
+    result = batchgen.ok("submit", prompt_file, "-m", "tiny", "--on-invalid", "row-error")
+    assert service.job(result.stdout.strip()).n_rows == 3
+
+
+def test_watch_with_json_writes_events_until_the_end(
+    batchgen: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cancel(service: Service, ref: str) -> object:
+        # the watched job ends while it is watched
+        return original(service, service.cancel(ref).job.public_id)
+
+    original = Service.status
+    batchgen.submit()
+    monkeypatch.setattr(Service, "status", cancel)
+    prompt_file = batchgen.file("p.jsonl", prompts(2))
+    monkeypatch.setattr("batchgen_cli.follow.POLL_INTERVAL", 0.01)
+    result = batchgen("submit", prompt_file, "-m", "tiny", "--watch", "--json")
+    events = [json.loads(line) for line in result.stdout.splitlines()]
+    assert events
+
+
+def test_a_parameter_given_twice_is_a_usage_error(batchgen: Command) -> None:
+    prompt_file = batchgen.file("p.jsonl", prompts(2))
+    result = batchgen(
+        "submit", prompt_file, "-m", "tiny", "-p", "temperature=0", "-p", "temperature=1"
+    )
+    assert result.exit_code == 2
+    assert "temperature is given twice" in result.stderr
+
+
+def test_json_and_quiet_exclude_each_other(batchgen: Command, job: JobRecord) -> None:
+    assert batchgen("status", job.public_id, "--json", "-q").exit_code == 2

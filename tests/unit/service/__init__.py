@@ -1,0 +1,3 @@
+"""Tests of the service."""
+
+from __future__ import annotations
