@@ -76,13 +76,14 @@ class LineProblem:
 class BadLines(InvalidInput):
     """Some lines are not usable. Correct them, or submit with --on-invalid row-error."""
 
-    def __init__(self, problems: list[LineProblem], total: int) -> None:
+    REMEDY = "Correct them, or submit with --on-invalid row-error to keep them as error rows."
+
+    def __init__(self, problems: list[LineProblem], total: int, *, remedy: str = REMEDY) -> None:
         self.problems = problems
         self.total = total
         shown = "\n".join(f"  {problem}" for problem in problems[:20])
         more = f"\n  … and {total - 20} more" if total > 20 else ""
         plural = "line is" if total == 1 else "lines are"
-        remedy = "Correct them, or submit with --on-invalid row-error to keep them as error rows."
         super().__init__(f"{total} {plural} not usable:\n{shown}{more}\n{remedy}")
 
 

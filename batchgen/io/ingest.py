@@ -1,0 +1,117 @@
+"""The way of an input file into batchgen: checked, indexed and stored in one pass.
+
+source ──► RecordReader ──► LineParser ──► problems, ids
+              │  │
+              │  └─► inputs/<sha256>.index
+              └────► inputs/<sha256>
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from batchgen.errors import LineProblem, MissingInput
+from batchgen.io.inputs import index_key, input_key
+from batchgen.io.lines import LineParser
+from batchgen.io.records import RecordFile, RecordReader
+from batchgen.io.storage import Storage
+from batchgen.io.survey import OnInvalid, Survey
+
+__all__ = ["OnInvalid", "StoredInput", "ValidationReport", "ingest", "open_input", "validate"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValidationReport:
+    """What `validate` found: `n_bad` lines cannot be used; the first problems, by line."""
+
+    n_rows: int
+    n_bad: int
+    problems: list[LineProblem]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredInput:
+    """An input as stored; `n_bad` of its rows will be error rows."""
+
+    sha256: str
+    bytes: int
+    n_rows: int
+    n_bad: int
+
+
+def open_input(path: Path) -> BinaryIO:
+    """Open an input file; raise MissingInput, saying why it cannot be read."""
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise MissingInput(f"{path}: {error.strerror or error}. Check the path.") from error
+
+
+def validate(
+    source: BinaryIO, *, defaults: Mapping[str, Any], model: str | None = None
+) -> ValidationReport:
+    """Check every line and id of an input, and store nothing.
+
+    `source` is read to its end. Raises EmptyInput, MissingInput, InvalidInput where it is no text
+    at all, and InvalidParameter for `defaults`.
+    """
+    parser = LineParser(defaults, model)
+    with ExitStack() as stack:
+        index = stack.enter_context(tempfile.TemporaryFile())
+        if source.seekable():
+            again, copy, base = source, None, source.tell()
+        else:  # a pipe: duplicate ids are compared in a copy
+            again = cast("BinaryIO", stack.enter_context(tempfile.TemporaryFile()))
+            copy, base = again.write, 0
+        survey = Survey(parser)
+        survey.read(RecordReader(source, index=cast("BinaryIO", index), copy=copy))
+        survey.compare_ids(RecordFile(again, cast("BinaryIO", index), base=base))
+        return ValidationReport(
+            n_rows=survey.n_rows, n_bad=survey.n_unusable, problems=survey.problems
+        )
+
+
+def ingest(
+    source: BinaryIO,
+    *,
+    storage: Storage,
+    defaults: Mapping[str, Any],
+    model: str,
+    on_invalid: OnInvalid,
+) -> StoredInput:
+    """Store an input under its SHA-256, with an index of its rows, if its lines can be used.
+
+    Nothing is left behind where it ends early. The same bytes again replace themselves, which
+    also heals a stored copy that was damaged. Ids must be unique even where bad lines are kept.
+    Raises BadLines, EmptyInput, MissingInput, InvalidInput and InvalidParameter.
+    """
+    parser = LineParser(defaults, model)
+    digest = hashlib.sha256()
+    with (
+        storage.write(input_key("incoming")) as data,
+        storage.write(index_key("incoming")) as index,
+    ):
+
+        def copy(chunk: bytes) -> None:
+            digest.update(chunk)
+            data.file.write(chunk)
+
+        survey = Survey(parser)
+        reader = RecordReader(source, index=index.file, copy=copy)
+        survey.read(reader)
+        data.file.flush()
+        index.file.flush()
+        with data.path.open("rb") as written, index.path.open("rb") as offsets:
+            survey.compare_ids(RecordFile(written, offsets))
+        survey.refuse(on_invalid)
+        sha256 = digest.hexdigest()
+        # The name is known only now that the bytes are.
+        data.target = storage.path(input_key(sha256))
+        index.target = storage.path(index_key(sha256))
+    return StoredInput(sha256=sha256, bytes=reader.bytes, n_rows=survey.n_rows, n_bad=survey.n_bad)

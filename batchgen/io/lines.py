@@ -1,0 +1,108 @@
+"""One input line, bytes to a row: an OpenAI batch line or a shorthand line.
+
+raw ──strict_json──► dict ──openai_lines | shorthand──► Question ──defaults──► InputRow
+                                any LineError on the way ──────────────────────► BadRow
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from batchgen.errors import InvalidParameter
+from batchgen.io.fields import SAMPLING, SHORTHAND_FIELDS, read_sampling, suggestion
+from batchgen.io.line_error import LineError, quoted
+from batchgen.io.openai_lines import is_openai_line, read_openai_line
+from batchgen.io.params import SamplingParams
+from batchgen.io.rows import BadRow, InputRow
+from batchgen.io.shorthand import read_shorthand_line
+from batchgen.io.strict_json import decode_object
+
+MAX_ID_LENGTH: Final = 512  # characters
+
+
+class LineParser:
+    """Parses the lines of one job; `defaults` fill what a row does not set.
+
+    `model` is the job's model: an OpenAI line that names another one is a bad row. None accepts
+    any. Raises InvalidParameter where the defaults themselves cannot be used.
+    """
+
+    def __init__(self, defaults: Mapping[str, Any], model: str | None = None) -> None:
+        self._defaults = _read_defaults(defaults)
+        self._params = SamplingParams(**self._defaults)
+        self.model = model
+
+    def parse(self, raw: bytes, row: int) -> InputRow | BadRow:
+        """Return record `row`, 0-based, of the input; never raises for what the bytes hold."""
+        custom_id = None
+        try:
+            data = decode_object(raw)
+            custom_id = read_id(data)
+            if is_openai_line(data):
+                question = read_openai_line(data, self.model)
+            else:
+                question = read_shorthand_line(data)
+        except LineError as error:
+            return BadRow(row=row, custom_id=custom_id or implicit_id(row), error=error.error)
+        return InputRow(
+            row=row,
+            custom_id=custom_id or implicit_id(row),
+            params=self._filled(question.params),
+            messages=question.messages,
+            prompt=question.prompt,
+            extra=question.extra,
+        )
+
+    def _filled(self, own: dict[str, Any]) -> SamplingParams:
+        return SamplingParams(**(self._defaults | own)) if own else self._params
+
+
+def parse_line(
+    raw: bytes, *, row: int, defaults: Mapping[str, Any], model: str | None
+) -> InputRow | BadRow:
+    """Parse one line alone; for many lines of one job make a LineParser once."""
+    return LineParser(defaults, model).parse(raw, row)
+
+
+def check_defaults(params: Mapping[str, Any]) -> SamplingParams:
+    """Return the parameters of a row that sets none; raise InvalidParameter, naming the field."""
+    return SamplingParams(**_read_defaults(params))
+
+
+def implicit_id(row: int) -> str:
+    """Return the id of a row that gives none."""
+    return f"row-{row}"
+
+
+def read_id(data: dict[str, Any]) -> str | None:
+    """Return the id that a line gives, None where it gives none; raise LineError."""
+    name = "custom_id"
+    value = data.get(name)
+    if value is None:
+        name = "id"
+        value = data.get(name)
+        if value is None:
+            return None
+        if type(value) is int:  # numbered rows are common in data sets
+            return str(value)
+    if type(value) is not str:
+        raise LineError("invalid_type", f"'{name}' must be a string.", name)
+    if not 0 < len(value) <= MAX_ID_LENGTH:
+        length = f"1 to {MAX_ID_LENGTH} characters"
+        raise LineError("invalid_value", f"'{name}' must have {length}.", name)
+    return value
+
+
+def _read_defaults(params: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        known, unknown = read_sampling(params, SHORTHAND_FIELDS)
+    except LineError as error:
+        raise InvalidParameter(error.error.message, param=error.error.param) from None
+    for name in unknown:
+        served = ", ".join(sorted(SAMPLING))
+        raise InvalidParameter(
+            f"There is no parameter {quoted(name)}.{suggestion(name, SAMPLING)} Served: {served}.",
+            param=name,
+        )
+    return known

@@ -1,0 +1,105 @@
+"""The `messages` of a chat: a list of roles and texts, whatever form the caller gave them."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from batchgen.io.line_error import LineError, quoted
+
+Message = dict[str, Any]
+
+_ROLES: Final = frozenset({"system", "developer", "user", "assistant", "tool"})
+# Fields of OpenAI's messages beside role and content: kept as text, or refused unless empty.
+_TEXT_FIELDS: Final = frozenset({"name", "tool_call_id"})
+_UNSERVED_FIELDS: Final = frozenset({"tool_calls", "function_call", "audio", "refusal"})
+
+
+def check_messages(value: Any) -> list[Message]:
+    """Return the messages with every content as one string; raise LineError.
+
+    A content given as a list of text parts becomes the parts' texts, joined by line feeds.
+    """
+    if type(value) is not list:
+        raise LineError("invalid_type", "'messages' must be a list of messages.", "messages")
+    if not value:
+        raise LineError("invalid_value", "'messages' is empty: give at least one.", "messages")
+    return [
+        # The common case, {"role": …, "content": "…"}, is used as it is.
+        message
+        if type(message) is dict
+        and len(message) == 2
+        and type(message.get("content")) is str
+        and type(role := message.get("role")) is str
+        and role in _ROLES
+        else _normal(message, f"messages[{i}]")
+        for i, message in enumerate(value)
+    ]
+
+
+def _normal(message: Any, path: str) -> Message:
+    if type(message) is not dict:
+        raise LineError("invalid_type", f"'{path}' must be an object.", path)
+    for field in ("role", "content"):
+        if message.get(field) is None:
+            raise LineError(
+                "missing_required_parameter", f"'{path}.{field}' is missing.", f"{path}.{field}"
+            )
+    role = message["role"]
+    if type(role) is not str or role not in _ROLES:
+        raise LineError(
+            "invalid_value",
+            f"'{path}.role' must be system, developer, user, assistant or tool.",
+            f"{path}.role",
+        )
+    normal = {"role": role, "content": _text(message["content"], f"{path}.content")}
+    for field, value in message.items():
+        if field not in normal and value is not None:
+            _check_other_field(field, value, path)
+            if field in _TEXT_FIELDS:
+                normal[field] = value
+    return normal
+
+
+def _check_other_field(field: str, value: Any, path: str) -> None:
+    if field in _TEXT_FIELDS:
+        if type(value) is not str:
+            raise LineError(
+                "invalid_type", f"'{path}.{field}' must be a string.", f"{path}.{field}"
+            )
+    elif field in _UNSERVED_FIELDS:
+        if value not in ("", []):
+            raise LineError(
+                "unsupported_parameter",
+                f"'{path}.{field}' is not served: remove it.",
+                f"{path}.{field}",
+            )
+    else:
+        raise LineError(
+            "unknown_parameter", f"'{path}' has an unknown field {quoted(field)}: remove it.", path
+        )
+
+
+def _text(content: Any, path: str) -> str:
+    if type(content) is str:
+        return content
+    if type(content) is not list:
+        raise LineError("invalid_type", f"'{path}' must be a string or a list of text parts.", path)
+    if not content:
+        raise LineError("invalid_value", f"'{path}' is empty: give at least one part.", path)
+    return "\n".join(_part(part, f"{path}[{i}]") for i, part in enumerate(content))
+
+
+def _part(part: Any, path: str) -> str:
+    if type(part) is not dict or type(part.get("type")) is not str:
+        raise LineError(
+            "invalid_type", f'\'{path}\' must be a part: {{"type": "text", "text": …}}.', path
+        )
+    if part["type"] != "text":
+        raise LineError(
+            "unsupported_content",
+            f"'{path}' is of type {quoted(part['type'])}: only text parts are served.",
+            path,
+        )
+    if type(part.get("text")) is not str:
+        raise LineError("invalid_type", f"'{path}.text' must be a string.", f"{path}.text")
+    return str(part["text"])

@@ -1,0 +1,87 @@
+"""OpenAI batch lines: {"custom_id": …, "method": "POST", "url": …, "body": {…}}."""
+
+from __future__ import annotations
+
+from typing import Any, Final, NoReturn
+
+from batchgen.io.fields import OPENAI_FIELDS, read_sampling, suggestion
+from batchgen.io.line_error import LineError, quoted
+from batchgen.io.messages import check_messages
+from batchgen.io.shorthand import Question, check_prompt
+
+CHAT_URL: Final = "/v1/chat/completions"
+COMPLETIONS_URL: Final = "/v1/completions"
+_ENVELOPE: Final = ("custom_id", "method", "url", "body")
+
+
+def is_openai_line(data: dict[str, Any]) -> bool:
+    """Tell an OpenAI batch line from a shorthand line, which has its prompt at the top level."""
+    return not ("messages" in data or "prompt" in data) and (
+        "body" in data or "url" in data or "method" in data
+    )
+
+
+def read_openai_line(data: dict[str, Any], model: str | None) -> Question:
+    """Return what the line asks; raise LineError.
+
+    Fields beside OpenAI's four are carried to the output. A body that names another model than
+    `model` is refused; None accepts any.
+    """
+    url, body = data.get("url"), data.get("body")
+    if (
+        data.get("custom_id") is None
+        or data.get("method") != "POST"
+        or (url != CHAT_URL and url != COMPLETIONS_URL)
+        or type(body) is not dict
+    ):
+        _refuse_envelope(data)
+    asked = body.get("model")
+    if asked is not None:
+        _check_model(asked, model)
+    content = "messages" if url == CHAT_URL else "prompt"
+    if body.get(content) is None:
+        raise LineError("missing_required_parameter", f"'{content}' is missing in 'body'.", content)
+    params, unknown = read_sampling(body, OPENAI_FIELDS)
+    messages = prompt = None
+    if content == "messages":
+        messages = check_messages(unknown.pop("messages"))
+    else:
+        prompt = check_prompt(unknown.pop("prompt"))
+    unknown.pop("model", None)
+    for name in unknown:
+        raise LineError(
+            "unknown_parameter",
+            f"{url} has no field {quoted(name)}: remove it." + suggestion(name, OPENAI_FIELDS),
+            name,
+        )
+    extra = {}
+    if len(data) > len(_ENVELOPE):
+        extra = {name: value for name, value in data.items() if name not in _ENVELOPE}
+    return Question(messages=messages, prompt=prompt, params=params, extra=extra)
+
+
+def _refuse_envelope(data: dict[str, Any]) -> NoReturn:
+    for name in _ENVELOPE:
+        if data.get(name) is None:
+            raise LineError(
+                "missing_required_parameter",
+                f"'{name}' is missing: an OpenAI batch line has custom_id, method, url and body.",
+                name,
+            )
+    if data["method"] != "POST":
+        raise LineError("invalid_value", "'method' must be POST.", "method")
+    if data["url"] not in (CHAT_URL, COMPLETIONS_URL):
+        raise LineError("invalid_value", f"'url' must be {CHAT_URL} or {COMPLETIONS_URL}.", "url")
+    raise LineError("invalid_type", "'body' must be an object.", "body")
+
+
+def _check_model(asked: Any, model: str | None) -> None:
+    if type(asked) is not str:
+        raise LineError("invalid_type", "'model' must be a string.", "model")
+    if model is not None and asked != model:
+        raise LineError(
+            "model_mismatch",
+            f"The line asks for {quoted(asked)}, the job runs {quoted(model)}: "
+            "submit it to the model it names, or remove 'model'.",
+            "model",
+        )

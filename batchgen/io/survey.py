@@ -1,0 +1,127 @@
+"""What one pass over an input finds: how many rows, which cannot be used, whose ids repeat."""
+
+from __future__ import annotations
+
+import heapq
+from array import array
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import Final
+
+import numpy as np
+
+from batchgen.errors import BadLines, EmptyInput, LineProblem
+from batchgen.io.duplicates import Duplicate, IdHashes
+from batchgen.io.line_error import quoted
+from batchgen.io.lines import LineParser, implicit_id
+from batchgen.io.plain_lines import PlainLines
+from batchgen.io.records import RecordFile, RecordReader
+from batchgen.io.rows import BadRow
+
+MAX_PROBLEMS: Final = 1_000  # described; beyond that they are only counted
+_OWN_IDS = "Give every line an id of its own."
+
+
+class OnInvalid(StrEnum):
+    """What becomes of an input with lines that cannot be used."""
+
+    REFUSE = "refuse"  #: No job: every bad line is reported.
+    ROW_ERROR = "row-error"  #: A job in which each bad line is an error row.
+
+
+class Survey:
+    """Reads an input once, then compares the ids that may be equal; eight bytes a row."""
+
+    def __init__(self, parser: LineParser) -> None:
+        self._parser = parser
+        self._plain = PlainLines(parser.model)
+        self._ids = IdHashes()
+        self._bad_rows = array("q")
+        self._repeated_rows = array("q")
+        self._bad: list[LineProblem] = []
+        self._repeated: list[LineProblem] = []
+        self.n_rows = 0
+
+    @property
+    def n_bad(self) -> int:
+        """Rows that do not parse."""
+        return len(self._bad_rows)
+
+    @property
+    def n_unusable(self) -> int:
+        """Rows that do not parse, or repeat an id, or both."""
+        return len(np.union1d(self._bad_rows, self._repeated_rows))
+
+    @property
+    def problems(self) -> list[LineProblem]:
+        """The first problems, by line."""
+        return sorted(self._bad + self._repeated, key=lambda each: each.line)[:MAX_PROBLEMS]
+
+    def read(self, reader: RecordReader) -> None:
+        """Parse every record; raise EmptyInput where there is none."""
+        plain_id, add_id = self._plain.id_of, self._ids.add
+        row = 0
+        for batch in reader.batches():
+            for raw in batch:
+                add_id(plain_id(raw, row) or self._parsed_id(raw, row))
+                row += 1
+        self.n_rows = row
+        if not row:
+            raise EmptyInput
+
+    def compare_ids(self, records: RecordFile) -> None:
+        """Find the rows that repeat an earlier row's id, reading the suspects again."""
+
+        def id_of(row: int) -> str:
+            [(_, raw)] = records.read(row, row + 1)
+            return self._parser.parse(raw, row).custom_id
+
+        def counted() -> Iterator[Duplicate]:
+            for duplicate in self._ids.duplicates(id_of):
+                self._repeated_rows.append(duplicate.row)
+                yield duplicate
+
+        first = heapq.nsmallest(MAX_PROBLEMS, counted(), key=lambda each: each.row)
+        self._repeated = [_describe(duplicate) for duplicate in first]
+
+    def refuse(self, on_invalid: OnInvalid) -> None:
+        """Raise BadLines where the input must not become a job.
+
+        Repeated ids always refuse it: ids tell the caller which answer is whose.
+        """
+        if on_invalid is OnInvalid.ROW_ERROR:
+            if self._repeated:
+                raise BadLines(self._repeated, len(self._repeated_rows), remedy=_OWN_IDS)
+        elif self._bad and self._repeated:
+            remedy = f"Correct them. {_OWN_IDS}"
+            raise BadLines(self.problems, self.n_unusable, remedy=remedy)
+        elif self._repeated:
+            raise BadLines(self.problems, self.n_unusable, remedy=_OWN_IDS)
+        elif self._bad:
+            raise BadLines(self.problems, self.n_unusable)
+
+    def _parsed_id(self, raw: bytes, row: int) -> str:
+        parsed = self._parser.parse(raw, row)
+        if isinstance(parsed, BadRow):
+            self._note_bad(parsed)
+        return parsed.custom_id
+
+    def _note_bad(self, bad: BadRow) -> None:
+        self._bad_rows.append(bad.row)
+        if len(self._bad) < MAX_PROBLEMS:
+            error = bad.error
+            self._bad.append(
+                LineProblem(
+                    line=bad.row + 1, code=error.code, message=error.message, param=error.param
+                )
+            )
+
+
+def _describe(duplicate: Duplicate) -> LineProblem:
+    custom_id = duplicate.custom_id
+    message = f"The id {quoted(custom_id)} is already that of line {duplicate.first + 1}."
+    if custom_id in (implicit_id(duplicate.row), implicit_id(duplicate.first)):
+        message += " A line that gives none is called row-<n>, counted from 0."
+    return LineProblem(
+        line=duplicate.row + 1, code="duplicate_custom_id", message=message, param="custom_id"
+    )
