@@ -1,0 +1,80 @@
+"""The files that the database names, compared with what it says of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import zip_longest
+
+from sqlalchemy import select
+
+from batchgen.errors import Corrupt
+from batchgen.io.folders import sha256_of
+from batchgen.io.inputs import parse_rows
+from batchgen.io.reader import iter_rows
+from batchgen.io.storage import Storage
+from batchgen.io.verify import verify_dataset
+from batchgen.jobs.records import JobRecord
+from batchgen.jobs.store import Store
+from batchgen.jobs.tables import jobs, parts
+
+
+def check_parts(store: Store, storage: Storage) -> Iterator[str]:
+    """Yield one sentence for each registered part that is missing or has other bytes."""
+    with store.database.begin_reading() as connection:
+        registered = connection.execute(
+            select(parts.c.path, parts.c.bytes, parts.c.sha256).order_by(parts.c.shard_id)
+        ).all()
+    for path, size, sha256 in registered:
+        problem = _check_part(storage, path, size, sha256)
+        if problem is not None:
+            yield f"{path} {problem}"
+
+
+def check_datasets(store: Store, storage: Storage) -> Iterator[str]:
+    """Yield one sentence for each dataset whose files or rows are not those of its job."""
+    with store.database.begin_reading() as connection:
+        rows = connection.execute(
+            select(jobs).where(jobs.c.dataset_path.is_not(None)).order_by(jobs.c.id)
+        ).all()
+    for job in map(JobRecord.from_row, rows):
+        for problem in _check_dataset(job, storage):
+            yield f"job {job.public_id}: {problem}"
+
+
+def _check_part(storage: Storage, path: str, size: int, sha256: str) -> str | None:
+    found = storage.size(path)
+    if found is None:
+        return "is missing"
+    if found != size:
+        return f"has {found} bytes, not {size}"
+    if sha256_of(storage.path(path)) != sha256:
+        return "was changed: its SHA-256 is not the one registered"
+    return None
+
+
+def _check_dataset(job: JobRecord, storage: Storage) -> list[str]:
+    assert job.dataset_path is not None, "only jobs with a dataset are asked for"
+    folder = storage.path(job.dataset_path)
+    problems = verify_dataset(folder, manifest_sha256=job.manifest_sha256)
+    if problems:
+        return problems
+    try:
+        problem = _first_difference(job, storage)
+    except Corrupt as error:
+        problem = error.message
+    return [problem] if problem else []
+
+
+def _first_difference(job: JobRecord, storage: Storage) -> str | None:
+    """Compare the rows of a dataset with the records of its input, both as streams."""
+    assert job.dataset_path is not None
+    asked = parse_rows(
+        storage, job.input_sha256, 0, job.n_rows, defaults=job.params, model=job.model
+    )
+    answered = iter_rows(storage.path(job.dataset_path))
+    for row, (record, result) in enumerate(zip_longest(asked, answered)):
+        if record is None or result is None or result.row != row:
+            return f"row {row} is missing, doubled or was never asked for"
+        if result.custom_id != record.custom_id:
+            return f"row {row} has another id than the input gives it"
+    return None

@@ -1,0 +1,141 @@
+"""The invariants: what must hold of the database, and of the files it names, at every moment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import Connection, Row, text
+
+from batchgen.io.storage import Storage
+from batchgen.jobs.files import check_datasets, check_parts
+from batchgen.jobs.store import Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Violation:
+    """One thing found that must not be."""
+
+    # I1 to I12
+    invariant: str
+    # what must hold
+    rule: str
+    # where it does not: the values that disagree
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.invariant}: {self.rule} ({self.detail})"
+
+
+#: What must hold, by name.
+RULES: Final = {
+    "I1": "a shard has one part",
+    "I2": "a part belongs to a committed shard, under the epoch that committed it",
+    "I3": "a committed shard has a part",
+    "I4": "the leaf shards of a job tile its positions",
+    "I5": "the parts of a completed job hold every row",
+    "I6": "every part lies on disk as it was registered",
+    "I7": "no two parts have one path",
+    "I8": "a leased shard, and no other, has an owner and an expiry",
+    "I9": "the epoch of a shard only grows",
+    "I10": "no part appears once its job has left running and stopping",
+    "I11": "the children of a split shard tile it",
+    "I12": "a dataset holds every row of its input once, under its own id",
+}
+
+#: Each finds what breaks its rule, one row a violation; PostgreSQL and SQLite alike.
+QUERIES: Final = {
+    "I1": "SELECT shard_id, count(*) AS parts FROM parts GROUP BY shard_id HAVING count(*) > 1",
+    "I2": """
+        SELECT p.shard_id, p.epoch AS part_epoch, s.epoch AS shard_epoch, s.state
+        FROM parts p LEFT JOIN shards s ON s.id = p.shard_id
+        WHERE s.id IS NULL OR s.state <> 'committed' OR s.epoch <> p.epoch
+    """,
+    "I3": """
+        SELECT s.id AS shard_id FROM shards s LEFT JOIN parts p ON p.shard_id = s.id
+        WHERE s.state = 'committed' AND p.shard_id IS NULL
+    """,
+    "I4": """
+        WITH leaves AS (
+            SELECT job_id, pos_start, pos_end,
+                   coalesce(lag(pos_end) OVER positions, 0) AS expected_start,
+                   lead(pos_start) OVER positions AS following
+            FROM shards WHERE state <> 'split'
+            WINDOW positions AS (PARTITION BY job_id ORDER BY pos_start))
+        SELECT j.public_id AS job, l.expected_start, l.pos_start, l.pos_end, j.n_positions
+        FROM jobs j LEFT JOIN leaves l ON l.job_id = j.id
+        WHERE (l.job_id IS NULL AND j.n_positions > 0) OR l.pos_start <> l.expected_start
+           OR (l.following IS NULL AND l.pos_end <> j.n_positions)
+    """,
+    "I5": """
+        SELECT j.public_id AS job, j.n_rows, coalesce(sum(p.n_rows), 0) AS part_rows,
+               count(s.id) - count(p.shard_id) AS shards_without_part
+        FROM jobs j
+        LEFT JOIN shards s ON s.job_id = j.id AND s.state <> 'split'
+        LEFT JOIN parts p ON p.shard_id = s.id AND s.state = 'committed'
+        WHERE j.state = 'completed' GROUP BY j.public_id, j.n_rows
+        HAVING coalesce(sum(p.n_rows), 0) <> j.n_rows OR count(s.id) <> count(p.shard_id)
+    """,
+    "I7": "SELECT path, count(*) AS parts FROM parts GROUP BY path HAVING count(*) > 1",
+    "I8": """
+        SELECT id AS shard_id, state, lease_owner, lease_expires_at FROM shards
+        WHERE (state = 'leased' AND (lease_owner IS NULL OR lease_expires_at IS NULL))
+           OR (state <> 'leased' AND (lease_owner IS NOT NULL OR lease_expires_at IS NOT NULL))
+    """,
+    "I9": """
+        SELECT s.id AS shard_id, s.epoch, c.epoch AS checkpoint_epoch, p.epoch AS part_epoch
+        FROM shards s
+        LEFT JOIN checkpoints c ON c.shard_id = s.id LEFT JOIN parts p ON p.shard_id = s.id
+        WHERE c.epoch > s.epoch OR p.epoch > s.epoch OR s.attempts > s.epoch
+    """,
+    "I10": """
+        SELECT p.shard_id, p.committed_at, j.finalizing_at, j.ended_at, j.state
+        FROM parts p JOIN jobs j ON j.id = p.job_id
+        WHERE p.committed_at > coalesce(j.finalizing_at, j.ended_at) OR j.state = 'queued'
+    """,
+    "I11": """
+        WITH children AS (
+            SELECT parent_id, pos_start, pos_end,
+                   lag(pos_end) OVER positions AS preceding,
+                   lead(pos_start) OVER positions AS following
+            FROM shards WHERE parent_id IS NOT NULL
+            WINDOW positions AS (PARTITION BY parent_id ORDER BY pos_start))
+        SELECT s.id AS shard_id, c.pos_start, c.pos_end, c.preceding
+        FROM shards s LEFT JOIN children c ON c.parent_id = s.id
+        WHERE s.state = 'split' AND (c.parent_id IS NULL
+           OR c.pos_start <> coalesce(c.preceding, s.pos_start)
+           OR (c.following IS NULL AND c.pos_end <> s.pos_end))
+    """,
+}
+
+
+def check_invariants(store: Store, storage: Storage) -> list[Violation]:
+    """Return whatever breaks an invariant; [] means that all is well.
+
+    Safe on a store at work. Every part and every dataset is read from the first byte to the last.
+    """
+    found = check_tables(store)
+    found += [_violation("I6", detail) for detail in check_parts(store, storage)]
+    found += [_violation("I12", detail) for detail in check_datasets(store, storage)]
+    return found
+
+
+def check_tables(store: Store) -> list[Violation]:
+    """Return whatever breaks an invariant that the database alone can tell."""
+    with store.database.begin_reading() as connection:
+        return list(_broken(connection))
+
+
+def _broken(connection: Connection) -> Iterator[Violation]:
+    for name, query in QUERIES.items():
+        for row in connection.execute(text(query)):
+            yield _violation(name, _shown(row))
+
+
+def _shown(row: Row[Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in row._mapping.items())
+
+
+def _violation(name: str, detail: str) -> Violation:
+    return Violation(invariant=name, rule=RULES[name], detail=detail)
