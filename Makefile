@@ -72,9 +72,9 @@ audit: $(STAMP) ## Known vulnerabilities in the pinned packages (needs the netwo
 	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
 constraints: $(STAMP) ## Write constraints.txt anew from what .venv holds
-	{ sed -n '/^#/p' constraints.txt; \
-	  $(BIN)/python -m pip freeze --all --exclude-editable --exclude setuptools \
-	  | sed -E 's/^(torch==[0-9.]+)\+.*/\1/'; } > constraints.new
+	$(BIN)/python -m pip install -q --group audit
+	{ grep '^#' constraints.txt; $(BIN)/python -m pip freeze --all --exclude-editable \
+	  | sed -E 's/^(torch==[0-9.]+)\+.*/\1/' | LC_ALL=C sort -f; } > constraints.new
 	mv constraints.new constraints.txt
 
 clean: ## Remove .venv, caches, build results and the demo

@@ -27,7 +27,7 @@ def convert_gguf(source: Path, target: Path) -> None:
     """
     read_gguf_header(source)
     command = [sys.executable, "-P", "-m", "batchgen.models.gguf_convert"]
-    done = subprocess.run(  # noqa: S603 - our own module, our own interpreter
+    done = subprocess.run(
         [*command, str(source.resolve()), str(target.resolve())],
         env=os.environ | ENVIRONMENT,
         stdin=subprocess.DEVNULL,
