@@ -41,7 +41,7 @@ def export_dataset(folder: Path, out: Path) -> Manifest:
     manifest = decode_manifest(data, folder)
     _refuse_other(out, data, manifest)
     try:
-        make_folder(out / MANIFEST.partition("/")[0])
+        _make_own_folder((out / MANIFEST).parent)
         for entry in manifest.files:
             _place(folder, out, entry)
         for path in {local_path(out, entry).parent for entry in manifest.files}:
@@ -68,6 +68,12 @@ def check_free(out: Path) -> None:
         _refuse_files(out, set())
 
 
+def _make_own_folder(path: Path) -> None:
+    make_folder(path)
+    for left in path.glob("export-*.tmp"):  # by an export that was killed
+        left.unlink()
+
+
 def _refuse_other(out: Path, data: bytes, manifest: Manifest) -> None:
     if out.exists() and not out.is_dir():
         raise OutputConflict(f"{out} is not a folder. Choose another with -o.")
@@ -89,7 +95,7 @@ def _refuse_files(out: Path, ours: set[str]) -> None:
 def _manifest_of(out: Path) -> bytes | None:
     try:
         return (out / MANIFEST).read_bytes()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
 
 

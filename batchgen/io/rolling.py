@@ -9,6 +9,7 @@ How many files there will be is known only at the end, so the `-of-000NN` names 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -50,14 +51,8 @@ class RollingWriter:
 
     def add(self, table: pa.Table) -> None:
         """Append rows; memory held is one row group at most."""
-        for piece in _pieces(table, self._limits):
-            rows = self._buffered_rows + len(piece)
-            size = self._buffered_bytes + piece.nbytes
-            if rows > self._limits.row_group_rows or size > self._limits.row_group_bytes:
-                self._flush()
-            self._buffer.append(piece)
-            self._buffered_rows += len(piece)
-            self._buffered_bytes += piece.nbytes
+        for piece in _pieces(table, self._limits.row_group_bytes):
+            self._add_piece(piece)
 
     def finish(self, *, at_least_one: bool = False) -> list[FileEntry]:
         """Write what is buffered, give the files their names, and return them in order.
@@ -76,12 +71,24 @@ class RollingWriter:
 
     def abandon(self) -> None:
         """Release what is open after a failure; the caller removes the folder."""
-        if self._writer is None:
+        if self._writer is None or self._file is None:
             return
-        try:
+        with suppress(OSError):  # it writes a footer, and the disk may be full
             self._writer.close()
-        except OSError:  # the failure itself, once more: the disk is full
-            self._writer.is_open = False  # or its finaliser would try again
+        self._file.close()
+
+    def _add_piece(self, piece: pa.Table) -> None:
+        while len(piece):
+            head = piece.slice(0, self._limits.row_group_rows - self._buffered_rows)
+            if self._buffered_bytes + head.nbytes > self._limits.row_group_bytes:
+                self._flush()
+                head = piece.slice(0, self._limits.row_group_rows)
+            self._buffer.append(head)
+            self._buffered_rows += len(head)
+            self._buffered_bytes += head.nbytes
+            if self._buffered_rows == self._limits.row_group_rows:
+                self._flush()
+            piece = piece.slice(len(head))
 
     def _flush(self) -> None:
         if not self._buffer:
@@ -138,13 +145,11 @@ class RollingWriter:
         return self._folder / f".{self._stem}-{number:05d}.tmp"
 
 
-def _pieces(table: pa.Table, limits: Limits) -> Iterator[pa.Table]:
-    """Yield the table in order, halved until each piece fits into a row group (or is one row)."""
-    fits = len(table) <= limits.row_group_rows and table.nbytes <= limits.row_group_bytes
-    if fits or len(table) <= 1:
-        if len(table):
-            yield table
+def _pieces(table: pa.Table, limit: int) -> Iterator[pa.Table]:
+    """Yield the table in order, halved until each piece has `limit` bytes at most or is one row."""
+    if len(table) <= 1 or table.nbytes <= limit:
+        yield table
         return
     middle = len(table) // 2
-    yield from _pieces(table.slice(0, middle), limits)
-    yield from _pieces(table.slice(middle), limits)
+    yield from _pieces(table.slice(0, middle), limit)
+    yield from _pieces(table.slice(middle), limit)

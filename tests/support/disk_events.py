@@ -1,13 +1,14 @@
-"""What a piece of code does to the disk, in order: which names appear, what is forced down."""
+"""What a piece of code does to the disk: which names appear, what is forced down, what is open."""
 
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pytest
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class DiskEvents:
-    """A log of renames and of fsync calls; files and folders are known by their inode."""
+    """A log of renames, new folders and fsync calls; files and folders are known by their inode."""
 
     log: list[tuple[str, int | Path]] = field(default_factory=list)
 
@@ -27,17 +28,17 @@ class DiskEvents:
         """Fail unless every file was synced, and its folder after the file got its name."""
         for path in [root, *root.rglob("*")]:
             assert ("fsync", path.stat().st_ino) in self.log, f"{path} was never synced"
-        for target in self.renamed():
-            after = self.log[self.log.index(("rename", target)) :]
-            folder = ("fsync", target.parent.stat().st_ino)
-            assert folder in after, f"the name {target} was never synced"
+        for at, (kind, name) in enumerate(self.log):
+            if kind != "fsync" and isinstance(name, Path):
+                folder = ("fsync", name.parent.stat().st_ino)
+                assert folder in self.log[at:], f"the name {name} was never synced"
 
 
 @contextmanager
 def recorded_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[DiskEvents]:
-    """Record renames and fsync calls of this process while the block runs."""
+    """Record renames, new folders and fsync calls of this process while the block runs."""
     events = DiskEvents()
-    fsync, rename = os.fsync, Path.rename
+    fsync, rename, mkdir = os.fsync, Path.rename, Path.mkdir
 
     def recording_fsync(descriptor: int) -> None:
         events.log.append(("fsync", os.fstat(descriptor).st_ino))
@@ -47,7 +48,34 @@ def recorded_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[DiskEvents]:
         events.log.append(("rename", Path(target)))
         return rename(path, target)
 
+    def recording_mkdir(path: Path, *args: Any, **options: Any) -> None:
+        if not path.exists():
+            events.log.append(("mkdir", path))
+        mkdir(path, *args, **options)
+
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", recording_fsync)
         patch.setattr(Path, "rename", recording_rename)
+        patch.setattr(Path, "mkdir", recording_mkdir)
         yield events
+
+
+def open_files() -> set[int]:
+    """Return the file descriptors that this process holds."""
+    found = set()
+    for descriptor in range(256):
+        with suppress(OSError):
+            os.fstat(descriptor)
+            found.add(descriptor)
+    return found
+
+
+@contextmanager
+def small_disk(size: int) -> Iterator[None]:
+    """Let no file grow beyond `size` bytes: writing more fails as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import resource
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,7 @@ from batchgen.io.parts import (
 )
 from batchgen.io.results import to_table
 from batchgen.io.storage import LocalStorage
-from tests.support.disk_events import recorded_disk
+from tests.support.disk_events import recorded_disk, small_disk
 from tests.support.result_rows import JOB, error_row, mixed_rows, ok_row
 
 FOOTER = PartFooter(
@@ -41,14 +39,6 @@ FOOTER = PartFooter(
 @pytest.fixture
 def storage(tmp_path: Path) -> LocalStorage:
     return LocalStorage(tmp_path)
-
-
-@pytest.fixture
-def small_disk() -> Iterator[None]:
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))  # bytes
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_keys_are_unique_and_say_shard_and_epoch() -> None:
@@ -127,10 +117,9 @@ def test_other_rows_on_disk_than_in_memory_are_noticed(
     assert list(storage.path(key).parent.iterdir()) == []
 
 
-@pytest.mark.usefixtures("small_disk")
 def test_a_full_disk_leaves_nothing(storage: LocalStorage) -> None:
     key = part_key(JOB, 3, 2)
-    with pytest.raises(OSError, match="File too large"):
+    with small_disk(2000), pytest.raises(OSError, match="File too large"):
         write_part(storage, key, mixed_rows(0, 500), FOOTER)
     assert list(storage.path(key).parent.iterdir()) == []
 
