@@ -1,8 +1,8 @@
 """A row on its way through batchgen: as read, as asked of the engine, as answered.
 
-    input line ──► InputRow ──► GenerationRequest ──► Generation ──► ResultRow ──► Parquet
-                  (identity)    (what the engine      (what it       (identity and
-                                 needs, no more)       returns)       answer again)
+input line ──► InputRow ──► GenerationRequest ──► Generation ──► ResultRow ──► Parquet
+              (identity)    (what the engine      (what it       (identity and
+                             needs, no more)       returns)       answer again)
 """
 
 from __future__ import annotations
