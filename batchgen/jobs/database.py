@@ -181,13 +181,21 @@ def _parse(url: str) -> URL:
             param="database_url",
         )
     if backend == "postgresql":
-        return parsed.set(drivername="postgresql+psycopg")
+        return _hide_password(parsed.set(drivername="postgresql+psycopg"))
     if parsed.database in (None, "", ":memory:"):
         raise InvalidParameter(
             "An SQLite database needs a file: sqlite:////path/to/batchgen.db.",
             param="database_url",
         )
     return parsed
+
+
+def _hide_password(url: URL) -> URL:
+    """Move a password from the query to its place, where SQLAlchemy never shows it."""
+    password = url.query.get("password")
+    if not isinstance(password, str):
+        return url
+    return url.difference_update_query(["password"]).set(password=password)
 
 
 def _shown(url: URL) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime, timedelta, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
 
 from batchgen.errors import InvalidParameter
 from batchgen.jobs.windows import local_zone, zone_named
@@ -25,20 +25,24 @@ def parse_time(text: str, *, now: float, param: str = "time") -> float:
     an offset, this machine's zone is taken. An hour that a change of the clock skips is read as
     if the clock had not been changed yet. Raises InvalidParameter naming `param`.
     """
-    written = text.strip()
     try:
-        if _AHEAD.fullmatch(written):
-            steps = _STEP.findall(written)
-            return now + sum(float(count) * SECONDS[unit] for count, unit in steps)
-        zone: tzinfo = local_zone()
-        if zoned := _ZONED.fullmatch(written):
-            written, zone = zoned.group(1), zone_named(zoned.group(2))
-        if hour := _HOUR.fullmatch(written):
-            return _next_hour(int(hour.group(1)), int(hour.group(2)), now=now, zone=zone)
-        moment = datetime.fromisoformat(written)
-        return (moment if moment.tzinfo else moment.replace(tzinfo=zone)).timestamp()
+        moment = _moment(text.strip(), now=now, param=param)
+        datetime.fromtimestamp(moment, UTC)  # no calendar goes further
     except (ValueError, OverflowError, OSError):
         raise InvalidParameter(f"{text!r} is not a moment. Write {FORMS}.", param=param) from None
+    return moment
+
+
+def _moment(text: str, *, now: float, param: str) -> float:
+    if _AHEAD.fullmatch(text):
+        return now + sum(float(count) * SECONDS[unit] for count, unit in _STEP.findall(text))
+    zone: tzinfo = local_zone()
+    if zoned := _ZONED.fullmatch(text):
+        text, zone = zoned.group(1), zone_named(zoned.group(2), param=param)
+    if hour := _HOUR.fullmatch(text):
+        return _next_hour(int(hour.group(1)), int(hour.group(2)), now=now, zone=zone)
+    moment = datetime.fromisoformat(text)
+    return (moment if moment.tzinfo else moment.replace(tzinfo=zone)).timestamp()
 
 
 def _next_hour(hour: int, minute: int, *, now: float, zone: tzinfo) -> float:

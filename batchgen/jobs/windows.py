@@ -75,14 +75,16 @@ class Window:
         return math.inf
 
 
-def zone_named(name: str | None) -> ZoneInfo:
+def zone_named(name: str | None, *, param: str = "window") -> ZoneInfo:
     """Return the time zone called `name`, this machine's for None; raise InvalidParameter."""
     if name is None:
         return local_zone()
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise _refused(f"{name!r} is not a time zone. Write a name like Europe/Berlin.") from None
+        raise InvalidParameter(
+            f"{name!r} is not a time zone. Write a name like Europe/Berlin.", param=param
+        ) from None
 
 
 def local_zone() -> ZoneInfo:

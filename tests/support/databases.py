@@ -53,3 +53,11 @@ def database(database_url: str) -> Iterator[Database]:
 def store(database: Database) -> Store:
     """A store on an empty database."""
     return Store(database)
+
+
+@pytest.fixture
+def emptied_postgres_store(emptied_postgres_url: str) -> Iterator[Store]:
+    """A store on PostgreSQL alone, for what SQLite does not have."""
+    store = Store(Database(emptied_postgres_url))
+    yield store
+    store.close()

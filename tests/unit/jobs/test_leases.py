@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -28,9 +27,6 @@ from tests.support.jobs import (
     states_of,
     window_around,
 )
-
-if TYPE_CHECKING:
-    from sqlalchemy import PoolProxiedConnection
 
 
 def claim(store: Store, shard_id: int) -> Lease | None:
@@ -255,32 +251,6 @@ class TestCommit:
         with pytest.raises(Fenced):
             store.leases.commit(lease, part_of(lease))
         assert count_parts(store, job) == 0
-
-
-@pytest.fixture
-def break_commit(store: Store) -> Callable[[str], list[str]]:
-    """Make the next COMMIT fail, `before` or `after` the server has done it."""
-    dialect = store.database.engine.dialect
-    error = store.database.engine.dialect.loaded_dbapi.OperationalError
-    original = dialect.do_commit
-
-    def arm(moment: str) -> list[str]:
-        broken: list[str] = []
-
-        def do_commit(connection: PoolProxiedConnection) -> None:
-            if broken:
-                original(connection)
-                return
-            broken.append(moment)
-            if moment == "after":
-                original(connection)
-            connection.driver_connection.close()  # type: ignore[union-attr]
-            raise error("the connection was lost")
-
-        dialect.do_commit = do_commit  # type: ignore[method-assign,assignment]
-        return broken
-
-    return arm
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])

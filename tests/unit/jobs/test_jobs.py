@@ -1,0 +1,278 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from batchgen.errors import JobNotFound, NotAllowed
+from batchgen.jobs.records import JobRecord, RemovedJob
+from batchgen.jobs.states import JobState, ShardState, StopReason
+from batchgen.jobs.store import Store
+from tests.support.jobs import (
+    OWNER,
+    TTL,
+    claim_first,
+    commit_all,
+    count_parts,
+    let_expire,
+    new_job,
+    part_of,
+    running_job,
+    set_job,
+    state_of,
+    states_of,
+)
+
+
+def completed_job(store: Store) -> JobRecord:
+    job = running_job(store)
+    commit_all(store, job)
+    assert store.finals.finalizable() == [job.id]
+    final = store.finals.claim(job.id, owner=OWNER, ttl=TTL)
+    assert final is not None
+    return store.finals.complete(
+        final, dataset_path=f"datasets/{job.public_id}/e1", manifest_sha256="a" * 64
+    )
+
+
+class TestGet:
+    def test_by_id_beginning_and_end(self, store: Store) -> None:
+        job = store.jobs.submit(new_job())
+        for ref in (job.public_id, job.public_id[:12], job.public_id[-6:]):
+            assert store.jobs.get(ref) == job
+
+    def test_what_names_two_jobs_names_none(self, store: Store) -> None:
+        first, second = store.jobs.submit(new_job()), store.jobs.submit(new_job())
+        common = first.public_id[:6]
+        assert second.public_id.startswith(common)
+        with pytest.raises(JobNotFound, match="more than one"):
+            store.jobs.get(common)
+
+    @pytest.mark.parametrize("ref", ["", "abc", "f" * 32, "f" * 33, "%", "____", "../x", "A" * 8])
+    def test_unknown(self, store: Store, ref: str) -> None:
+        store.jobs.submit(new_job())
+        with pytest.raises(JobNotFound):
+            store.jobs.get(ref)
+
+    def test_another_tenant_s_job_is_unknown(self, store: Store) -> None:
+        job = store.jobs.submit(new_job(tenant_id="other"))
+        with pytest.raises(JobNotFound):
+            store.jobs.get(job.public_id)
+        assert store.jobs.get(job.public_id, tenant="other") == job
+
+    def test_by_internal_id(self, store: Store) -> None:
+        job = store.jobs.submit(new_job())
+        assert store.jobs.by_id(job.id) == job
+        with pytest.raises(JobNotFound):
+            store.jobs.by_id(job.id + 1)
+
+
+class TestList:
+    def test_is_newest_first_and_pages(self, store: Store) -> None:
+        ids = [store.jobs.submit(new_job()).id for _ in range(5)]
+        page = store.jobs.list(limit=2)
+        assert [job.id for job in page] == [ids[4], ids[3]]
+        rest = store.jobs.list(before_id=page[-1].id)
+        assert [job.id for job in rest] == [ids[2], ids[1], ids[0]]
+
+    def test_by_state_and_tenant(self, store: Store) -> None:
+        running = running_job(store)
+        queued = store.jobs.submit(new_job())
+        store.jobs.submit(new_job(tenant_id="other"))
+        assert [job.id for job in store.jobs.list()] == [queued.id, running.id]
+        found = store.jobs.list(states={JobState.RUNNING, JobState.FAILED})
+        assert [job.id for job in found] == [running.id]
+
+
+class TestProgress:
+    def test_of_a_new_job(self, store: Store) -> None:
+        progress = store.jobs.progress(store.jobs.submit(new_job(100)).id)
+        assert (progress.ready, progress.shards, progress.n_rows) == (4, 4, 100)
+        assert (progress.rows_done, progress.fraction) == (0, 0.0)
+
+    def test_counts_committed_reported_and_checkpointed_rows(self, store: Store) -> None:
+        job = running_job(store, 100)
+        committed, reported, released = (claim_first(store, job) for _ in range(3))
+        store.leases.commit(committed, part_of(committed, n_err=2))
+        store.leases.renew(reported, rows_done=10, ttl=TTL)
+        store.leases.checkpoint(released, part_of(released))
+        store.leases.release(released)
+        progress = store.jobs.progress(job.id)
+        assert (progress.ready, progress.leased, progress.committed) == (2, 1, 1)
+        assert progress.rows_done == 32 + 10 + 32
+        assert (progress.rows_ok, progress.rows_err) == (30, 2)
+        assert (progress.prompt_tokens, progress.completion_tokens) == (7 * 32, 3 * 32)
+
+    def test_a_stopped_shard_is_not_done(self, store: Store) -> None:
+        job = running_job(store, 100)
+        lease = claim_first(store, job)
+        store.leases.checkpoint(lease, part_of(lease))
+        store.jobs.cancel(job.id)
+        store.leases.release(lease)
+        progress = store.jobs.progress(job.id)
+        assert (progress.stopped, progress.rows_done) == (4, 0)
+
+    def test_reaches_the_end(self, store: Store) -> None:
+        progress = store.jobs.progress(completed_job(store).id)
+        assert (progress.committed, progress.rows_done, progress.fraction) == (4, 100, 1.0)
+
+
+class TestPause:
+    @pytest.mark.parametrize("state", [JobState.QUEUED, JobState.RUNNING])
+    def test_and_resume(self, store: Store, state: JobState) -> None:
+        job = store.jobs.submit(new_job())
+        set_job(store, job.id, state=state)
+        assert store.jobs.pause(job.id).paused
+        assert store.jobs.pause(job.id).paused
+        resumed = store.jobs.resume(job.id)
+        assert (resumed.paused, resumed.state) == (False, state)
+        assert not store.jobs.resume(job.id).paused
+
+    @pytest.mark.parametrize(
+        "state", [JobState.STOPPING, JobState.FINALIZING, JobState.CANCELLED, JobState.FAILED]
+    )
+    def test_is_refused_past_running(self, store: Store, state: JobState) -> None:
+        job = store.jobs.submit(new_job())
+        set_job(store, job.id, state=state)
+        with pytest.raises(NotAllowed, match="paused"):
+            store.jobs.pause(job.id)
+        with pytest.raises(NotAllowed, match="resumed"):
+            store.jobs.resume(job.id)
+
+
+class TestCancel:
+    def test_of_a_queued_job_stops_every_shard(self, store: Store) -> None:
+        job = store.jobs.submit(new_job())
+        stopped = store.jobs.cancel(job.id)
+        assert (stopped.state, stopped.stop_reason) == (JobState.STOPPING, StopReason.CANCEL)
+        assert set(states_of(store, job)) == {ShardState.STOPPED}
+        assert store.finals.finalizable() == [job.id]
+
+    def test_of_a_running_job_leaves_leased_shards_to_their_workers(self, store: Store) -> None:
+        job = running_job(store)
+        lease = claim_first(store, job)
+        store.jobs.cancel(job.id)
+        assert states_of(store, job) == [ShardState.LEASED] + [ShardState.STOPPED] * 3
+        assert store.finals.finalizable() == []
+        store.leases.commit(lease, part_of(lease))
+        assert store.finals.finalizable() == [job.id]
+
+    def test_whose_worker_died_ends_through_the_reaper(self, store: Store) -> None:
+        job = running_job(store)
+        lease = claim_first(store, job)
+        store.jobs.cancel(job.id)
+        let_expire(store, lease)
+        assert store.finals.finalizable() == []
+        store.leases.reap()
+        assert store.finals.finalizable() == [job.id]
+
+    def test_of_a_paused_job(self, store: Store) -> None:
+        job = running_job(store)
+        store.jobs.pause(job.id)
+        stopped = store.jobs.cancel(job.id)
+        assert (stopped.state, stopped.paused) == (JobState.STOPPING, False)
+        assert store.finals.finalizable() == [job.id]
+
+    def test_twice_changes_nothing(self, store: Store) -> None:
+        job = running_job(store)
+        assert store.jobs.cancel(job.id) == store.jobs.cancel(job.id)
+
+    @pytest.mark.parametrize("state", [JobState.FINALIZING, JobState.CANCELLED, JobState.FAILED])
+    def test_comes_too_late(self, store: Store, state: JobState) -> None:
+        job = running_job(store)
+        set_job(store, job.id, state=state)
+        with pytest.raises(NotAllowed, match=f"{state}"):
+            store.jobs.cancel(job.id)
+
+    def test_after_the_end_is_refused(self, store: Store) -> None:
+        with pytest.raises(NotAllowed):
+            store.jobs.cancel(completed_job(store).id)
+
+
+class TestFail:
+    def test_ends_the_job_with_its_reason(self, store: Store) -> None:
+        job = running_job(store)
+        lease = claim_first(store, job)
+        failed = store.jobs.fail(job.id, "the input changed")
+        assert (failed.state, failed.error) == (JobState.FAILED, "the input changed")
+        assert failed.ended_at is not None
+        assert store.jobs.fail(job.id, "again").error == "the input changed"
+        assert not store.leases.renew(lease, rows_done=0, ttl=TTL).goes_on
+        store.leases.release(lease)
+        assert set(states_of(store, job)) == {ShardState.STOPPED}
+        assert store.finals.finalizable() == []
+
+    def test_of_a_completed_job_is_refused(self, store: Store) -> None:
+        job = completed_job(store)
+        with pytest.raises(NotAllowed):
+            store.jobs.fail(job.id, "no")
+        assert state_of(store, job) is JobState.COMPLETED
+
+
+class TestRemove:
+    def remove(self, store: Store, job: JobRecord) -> tuple[RemovedJob, list[str]]:
+        deleted: list[str] = []
+        return store.jobs.remove(job.id, delete_input=deleted.append), deleted
+
+    def test_of_an_ended_job_names_its_files(self, store: Store) -> None:
+        job = completed_job(store)
+        removed, deleted = self.remove(store, job)
+        assert removed.dataset_path == job.dataset_path
+        assert len(removed.files) == 4
+        assert all(path.startswith(f"parts/{job.public_id}/") for path in removed.files)
+        assert deleted == [job.input_sha256]
+        assert count_parts(store, job) == 0
+        with pytest.raises(JobNotFound):
+            store.jobs.by_id(job.id)
+
+    def test_names_checkpoints_too(self, store: Store) -> None:
+        job = running_job(store)
+        lease = claim_first(store, job)
+        saved = part_of(lease)
+        store.leases.checkpoint(lease, saved)
+        store.jobs.fail(job.id, "broken")
+        removed, _ = self.remove(store, job)
+        assert removed.files == (saved.path,)
+
+    def test_keeps_an_input_that_another_job_uses(self, store: Store) -> None:
+        new = new_job()
+        first, second = store.jobs.submit(new), store.jobs.submit(new)
+        store.jobs.fail(first.id, "broken")
+        store.jobs.fail(second.id, "broken")
+        assert self.remove(store, first)[1] == []
+        assert self.remove(store, second)[1] == [new.input_sha256]
+
+    def test_of_a_job_that_goes_on_is_refused(self, store: Store) -> None:
+        job = running_job(store)
+        with pytest.raises(NotAllowed, match="Cancel it first"):
+            self.remove(store, job)
+        assert len(states_of(store, job)) == 4
+
+    def test_fences_whoever_still_works_on_it(self, store: Store) -> None:
+        job = running_job(store)
+        lease = claim_first(store, job)
+        store.jobs.fail(job.id, "broken")
+        self.remove(store, job)
+        # no id is given twice: the old lease fits no shard of the next job
+        later = running_job(store)
+        assert lease.shard_id not in {record.id for record in store.jobs.shards(later.id)}
+
+    def test_keeps_everything_where_the_input_cannot_be_deleted(self, store: Store) -> None:
+        job = completed_job(store)
+
+        def fail(_: str) -> None:
+            raise OSError("read-only")
+
+        with pytest.raises(OSError, match="read-only"):
+            store.jobs.remove(job.id, delete_input=fail)
+        assert store.jobs.by_id(job.id) == job
+        assert count_parts(store, job) == 4
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_unknown_outcomes_of_cancel_are_one_cancel(
+    store: Store, break_commit: Callable[[str], list[str]], moment: str
+) -> None:
+    job = running_job(store)
+    break_commit(moment)
+    assert store.jobs.cancel(job.id).state is JobState.STOPPING
