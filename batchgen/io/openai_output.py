@@ -15,14 +15,8 @@ COMPLETIONS: Final = "/v1/completions"
 #: Rows that were never asked: OpenAI gives these no response at all.
 _NOT_ASKED: Final = frozenset({"batch_expired", "batch_cancelled"})
 
-#: Errors that are ours, not the request's, and the HTTP status of each kind.
-_STATUS: Final = {
-    "poison": 500,
-    "server_error": 500,
-    "internal_error": 500,
-    "engine_failed": 500,
-    "model_not_found": 404,
-}
+#: Failures of the service, not of the request: HTTP 500. Every other code is a 400.
+_OURS: Final = frozenset({"poison", "invalid_logits", "server_error"})
 
 
 def openai_line(row: ResultRow, *, endpoint: str) -> dict[str, Any]:
@@ -48,7 +42,7 @@ def openai_line(row: ResultRow, *, endpoint: str) -> dict[str, Any]:
     elif row.error.code in _NOT_ASKED:
         line["error"] = {"code": row.error.code, "message": row.error.message}
     else:
-        status = _STATUS.get(row.error.code, 400)
+        status = 500 if row.error.code in _OURS else 400
         line["response"] = _response(row, status, {"error": _error(row.error, status)})
     return line
 

@@ -120,8 +120,9 @@ def test_a_row_that_was_never_asked_has_no_response(code: str) -> None:
     }
 
 
-def test_our_own_failure_is_a_server_error() -> None:
-    row = error_row(0, error=RowError(code="poison", message="The engine died."))
+@pytest.mark.parametrize("code", ["poison", "invalid_logits"])
+def test_our_own_failure_is_a_server_error(code: str) -> None:
+    row = error_row(0, error=RowError(code=code, message="The engine died."))
     response: dict[str, Any] = openai_line(row, endpoint=CHAT)["response"]
     assert response["status_code"] == 500
     assert response["body"]["error"]["type"] == "server_error"
