@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from difflib import get_close_matches
 from pathlib import Path
 
-from batchgen.errors import InvalidParameter, ModelExists, UnknownModel
+from batchgen.errors import InvalidParameter, ModelError, ModelExists, UnknownModel
 from batchgen.io.storage import fsync
 from batchgen.models.describe import describe
 from batchgen.models.record import (
@@ -45,18 +45,15 @@ class Registry:
         Raises InvalidParameter (name), ModelExists, UnsafeModel, UnsupportedModel, ModelError.
         """
         _check_name(name)
-        with self._locked():
-            if (self.root / name).exists():
-                raise ModelExists(
-                    f"A model named {name!r} is registered. Choose another name, "
-                    f"or remove it with `batchgen models rm {name}`."
-                )
-            with self._temporary() as folder:
-                origin = fetch(str(source), folder)
-                record = _pin(name, folder, origin)
-                folder.rename(self.root / name)
-            fsync(self.root)
-        return read_record(self.root / record.name)
+        try:
+            with self._locked():
+                self._import(name, str(source))
+        except OSError as error:
+            raise ModelError(
+                f"{source} cannot be imported into {self.root}: {error.strerror or error}"
+                f"{f' ({error.filename})' if error.filename else ''}. Nothing was kept."
+            ) from error
+        return self.get(name)
 
     def get(self, name: str) -> ModelRecord:
         """Return the record of `name`; raise UnknownModel with the names that come close."""
@@ -88,7 +85,7 @@ class Registry:
         for file, digest in sorted(record.files.items()):
             if file not in present:
                 problems.append(f"{file} is missing")
-            elif hash_file(record.path / file) != digest:
+            elif not (record.path / file).is_file() or hash_file(record.path / file) != digest:
                 problems.append(f"{file} has changed")
         problems += [
             f"{file} is not part of the model" for file in sorted(present - {*record.files})
@@ -98,6 +95,18 @@ class Registry:
     def list(self) -> builtins.list[ModelRecord]:
         """Return the records of all models, by name."""
         return [self.get(name) for name in self.names()]
+
+    def _import(self, name: str, source: str) -> None:
+        if (self.root / name).exists():
+            raise ModelExists(
+                f"A model named {name!r} is registered. Choose another name, "
+                f"or remove it with `batchgen models rm {name}`."
+            )
+        with self._temporary() as folder:
+            origin = fetch(source, folder)
+            _pin(name, folder, origin)
+            folder.rename(self.root / name)
+        fsync(self.root)
 
     def _unknown(self, name: str) -> UnknownModel:
         names = self.names()
@@ -138,7 +147,7 @@ def _check_name(name: str) -> None:
         )
 
 
-def _pin(name: str, folder: Path, origin: str) -> ModelRecord:
+def _pin(name: str, folder: Path, origin: str) -> None:
     """Check the fetched files, hash them, force them to disk and write the record."""
     check_files(folder)
     description = describe(folder)
@@ -159,4 +168,3 @@ def _pin(name: str, folder: Path, origin: str) -> ModelRecord:
     write_record(record, folder)
     for path in (*paths, folder / RECORD_FILE, folder):
         fsync(path)
-    return record

@@ -68,6 +68,8 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 def check_files(folder: Path) -> None:
     """Raise UnsafeModel or UnsupportedModel where a file of a flat model folder is not sound."""
+    if not (folder / "config.json").is_file():
+        raise UnsupportedModel("There is no config.json: this is not a transformers model.")
     for path in sorted(folder.iterdir()):
         if path.suffix == ".json":
             check_json(path)

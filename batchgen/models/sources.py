@@ -15,7 +15,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 
-from batchgen.errors import ModelError, UnsupportedModel
+from batchgen.errors import ModelError
 from batchgen.models.gguf import convert_gguf
 from batchgen.models.safety import scan_folder
 
@@ -45,7 +45,8 @@ def fetch(source: str, target: Path) -> str:
         return source
     path = Path(source).expanduser()
     if path.is_dir():
-        _copy_folder(path, target)
+        scan_folder(path)
+        _copy_files(path, target)
     elif path.suffix.lower() == ".gguf" and path.is_file():
         convert_gguf(path, target)
     elif HUB_ID.fullmatch(source) and not path.exists():
@@ -99,13 +100,6 @@ def fetch_hub(source: str, target: Path, *, download: Callable[..., Any] | None 
     # The cache of the hub client holds links into its own blob store: copied, not refused.
     _copy_files(snapshot, target)
     return f"{repository}@{snapshot.name}"
-
-
-def _copy_folder(folder: Path, target: Path) -> None:
-    scan_folder(folder)
-    if not (folder / "config.json").is_file():
-        raise UnsupportedModel(f"{folder} is not a transformers folder: it has no config.json.")
-    _copy_files(folder, target)
 
 
 def _copy_files(folder: Path, target: Path) -> None:

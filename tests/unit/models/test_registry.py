@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 from threading import Thread
 
@@ -127,8 +129,11 @@ def test_verify_names_every_file_that_differs(registry: Registry, source: Path) 
     (path / "config.json").write_text("{}")
     (path / "tokenizer.json").unlink()
     (path / "modeling.py").touch()
+    (path / "model.safetensors").unlink()
+    (path / "model.safetensors").mkdir()
     assert registry.verify("tiny") == [
         "config.json has changed",
+        "model.safetensors has changed",
         "tokenizer.json is missing",
         "modeling.py is not part of the model",
     ]
@@ -173,6 +178,25 @@ def test_a_refused_model_leaves_nothing(
         registry.import_model("tiny", source)
     assert visible(registry) == []
     assert list(registry.root.glob(f"{TEMPORARY}*")) == []
+
+
+def test_a_full_disk_is_an_error_with_a_name(
+    registry: Registry, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("shutil.copyfile", full)
+    with pytest.raises(ModelError, match="No space left"):
+        registry.import_model("tiny", source)
+    assert visible(registry) == []
+    assert list(registry.root.glob(f"{TEMPORARY}*")) == []
+
+
+def test_a_home_that_is_a_file_is_an_error_with_a_name(tmp_path: Path, source: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ModelError, match="cannot be imported"):
+        Registry(tmp_path / "file" / "models").import_model("tiny", source)
 
 
 def test_what_a_killed_import_left_is_swept(registry: Registry, source: Path) -> None:

@@ -129,3 +129,8 @@ def test_quantised_weights_are_refused_by_name(tmp_path: Path) -> None:
     folder = model_folder(tmp_path / "model", quantization_config={"quant_method": "gptq"})
     with pytest.raises(UnsupportedModel, match="quantised"):
         check_files(folder)
+
+
+def test_a_folder_without_a_config_is_no_model(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedModel, match=r"no config\.json"):
+        check_files(tmp_path)

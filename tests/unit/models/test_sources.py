@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import snapshot_download
 
-from batchgen.errors import ModelError, UnsafeModel, UnsupportedModel
+from batchgen.errors import ModelError, UnsafeModel
 from batchgen.models.safety import check_files
 from batchgen.models.sources import fetch, fetch_hub, package_gguf
 from tests.unit.models.folders import model_folder
@@ -48,11 +48,6 @@ def test_a_folder_with_code_is_refused_before_anything_is_copied(
     with pytest.raises(UnsafeModel):
         fetch(str(source), target)
     assert list(target.iterdir()) == []
-
-
-def test_a_folder_without_config_is_no_model(tmp_path: Path, target: Path) -> None:
-    with pytest.raises(UnsupportedModel, match=r"no config\.json"):
-        fetch(str(tmp_path), target)
 
 
 @pytest.mark.parametrize("source", ["missing", "./a/b/c", "model.gguf", "/nowhere/at/all"])
