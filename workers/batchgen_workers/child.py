@@ -1,0 +1,179 @@
+"""The engine child: `python -m batchgen_workers.child FD`, the only process that loads a model.
+
+reader thread:  socket ──► inbox            end of file ──► the process exits, even mid-step
+main thread:    inbox ──► engine.step() ──► socket
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import queue
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import NoReturn, Protocol, TypeAlias
+
+from batchgen.engine.config import EngineConfig
+from batchgen.engine.stats import EngineInfo, EngineStats
+from batchgen.errors import BatchgenError
+from batchgen.io.rows import Generation, GenerationRequest
+from batchgen_workers.frames import (
+    Abort,
+    Add,
+    Failed,
+    FrameError,
+    FrameStream,
+    FromEngine,
+    Ready,
+    Report,
+    Results,
+    Start,
+    ToEngine,
+    in_frames,
+)
+
+REPORT_INTERVAL = 0.25  # seconds between reports while the engine works
+# What they say is about the machine or the model; other messages could quote a row.
+HARMLESS = (BatchgenError, MemoryError, OSError, RuntimeError, ImportError)
+MESSAGE_LIMIT = 500  # characters
+
+
+class EngineLike(Protocol):
+    """What the child needs of an engine; the fake one of `testing` has the same."""
+
+    @property
+    def info(self) -> EngineInfo:
+        """What the engine settled on."""
+        ...
+
+    def add(self, request: GenerationRequest) -> None:
+        """Take a row; one that cannot be computed ends with an error at the next step."""
+        ...
+
+    def abort(self, keys: list[int]) -> None:
+        """Forget rows; unknown keys are ignored."""
+        ...
+
+    def step(self) -> list[Generation]:
+        """Compute one batch and return the rows that ended."""
+        ...
+
+    def has_unfinished(self) -> bool:
+        """Whether a step would do anything."""
+        ...
+
+    def stats(self) -> EngineStats:
+        """Return the counters."""
+        ...
+
+
+Stream: TypeAlias = FrameStream[ToEngine]
+Inbox: TypeAlias = "queue.SimpleQueue[ToEngine]"
+
+
+def main(descriptor: int) -> int:
+    """Serve the worker at the other end of `descriptor` until it is gone."""
+    _ignore_signals()
+    stream: Stream = FrameStream(socket.socket(fileno=descriptor), ToEngine)
+    inbox: Inbox = queue.SimpleQueue()
+    threading.Thread(target=_read, args=(stream, inbox), name="reader", daemon=True).start()
+    try:
+        start = inbox.get()
+        assert isinstance(start, Start)
+        engine = _load(start)
+        stream.send(Ready(info=engine.info))
+        Server(stream, inbox, engine).run()
+    except Exception as error:  # noqa: BLE001 (process boundary: the worker learns why)
+        _report_failure(stream, error)
+        return 1
+
+
+class Server:
+    """Steps the engine while it has rows, waits for frames while it has none."""
+
+    def __init__(self, stream: Stream, inbox: Inbox, engine: EngineLike) -> None:
+        self._stream = stream
+        self._inbox = inbox
+        self._engine = engine
+        self._reported = 0.0
+
+    def run(self) -> NoReturn:
+        """Serve for ever; the reader thread ends the process."""
+        while True:
+            self.turn()
+
+    def turn(self) -> None:
+        """Take what has come in, compute one step, send what has ended."""
+        for frame in self._take(wait=not self._engine.has_unfinished()):
+            self._apply(frame)
+        if self._engine.has_unfinished():
+            for generations in in_frames(self._engine.step()):
+                self._stream.send(Results(generations=list(generations)))
+        now = time.monotonic()
+        if now - self._reported >= REPORT_INTERVAL or not self._engine.has_unfinished():
+            self._reported = now
+            self._stream.send(Report(stats=self._engine.stats()))
+
+    def _take(self, *, wait: bool) -> Iterator[ToEngine]:
+        if wait:
+            yield self._inbox.get()
+        while not self._inbox.empty():
+            yield self._inbox.get()
+
+    def _apply(self, frame: ToEngine) -> None:
+        match frame:
+            case Add(requests=requests):
+                for request in requests:
+                    self._engine.add(request)
+            case Abort(keys=keys):
+                self._engine.abort(keys)
+            case Start():
+                raise FrameError("The engine was started twice.")
+
+
+def _load(start: Start) -> EngineLike:
+    module, _, name = start.factory.partition(":")
+    factory: Callable[[EngineConfig], EngineLike] = getattr(importlib.import_module(module), name)
+    return factory(start.config)
+
+
+def _read(stream: Stream, inbox: Inbox) -> None:
+    try:
+        while (frame := stream.receive()) is not None:
+            inbox.put(frame)
+    finally:
+        # The worker is gone: nobody may wait for the step in progress, nor for library threads.
+        os._exit(0)
+
+
+def _ignore_signals() -> None:
+    # Ctrl-C and a service manager's SIGTERM reach the whole group; the worker still needs the
+    # engine while it drains, and closes the socket when it is done.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _report_failure(stream: Stream, error: Exception) -> None:
+    frames = traceback.format_list(traceback.extract_tb(error.__traceback__))
+    print("".join(frames) + describe(error), file=sys.stderr, flush=True)  # noqa: T201 (the log)
+    failed: FromEngine = Failed(code=type(error).__name__, message=describe(error))
+    with suppress(OSError):  # the worker may be gone too
+        stream.send(failed)
+
+
+def describe(error: Exception) -> str:
+    """Say what failed without quoting a row."""
+    if isinstance(error, BatchgenError):
+        return error.message
+    said = str(error).strip()[:MESSAGE_LIMIT] if isinstance(error, HARMLESS) else ""
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1])))

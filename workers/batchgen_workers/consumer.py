@@ -1,0 +1,75 @@
+"""A Celery worker that only listens: it hands shard ids to a node, and stops when told to."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+from typing import TYPE_CHECKING, Any
+
+from celery.worker import state
+
+from batchgen_workers.app import queue_of
+from batchgen_workers.doorbell import Doorbell
+from batchgen_workers.logs import get_logger
+from batchgen_workers.tasks import NO_SHARD, register
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+    from batchgen_workers.node import Node
+
+log = get_logger(__name__)
+
+
+class Consumer:
+    """Consumes the queue of a node's model; one at a time in a process."""
+
+    def __init__(self, app: Celery, node: Node) -> None:
+        self._app = app
+        self._model = node.model.name
+        _stop_celery(None)
+        # That a message is given back when the worker drains is no news.
+        logging.getLogger("celery.app.trace").setLevel(logging.ERROR)
+        register(app, node.run_shard)
+        # The bare controller: Celery's program around it would take over signals and logging.
+        self._controller: Any = app.WorkController(
+            hostname=f"batchgen-{os.getpid()}@{socket.gethostname()}",
+            pool="threads",
+            concurrency=node.settings.shards_in_flight,
+            queues=[queue_of(self._model).name],
+            without_gossip=True,
+            without_mingle=True,
+            without_heartbeat=True,
+        )
+
+    def run(self) -> None:
+        """Consume until `stop`; an absent broker is tried again for ever, and logged."""
+        log.info("listening", model=self._model)
+        self._controller.start()
+
+    def stop(self) -> None:
+        """Let `run` return soon; for another thread than the one it runs in."""
+        _stop_celery(os.EX_OK)
+        hub = getattr(self._controller, "hub", None)
+        if hub is not None:
+            hub.call_soon(_nothing)
+        else:  # the loop of memory:// only wakes for a message
+            Doorbell(self._app).ring(self._model, [NO_SHARD])
+
+
+def _stop_celery(status: int | None) -> None:
+    # A flag of the whole process, which Celery's loop reads at each turn.
+    vars(state)["should_stop"] = status
+
+
+def _nothing() -> None:
+    """Wake the event loop."""
+
+
+def started(consumer: Consumer) -> threading.Thread:
+    """Run a consumer in a thread and return that."""
+    thread = threading.Thread(target=consumer.run, name="consumer", daemon=True)
+    thread.start()
+    return thread

@@ -1,0 +1,135 @@
+"""The loop that keeps jobs moving: starts, expires, reaps, dispatches, finalises.
+
+Any number may run on PostgreSQL; each statement is safe beside its like. An SQLite home has one.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+
+from batchgen.errors import BrokerUnavailable
+from batchgen.io.storage import LocalStorage
+from batchgen.jobs.store import Store
+from batchgen.service.database import open_database
+from batchgen.settings import Settings
+from batchgen_workers.app import create_app
+from batchgen_workers.doorbell import Doorbell
+from batchgen_workers.finaliser import Finaliser
+from batchgen_workers.home_lock import locked_home
+from batchgen_workers.logs import get_logger
+from batchgen_workers.ticker import Ticker
+
+DOORBELLS_PER_SLOT = 4
+MISSED_BEATS = 3  # heartbeats a live worker may be late by
+
+log = get_logger(__name__)
+
+
+class Coordinator:
+    """Moves every job of one database a step at each tick."""
+
+    def __init__(self, settings: Settings, *, store: Store, doorbell: Doorbell) -> None:
+        self._settings = settings
+        self._store = store
+        self._doorbell = doorbell
+        self.finaliser = Finaliser(
+            store=store, storage=LocalStorage(settings.home), ttl=settings.lease_ttl
+        )
+        #: Called after a job has ended here.
+        self.on_ended: Callable[[], None] = lambda: None
+        # Models whose doorbell could not be rung at the last attempt.
+        self._silent: set[str] = set()
+        # A large dataset takes minutes to write; dispatch goes on meanwhile.
+        self._tickers = [
+            Ticker("coordinator", settings.coordinator_interval, self.tick),
+            Ticker("finaliser", settings.coordinator_interval, self.finalise),
+        ]
+
+    def tick(self) -> None:
+        """Start and expire jobs, take back dead leases, ring for ready shards."""
+        started = self._store.dispatch.start_due()
+        expired = self._store.dispatch.expire_due()
+        reaped = self._store.leases.reap()
+        if started or expired or reaped:
+            log.info("jobs moved", started=started, expired=expired, leases_reaped=reaped)
+        self._dispatch()
+
+    def finalise(self) -> None:
+        """Write the datasets that are due."""
+        if self.finaliser.run_once():
+            self.on_ended()
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Tick in threads of its own for the block."""
+        for ticker in self._tickers:
+            ticker.start()
+        try:
+            yield
+        finally:
+            self.finaliser.stopping.set()
+            for ticker in self._tickers:
+                ticker.stop()
+
+    def nudge(self) -> None:
+        """Tick now: something has changed in this process."""
+        for ticker in self._tickers:
+            ticker.nudge()
+
+    def _dispatch(self) -> None:
+        alive_within = MISSED_BEATS * self._settings.heartbeat_interval
+        slots = self._store.workers.slots(alive_within=alive_within)
+        for model in self._store.dispatch.models_with_work():
+            if slots.get(model):
+                self._ring(model, DOORBELLS_PER_SLOT * slots[model])
+
+    def _ring(self, model: str, window: int) -> None:
+        """Ring for up to `window` shards of a model, counting what waits in the broker already.
+
+        A shard is rung for again after a while; while workers are busy the queue must not grow
+        by repetitions.
+        """
+        try:
+            limit = window - self._doorbell.waiting(model)
+        except BrokerUnavailable as error:
+            self._say_silent(model, error.message)
+            return
+        if limit <= 0:
+            return
+        chosen = self._store.dispatch.take(
+            model, limit=limit, redispatch_after=self._settings.redispatch_after
+        )
+        missed = self._doorbell.ring(model, chosen)
+        if missed:
+            self._store.dispatch.unmark(missed)
+            self._say_silent(model, f"{len(missed)} messages were not taken.")
+        elif model in self._silent:
+            self._silent.discard(model)
+            log.info("broker back", model=model)
+
+    def _say_silent(self, model: str, error: str) -> None:
+        if model not in self._silent:
+            self._silent.add(model)
+            log.warning("broker unavailable", model=model, error=error)
+
+
+def run_coordinator(settings: Settings, stop: threading.Event) -> None:
+    """Coordinate until `stop` is set.
+
+    Raises BrokerUnavailable (none configured), DatabaseUnavailable, SchemaMismatch, or HomeLocked
+    where another one runs on this SQLite home.
+    """
+    app = create_app(settings)
+    store = Store(open_database(settings))
+    alone = locked_home(settings.home) if store.database.is_sqlite else nullcontext()
+    try:
+        with alone:
+            coordinator = Coordinator(settings, store=store, doorbell=Doorbell(app))
+            with coordinator.running():
+                log.info("coordinating", database=store.database.shown)
+                stop.wait()
+    finally:
+        app.close()
+        store.close()

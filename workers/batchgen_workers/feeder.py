@@ -1,0 +1,107 @@
+"""Takes the rows of a claimed shard to the engine: checkpoint first, then what is missing."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from batchgen.errors import BatchgenError, Corrupt, EngineFailed
+from batchgen.io.inputs import parse_rows
+from batchgen.io.parts import read_results
+from batchgen.io.rows import BadRow, InputRow
+from batchgen.io.storage import Storage
+from batchgen.jobs.records import Lease
+from batchgen.jobs.store import Store
+from batchgen_workers.answers import as_request, bad, seeded
+from batchgen_workers.engine_host import EngineHost
+from batchgen_workers.frames import ROWS_PER_FRAME
+from batchgen_workers.logs import get_logger
+from batchgen_workers.persistence import persist
+from batchgen_workers.shard import Ending, Shard
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Feeder:
+    """Reads shards of one worker's model and hands their rows to its engine."""
+
+    store: Store
+    storage: Storage
+    host: EngineHost
+    # Set when an absent database is not to be waited for any longer.
+    give_up: threading.Event
+    # Keys of rows in the engine; none is used twice in a worker's life.
+    keys: Iterator[int] = field(default_factory=itertools.count)
+
+    def feed(self, shard: Shard) -> None:
+        """Hand every missing row to the engine, as fast as it takes them.
+
+        Returns once the last one is handed over or the shard was ended. What goes wrong is told
+        to the shard, whose settler acts on it.
+        """
+        try:
+            self._recall(shard)
+            self._hand_over(shard)
+        except EngineFailed as error:
+            shard.end(Ending.ENGINE_DIED, error.message)
+        except Corrupt as error:
+            shard.end(Ending.UNREADABLE, error.message)
+        except (BatchgenError, OSError) as error:
+            shard.end(Ending.BROKEN, str(error))
+        except BaseException as error:
+            shard.end(Ending.BROKEN, type(error).__name__)
+            raise
+        finally:
+            shard.fed()
+
+    def _recall(self, shard: Shard) -> None:
+        """Take over what a former owner finished."""
+        saved = persist(
+            lambda: self.store.leases.checkpoint_of(shard.lease.shard_id),
+            what="reading a checkpoint",
+            give_up=self.give_up,
+        )
+        if saved is None:
+            return
+        shard.checkpoint = saved.path
+        try:
+            rows = read_results(self.storage, saved.path, sha256=saved.sha256)
+        except Corrupt as error:
+            # nothing is lost but time: the rows are computed again
+            log.warning("checkpoint lost", error=error.message, **shard.lease.log_context())
+            return
+        shard.saved_rows = len(rows)
+        shard.keep(rows)
+
+    def _hand_over(self, shard: Shard) -> None:
+        rows = self._missing(shard)
+        while shard.wants_rows and (batch := list(itertools.islice(rows, ROWS_PER_FRAME))):
+            keyed = {next(self.keys): row for row in batch}
+            shard.expect(keyed)
+            requests = [as_request(row, key) for key, row in keyed.items()]
+            self.host.submit(requests, shard.receive, give_up=lambda: not shard.wants_rows)
+
+    def _missing(self, shard: Shard) -> Iterator[InputRow]:
+        """Yield the rows that the engine must compute; bad ones get their error at once."""
+        for row in rows_of(self.storage, shard.lease):
+            if shard.has(row.row):
+                continue
+            if isinstance(row, BadRow):
+                shard.keep([bad(row, shard.lease)])
+            else:
+                yield seeded(shard.lease.job_public_id, row)
+
+
+def rows_of(storage: Storage, lease: Lease) -> Iterator[InputRow | BadRow]:
+    """Yield the input rows of a shard, parsed; raise Corrupt."""
+    return parse_rows(
+        storage,
+        lease.input_sha256,
+        lease.pos_start,
+        lease.pos_end,
+        defaults=lease.params,
+        model=lease.model,
+    )

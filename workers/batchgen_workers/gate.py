@@ -1,0 +1,74 @@
+"""The gate before a claim: one shard is fed at a time, and none while the worker cannot.
+
+A task that waits here holds a message, never a lease: the shard is free for other workers. While
+one shard's last rows are computed the next one is claimed and fed, so the engine never runs dry.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from batchgen.errors import Unavailable
+
+
+class Draining(Unavailable):
+    """This worker takes no more shards. Another one will."""
+
+
+class Gate:
+    """Admits one feeder at a time, while `ready` says that a new shard can be served."""
+
+    def __init__(self, ready: Callable[[], bool]) -> None:
+        self._ready = ready
+        self._busy = False
+        self._closed = False
+        self._paused_until = 0.0
+        self._changed = threading.Condition()
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the worker drains."""
+        return self._closed
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Wait for a turn and hold it for the block; raise Draining once the gate is closed."""
+        with self._changed:
+            while not self._closed and not self._free():
+                self._changed.wait(self._pause_left())
+            if self._closed:
+                raise Draining
+            self._busy = True
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._busy = False
+                self._changed.notify_all()
+
+    def pause(self, seconds: float) -> None:
+        """Admit nobody for a while: the disk is full, say."""
+        with self._changed:
+            self._paused_until = time.monotonic() + seconds
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Admit nobody any more."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def look_again(self) -> None:
+        """Ask `ready` again: what it depends on has changed."""
+        with self._changed:
+            self._changed.notify_all()
+
+    def _free(self) -> bool:
+        return not self._busy and self._pause_left() is None and self._ready()
+
+    def _pause_left(self) -> float | None:
+        left = self._paused_until - time.monotonic()
+        return left if left > 0 else None

@@ -1,0 +1,73 @@
+"""Renews the leases of a worker and acts on what their jobs want by now."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+from batchgen.errors import DatabaseUnavailable, Fenced
+from batchgen.jobs.records import Renewal
+from batchgen.jobs.states import JobState
+from batchgen.jobs.store import Store
+from batchgen_workers.logs import get_logger
+from batchgen_workers.shard import Ending, Shard
+from batchgen_workers.shards import Shards
+
+RENEWALS_PER_TTL = 6
+PROGRESS_INTERVAL = 1.0  # seconds between two looks of SQL at one shard's rows, at least
+RENEWALS_PER_SECOND = 10  # of all shards together where only progress is reported
+
+log = get_logger(__name__)
+
+
+@dataclass(slots=True, kw_only=True)
+class LeaseKeeper:
+    """Keeps every shard in flight leased; `tick` is called from one thread."""
+
+    store: Store
+    shards: Shards
+    ttl: float
+    # {shard: when it was renewed last, and the rows it had then}
+    _renewed: dict[Shard, tuple[float, int]] = field(default_factory=dict)
+
+    @property
+    def interval(self) -> float:
+        """Seconds between ticks."""
+        return min(PROGRESS_INTERVAL, self.ttl / RENEWALS_PER_TTL)
+
+    def tick(self) -> None:
+        """Renew what is due: after a sixth of the TTL, or for news of progress."""
+        present = list(self.shards)
+        self._renewed = {shard: self._renewed[shard] for shard in present if shard in self._renewed}
+        patience = max(PROGRESS_INTERVAL, len(present) / RENEWALS_PER_SECOND)
+        for shard in present:
+            if self._is_due(shard, patience):
+                self._renew(shard)
+
+    def _is_due(self, shard: Shard, patience: float) -> bool:
+        # a fresh claim counts as renewed now: its lease is whole
+        at, rows = self._renewed.setdefault(shard, (time.monotonic(), shard.saved_rows))
+        age = time.monotonic() - at
+        if age >= self.ttl / RENEWALS_PER_TTL - self.interval / 2:
+            return True
+        return age >= patience - self.interval / 2 and shard.rows_done != rows
+
+    def _renew(self, shard: Shard) -> None:
+        rows = shard.rows_done
+        try:
+            renewal = self.store.leases.renew(shard.lease, rows_done=rows, ttl=self.ttl)
+        except Fenced:
+            shard.end(Ending.FENCED)
+        except DatabaseUnavailable as error:
+            # The rows may still be ours: keep computing, and decide at the next answer.
+            log.warning("lease not renewed", error=error.message, **shard.lease.log_context())
+        else:
+            self._renewed[shard] = (time.monotonic(), rows)
+            _obey(shard, renewal)
+
+
+def _obey(shard: Shard, renewal: Renewal) -> None:
+    if renewal.goes_on:
+        return
+    stopping = renewal.state is JobState.STOPPING
+    shard.end(Ending.STOPPED if stopping else Ending.HELD)

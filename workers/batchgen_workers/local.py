@@ -1,0 +1,224 @@
+"""`batchgen run`: coordinator, worker and queue in one process, and the engine in its child.
+
+coordinator threads ─► memory:// ─► consumer thread ─► node ─► engine child
+       ▲                                                │
+       └────────────── nudged when a shard ends ────────┘        SQLite, one home, locked
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from batchgen.engine.stats import EngineInfo, EngineStats
+from batchgen.errors import EngineFailed, ModelError
+from batchgen.io.storage import LocalStorage
+from batchgen.jobs.records import JobRecord, Progress
+from batchgen.jobs.states import JobState
+from batchgen.jobs.store import Store
+from batchgen.models.record import ModelRecord
+from batchgen.models.registry import Registry
+from batchgen.service.database import open_database
+from batchgen.settings import Settings
+from batchgen_workers.app import MEMORY, create_app
+from batchgen_workers.consumer import Consumer, started
+from batchgen_workers.coordinator import Coordinator
+from batchgen_workers.doorbell import Doorbell
+from batchgen_workers.engine_client import ENGINE
+from batchgen_workers.home_lock import locked_home
+from batchgen_workers.logs import get_logger
+from batchgen_workers.node import Node
+from batchgen_workers.signals import on_ending
+from batchgen_workers.takeover import take_over
+
+ENGINE_LOG = "engine.log"  # in the home: what the engine child prints
+LOOK_INTERVAL = 0.5  # seconds between two looks at the job, unless something happens
+HEARTBEAT_INTERVAL = 1.0  # seconds; one worker, and somebody watches
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalProgress:
+    """How far a local run is."""
+
+    job: JobRecord
+    progress: Progress
+    # None before the engine has said anything
+    engine: EngineInfo | None
+    stats: EngineStats | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalRun:
+    """How a local run ended."""
+
+    # In its final state, unless the run was interrupted.
+    job: JobRecord
+    # A signal came first; what was finished is saved, and the next run goes on from there.
+    interrupted: bool
+    # The engine's last counters; None where no row was left to compute.
+    stats: EngineStats | None
+    # When the first row went to the engine, seconds since the epoch.
+    first_row_at: float | None
+
+
+def run_local(
+    settings: Settings,
+    job: str,
+    *,
+    models: Path | None = None,
+    on_progress: Callable[[LocalProgress], None] | None = None,
+    stop: threading.Event | None = None,
+    factory: str = ENGINE,
+) -> LocalRun:
+    """Compute a submitted job of an SQLite home to its end in this process, and return it.
+
+    A signal to end (Ctrl-C) saves what is finished and returns; run again, with whatever became
+    of the first process, to go on.
+
+    Args:
+        settings: of the home that holds the job; a broker URL in them is not used.
+        job: public id.
+        models: folder of the registry; None takes the home's.
+        on_progress: called on this thread about twice a second.
+        stop: what a signal does, for callers on other threads than the main one.
+        factory: another engine (tests).
+
+    Raises:
+        HomeLocked: another process is at work on this home.
+        JobNotFound, UnknownModel, ModelError (changed since the submit), EngineFailed.
+    """
+    settings = settings.model_copy(
+        update={"heartbeat_interval": min(settings.heartbeat_interval, HEARTBEAT_INTERVAL)}
+    )
+    store = Store(open_database(settings))
+    try:
+        with locked_home(settings.home):
+            record = store.jobs.get(job)
+            if record.state.ended:
+                return LocalRun(job=record, interrupted=False, stats=None, first_row_at=None)
+            log.info("taken over", shards=take_over(store), **record.log_context())
+            model = _model_of(record, models or settings.home / "models")
+            session = _Session(settings, store, record, model, factory)
+            return session.run(on_progress or _ignore, stop or threading.Event())
+    finally:
+        store.close()
+
+
+class _Session:
+    """One run of one job, from its first look to its end."""
+
+    def __init__(
+        self, settings: Settings, store: Store, job: JobRecord, model: ModelRecord, factory: str
+    ) -> None:
+        self._store = store
+        self._job_id = job.id
+        self._app = create_app(settings, model=model.name, broker_url=MEMORY)
+        self._node = Node(
+            settings,
+            model,
+            store=store,
+            storage=LocalStorage(settings.home),
+            factory=factory,
+            engine_log=settings.home / ENGINE_LOG,
+        )
+        self._coordinator = Coordinator(settings, store=store, doorbell=Doorbell(self._app))
+        self._happened = threading.Event()
+        self._node.on_settled = self._on_settled
+        self._node.on_failure = self._happened.set
+        self._coordinator.on_ended = self._happened.set
+
+    def run(
+        self, on_progress: Callable[[LocalProgress], None], stopping: threading.Event
+    ) -> LocalRun:
+        """Work until the job has ended or `stopping` is set."""
+
+        def stop() -> None:
+            stopping.set()
+            self._happened.set()
+
+        if self._store.jobs.by_id(self._job_id).paused:
+            self._store.jobs.resume(self._job_id)
+        try:
+            with on_ending(stop), self._working(stopping), self._coordinator.running():
+                self._watch(on_progress, stopping)
+                if stopping.is_set():
+                    self._node.drain(0.0)
+        except EngineFailed:
+            if not stopping.is_set():
+                raise
+        finally:
+            self._node.close()
+            self._app.close()
+        if self._node.failure is not None:
+            raise self._node.failure
+        job = self._store.jobs.by_id(self._job_id)
+        return LocalRun(
+            job=job,
+            interrupted=not job.state.ended,
+            stats=self._node.stats,
+            first_row_at=self._node.host.first_row_at,
+        )
+
+    @contextmanager
+    def _working(self, stopping: threading.Event) -> Iterator[None]:
+        """Have an engine and a consumer for the block, if there is a row left to compute."""
+        if not self._has_rows_left():
+            yield
+            return
+        self._node.start(give_up=stopping.is_set)
+        consumer = Consumer(self._app, self._node)
+        thread = started(consumer)
+        try:
+            yield
+        finally:
+            self._node.gate.close()
+            consumer.stop()
+            thread.join()
+
+    def _has_rows_left(self) -> bool:
+        state = self._store.jobs.by_id(self._job_id).state
+        if state is JobState.RUNNING:
+            return self._store.jobs.progress(self._job_id).ready > 0
+        return state is JobState.QUEUED
+
+    def _watch(
+        self, on_progress: Callable[[LocalProgress], None], stopping: threading.Event
+    ) -> None:
+        while not stopping.is_set() and self._node.failure is None:
+            job = self._store.jobs.by_id(self._job_id)
+            on_progress(
+                LocalProgress(
+                    job=job,
+                    progress=self._store.jobs.progress(job.id),
+                    engine=self._node.host.info,
+                    stats=self._node.stats,
+                )
+            )
+            if job.state.ended:
+                return
+            self._happened.wait(LOOK_INTERVAL)
+            self._happened.clear()
+
+    def _on_settled(self) -> None:
+        # only when the engine may run dry, or everything is done
+        if len(self._node.shards) < self._node.settings.shards_in_flight:
+            self._coordinator.nudge()
+
+
+def _model_of(job: JobRecord, models: Path) -> ModelRecord:
+    model = Registry(models).get(job.model)
+    if model.sha256 != job.model_sha256:
+        raise ModelError(
+            f"The model {job.model!r} has changed since the job was submitted. Import that "
+            "version again, or submit the file anew."
+        )
+    return model
+
+
+def _ignore(progress: LocalProgress) -> None:
+    """Nobody watches."""

@@ -1,0 +1,224 @@
+"""One worker without its queue: an engine, the shards it computes, their leases, its heartbeat.
+
+run_shard(id) ─► Gate ─► claim ─► Feeder ─► EngineHost ─► engine child
+                                    Settler ◄── results ──┘
+LeaseKeeper renews every lease · Heartbeat says what the worker is
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from batchgen import __version__
+from batchgen.engine.config import EngineConfig
+from batchgen.engine.stats import EngineStats
+from batchgen.errors import BatchgenError, DatabaseUnavailable, Fenced
+from batchgen.io.results import to_table
+from batchgen.io.storage import Storage
+from batchgen.jobs.records import Lease, WorkerRecord
+from batchgen.jobs.store import Store
+from batchgen.models.record import ModelRecord
+from batchgen.settings import Settings
+from batchgen_workers.engine_client import ENGINE, EngineClient
+from batchgen_workers.engine_host import EngineHost
+from batchgen_workers.feeder import Feeder
+from batchgen_workers.gate import Gate
+from batchgen_workers.lease_keeper import LeaseKeeper
+from batchgen_workers.logs import get_logger
+from batchgen_workers.persistence import persist
+from batchgen_workers.settler import Settler
+from batchgen_workers.shard import Ending, Shard
+from batchgen_workers.shards import Shards
+from batchgen_workers.ticker import Ticker
+
+SHARDS_PER_SLOT = 8  # shards whose last rows are awaited, for each one that may be fed
+DISK_PAUSE = 15.0  # seconds without a claim after the disk refused a file
+SETTLE_LIMIT = 10.0  # seconds to save and release every shard at the end
+OTHER_MODEL_DELAY = 60.0  # seconds until a shard is offered again that needs another model
+
+log = get_logger(__name__)
+
+
+class Node:
+    """Computes the shards it is given; any thread may call `run_shard`."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        model: ModelRecord,
+        *,
+        store: Store,
+        storage: Storage,
+        factory: str = ENGINE,
+        engine_log: Path | None = None,
+    ) -> None:
+        """Prepare a worker for one model; `factory` and `engine_log` as in `EngineClient`."""
+        self.settings = settings
+        self.model = model
+        self.store = store
+        #: host/pid/uuid: who this worker is in SQL.
+        self.id = f"{socket.gethostname()}/{os.getpid()}/{uuid.uuid4().hex}"
+        config = EngineConfig.from_settings(settings.engine, path=model.path, name=model.name)
+        self.host = EngineHost(lambda: EngineClient(config, factory=factory, log_file=engine_log))
+        self.shards = Shards()
+        self.gate = Gate(self._has_room)
+        #: Called after a shard has left this worker.
+        self.on_settled: Callable[[], None] = lambda: None
+        #: Called when the worker cannot go on; see `failure`.
+        self.on_failure: Callable[[], None] = lambda: None
+        self._give_up = threading.Event()
+        self._feeder = Feeder(store=store, storage=storage, host=self.host, give_up=self._give_up)
+        self._settler = Settler(
+            store=store,
+            storage=storage,
+            host=self.host,
+            checkpoint_interval=settings.checkpoint_interval,
+            give_up=self._give_up,
+            on_disk_trouble=lambda: self.gate.pause(DISK_PAUSE),
+        )
+        keeper = LeaseKeeper(store=store, shards=self.shards, ttl=settings.lease_ttl)
+        self._keeper = keeper
+        self._tickers = [
+            Ticker("lease-keeper", keeper.interval, self._keep),
+            Ticker("heartbeat", settings.heartbeat_interval, self._beat),
+        ]
+
+    @property
+    def failure(self) -> BatchgenError | None:
+        """Why this worker cannot go on, None while it can."""
+        return self.host.failure
+
+    @property
+    def stats(self) -> EngineStats | None:
+        """The engine's last counters."""
+        return self.host.stats
+
+    def start(self, *, give_up: Callable[[], bool] = lambda: False) -> None:
+        """Load the model and say in SQL that this worker is there.
+
+        Raises the engine's error, or EngineFailed where `give_up` became true first.
+        """
+        self.host.on_death = self._engine_died
+        self.host.on_change = self._engine_changed
+        # Arrow loads parts of itself at first use: meanwhile, not when the first shard ends.
+        threading.Thread(target=to_table, args=([],), name="warm-up", daemon=True).start()
+        info = self.host.start(give_up=give_up)
+        log.info("engine ready", **msgspec.to_builtins(info))
+        self._beat()
+        for ticker in self._tickers:
+            ticker.start()
+
+    def run_shard(self, shard_id: int) -> None:
+        """Claim a shard, if it is still to be had, and hand its rows to the engine.
+
+        Returns when the last row is handed over; the results are awaited in the background.
+        Raises Draining where the worker takes no more shards.
+        """
+        with self.gate.turn():
+            lease = self._claim(shard_id)
+            if lease is None:
+                log.debug("shard not free", shard=shard_id)
+                return
+            shard = Shard(lease, wake=self.host.wake)
+            self.shards.add(shard)
+            if self.gate.is_closed:  # drain has walked through the shards already, perhaps
+                shard.close()
+            log.info(
+                "shard claimed", rows=lease.n_rows, attempt=lease.attempts, **lease.log_context()
+            )
+            threading.Thread(target=self._settle, args=(shard,), name="settler").start()
+            self._feeder.feed(shard)
+
+    def drain(self, grace: float) -> None:
+        """Take no more rows, let those in the engine end for `grace` seconds, save, release."""
+        self.gate.close()
+        self.shards.close()
+        log.info("draining", shards=len(self.shards), grace=grace)
+        if not self.shards.wait_empty(grace):
+            self.shards.end(Ending.HELD)
+        if not self.shards.wait_empty(SETTLE_LIMIT):
+            self._give_up.set()
+            self.shards.wait_empty(SETTLE_LIMIT)
+
+    def close(self) -> None:
+        """End the engine and the threads, and say in SQL that this worker is gone."""
+        self.gate.close()
+        self._give_up.set()
+        self.shards.end(Ending.HELD)
+        for ticker in self._tickers:
+            ticker.stop()
+        self.host.close()
+        self.shards.wait_empty(SETTLE_LIMIT)
+        try:
+            self.store.workers.gone(self.id)
+        except DatabaseUnavailable as error:
+            log.warning("worker not signed off", error=error.message)
+
+    def _claim(self, shard_id: int) -> Lease | None:
+        lease = persist(
+            lambda: self.store.leases.claim(shard_id, owner=self.id, ttl=self.settings.lease_ttl),
+            what="a claim",
+            give_up=self._give_up,
+        )
+        if lease is None or lease.model_sha256 == self.model.sha256:
+            return lease
+        log.error("model differs from the job's", **lease.log_context(), **self.model.log_context())
+        try:
+            reason = f"The worker's model {self.model.name} is not the one the job was made for."
+            self.store.leases.release(lease, error=reason, delay=OTHER_MODEL_DELAY)
+        except Fenced:
+            log.warning("shard fenced", **lease.log_context())
+        return None
+
+    def _settle(self, shard: Shard) -> None:
+        try:
+            self._settler.settle(shard)
+        finally:
+            self.shards.remove(shard)
+            self.gate.look_again()
+            self.on_settled()
+
+    def _has_room(self) -> bool:
+        return self.host.is_ready and len(self.shards) < (
+            SHARDS_PER_SLOT * self.settings.shards_in_flight
+        )
+
+    def _keep(self) -> None:
+        self.host.check_stalled(self.settings.stall_timeout)
+        self._keeper.tick()
+
+    def _beat(self) -> None:
+        info = self.host.info
+        assert info is not None
+        self.store.workers.heartbeat(
+            WorkerRecord(
+                id=self.id,
+                model=self.model.name,
+                slots=self.settings.shards_in_flight,
+                device=info.device,
+                pool_blocks=info.num_blocks,
+                version=__version__,
+                stats={
+                    **msgspec.to_builtins(self.stats or EngineStats()),
+                    "shards": len(self.shards),
+                    "rows": self.host.outstanding,
+                },
+            )
+        )
+
+    def _engine_died(self, keys: list[int], error: BatchgenError) -> None:
+        # Every shard gives its finished rows up to a checkpoint and comes back. `keys` are the
+        # rows that were active, the suspects.
+        self.shards.end(Ending.ENGINE_DIED, error.message)
+
+    def _engine_changed(self) -> None:
+        self.gate.look_again()
+        if self.failure is not None:
+            self.on_failure()

@@ -1,0 +1,183 @@
+"""Brings a shard to its end: checkpoints on the way, then one part and one commit.
+
+COMPLETE ─► part ─► commit        STOPPED ─► error rows for the rest ─► part ─► commit
+HELD, DRAINED, ENGINE_DIED, BROKEN ─► checkpoint ─► release        FENCED ─► nothing
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+from batchgen.errors import BatchgenError, Corrupt, DatabaseUnavailable, Fenced, NotAllowed
+from batchgen.io.parts import PartFooter, PartInfo, part_key, write_part
+from batchgen.io.storage import Storage
+from batchgen.jobs.records import Lease
+from batchgen.jobs.states import StopReason
+from batchgen.jobs.store import Store
+from batchgen_workers.answers import STOPPED, refused
+from batchgen_workers.engine_host import EngineHost
+from batchgen_workers.feeder import rows_of
+from batchgen_workers.logs import get_logger
+from batchgen_workers.persistence import persist
+from batchgen_workers.shard import Ending, Shard
+
+BROKEN_DELAY = 10.0  # seconds before a shard is tried again after something unforeseen
+
+log = get_logger(__name__)
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settler:
+    """Waits for shards to end and makes what they hold durable. One thread for each shard."""
+
+    store: Store
+    storage: Storage
+    host: EngineHost
+    # Seconds between checkpoints of one shard.
+    checkpoint_interval: float
+    # Set when an absent database is not to be waited for any longer.
+    give_up: threading.Event
+    # Called when the disk refuses a file.
+    on_disk_trouble: Callable[[], None]
+
+    def settle(self, shard: Shard) -> None:
+        """Wait until the shard ends and settle it; never raises.
+
+        Whatever is not made durable here is computed again by whoever claims the shard next.
+        """
+        context = shard.lease.log_context()
+        try:
+            ending = self._wait(shard)
+            self._finish(shard, ending)
+            log.info("shard settled", ending=ending, rows=shard.rows_done, **context)
+        except Fenced:
+            log.warning("shard fenced", rows=shard.rows_done, **context)
+        except DatabaseUnavailable as error:
+            log.warning("shard left to its lease", error=error.message, **context)
+        except Exception as error:
+            log.exception("shard not settled", **context)
+            self._return_after(shard, error)
+
+    def _wait(self, shard: Shard) -> Ending:
+        while True:
+            ending = shard.wait(self.checkpoint_interval)
+            if ending is not None:
+                self.host.abort(shard.give_up())
+                return ending
+            self._try_checkpoint(shard)
+
+    def _finish(self, shard: Shard, ending: Ending) -> None:
+        match ending:
+            case Ending.COMPLETE:
+                self._commit(shard)
+            case Ending.STOPPED:
+                self._fill(shard)
+                self._commit(shard)
+            case Ending.UNREADABLE:
+                self._fail_job(shard)
+            case Ending.FENCED:
+                raise Fenced
+            case _:
+                self._try_checkpoint(shard)
+                delay = BROKEN_DELAY if ending is Ending.BROKEN else 0.0
+                self._release(shard, shard.reason, delay=delay)
+
+    def _commit(self, shard: Shard) -> None:
+        try:
+            part = self._write(shard, "part")
+        except (OSError, Corrupt) as error:
+            self._on_disk_trouble(shard, error)
+            self._release(shard, f"The part could not be written: {error}")
+            return
+        try:
+            self._persist(lambda: self.store.leases.commit(shard.lease, part), "a commit")
+        except Fenced:
+            self.storage.delete(part.path)
+            raise
+        if shard.checkpoint is not None:
+            self.storage.delete(shard.checkpoint)
+
+    def _try_checkpoint(self, shard: Shard) -> None:
+        """Save the finished rows if there are new ones; the disk or the database may refuse."""
+        if shard.rows_done <= shard.saved_rows:
+            return
+        try:
+            self._checkpoint(shard)
+        except (OSError, Corrupt) as error:
+            self._on_disk_trouble(shard, error)
+        except DatabaseUnavailable as error:
+            log.warning("checkpoint missed", error=error.message, **shard.lease.log_context())
+        except Fenced:
+            shard.end(Ending.FENCED)
+
+    def _checkpoint(self, shard: Shard) -> None:
+        saved = self._write(shard, "ckpt")
+        try:
+            former = self.store.leases.checkpoint(shard.lease, saved)
+        except Fenced:
+            self.storage.delete(saved.path)
+            raise
+        shard.checkpoint, shard.saved_rows = saved.path, saved.n_rows
+        if former is not None:
+            self.storage.delete(former)
+
+    def _fill(self, shard: Shard) -> None:
+        """Give every row without a result the error that says why its job stopped."""
+        lease = shard.lease
+        job = self._persist(lambda: self.store.jobs.by_id(lease.job_id), "reading a job")
+        error = STOPPED[job.stop_reason or StopReason.CANCEL]
+        shard.keep(
+            refused(row, error, job=lease.job_public_id, model=lease.model, attempt=lease.attempts)
+            for row in rows_of(self.storage, lease)
+            if not shard.has(row.row)
+        )
+
+    def _fail_job(self, shard: Shard) -> None:
+        reason = shard.reason or "The input cannot be read."
+        try:
+            self._persist(lambda: self.store.jobs.fail(shard.lease.job_id, reason), "failing a job")
+        except NotAllowed:
+            log.info("job has ended already", **shard.lease.log_context())
+        self._release(shard, reason)
+
+    def _release(self, shard: Shard, error: str | None, *, delay: float = 0.0) -> None:
+        self._persist(
+            lambda: self.store.leases.release(shard.lease, error=error, delay=delay), "a release"
+        )
+
+    def _return_after(self, shard: Shard, error: Exception) -> None:
+        said = error.message if isinstance(error, BatchgenError) else type(error).__name__
+        try:
+            self._release(shard, said, delay=BROKEN_DELAY)
+        except (Fenced, DatabaseUnavailable) as lost:
+            log.warning("shard left to its lease", error=lost.message, **shard.lease.log_context())
+
+    def _write(self, shard: Shard, kind: Literal["part", "ckpt"]) -> PartInfo:
+        lease = shard.lease
+        key = part_key(lease.job_public_id, lease.seq, lease.epoch, kind)
+        return write_part(self.storage, key, shard.results(), _footer(lease))
+
+    def _persist(self, action: Callable[[], Result], what: str) -> Result:
+        return persist(action, what=what, give_up=self.give_up)
+
+    def _on_disk_trouble(self, shard: Shard, error: Exception) -> None:
+        log.error("disk trouble", error=str(error), **shard.lease.log_context())
+        self.on_disk_trouble()
+
+
+def _footer(lease: Lease) -> PartFooter:
+    return PartFooter(
+        job=lease.job_public_id,
+        shard=lease.seq,
+        epoch=lease.epoch,
+        pos_start=lease.pos_start,
+        pos_end=lease.pos_end,
+        input_sha256=lease.input_sha256,
+        model=lease.model,
+        model_sha256=lease.model_sha256,
+    )

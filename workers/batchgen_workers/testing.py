@@ -1,0 +1,181 @@
+"""A fake engine: the contract of the real one without a model, for tests and for scale runs.
+
+Answers depend on the prompt, the seed and the temperature alone, as a real engine's should.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from batchgen.engine.config import EngineConfig
+from batchgen.engine.stats import EngineInfo, EngineStats
+from batchgen.errors import UnsupportedModel
+from batchgen.io.rows import Choice, Generation, GenerationRequest, RowError, Usage
+
+FAST = "batchgen_workers.testing:FakeEngine"
+SLOW = "batchgen_workers.testing:slow_engine"
+REFUSING = "batchgen_workers.testing:refusing_engine"
+
+EXIT = "!!EXIT"  # a row with this in its prompt ends the process
+RAISE = "!!RAISE"  # a row with this in its prompt makes the step fail
+HANG = "!!HANG"  # a row with this in its prompt is never answered
+MAX_LENGTH = 4096  # words a prompt and its answer may have
+DEFAULT_TOKENS = 4  # words of an answer whose row does not say how many
+SLOW_STEP = 0.02  # seconds
+
+
+@dataclass(slots=True)
+class _Row:
+    request: GenerationRequest
+    prompt: str
+    since: float
+    words: list[str] = field(default_factory=list)
+
+    @property
+    def wanted(self) -> int:
+        return self.request.params.max_tokens or DEFAULT_TOKENS
+
+
+class FakeEngine:
+    """Adds one word to every running row at each step."""
+
+    def __init__(self, config: EngineConfig, *, step_seconds: float = 0.0) -> None:
+        self._config = config
+        self._step_seconds = step_seconds
+        # {key: row}, oldest first
+        self._rows: dict[int, _Row] = {}
+        self._refused: list[Generation] = []
+        self._steps = self._prompt_tokens = self._generated = 0
+        self._busy = 0.0
+
+    @property
+    def info(self) -> EngineInfo:
+        """What a real engine would have settled on."""
+        return EngineInfo(
+            model=self._config.model_name,
+            device="cpu",
+            dtype="float32",
+            block_size=self._config.block_size,
+            num_blocks=1024,
+            max_length=MAX_LENGTH,
+            max_batch_tokens=self._config.max_batch_tokens,
+            max_num_seqs=self._config.max_num_seqs,
+        )
+
+    def add(self, request: GenerationRequest) -> None:
+        """Take a row; an empty or too long prompt ends with an error at the next step."""
+        prompt = _prompt_of(request)
+        error = _refusal(prompt)
+        if error is not None:
+            self._refused.append(Generation(key=request.key, error=error))
+            return
+        self._prompt_tokens += len(prompt.split())
+        self._rows[request.key] = _Row(request, prompt, time.monotonic())
+
+    def abort(self, keys: list[int]) -> None:
+        """Forget rows; unknown keys are ignored."""
+        for key in keys:
+            self._rows.pop(key, None)
+
+    def has_unfinished(self) -> bool:
+        """Whether a step would do anything."""
+        return bool(self._rows or self._refused)
+
+    def step(self) -> list[Generation]:
+        """Add a word to the oldest `max_num_seqs` rows and return those that ended."""
+        began = time.monotonic()
+        running = list(self._rows.values())[: self._config.max_num_seqs]
+        for row in running:
+            _work_magic(row.prompt)
+            row.words.append(_word(row))
+        if self._step_seconds:
+            time.sleep(self._step_seconds)
+        ended = self._refused + [_answer(row) for row in running if len(row.words) >= row.wanted]
+        for generation in ended:
+            self._rows.pop(generation.key, None)
+        self._refused = []
+        self._steps += 1
+        self._generated += len(running)
+        self._busy += time.monotonic() - began
+        return ended
+
+    def stats(self) -> EngineStats:
+        """Return the counters."""
+        running = min(len(self._rows), self._config.max_num_seqs)
+        return EngineStats(
+            steps=self._steps,
+            running=running,
+            waiting=len(self._rows) - running,
+            prompt_tokens=self._prompt_tokens,
+            generated_tokens=self._generated,
+            kv_blocks=1024,
+            kv_blocks_used=running,
+            busy_seconds=self._busy,
+        )
+
+
+def slow_engine(config: EngineConfig) -> FakeEngine:
+    """Return an engine that takes its time, so that a test can interrupt it."""
+    return FakeEngine(config, step_seconds=SLOW_STEP)
+
+
+def refusing_engine(config: EngineConfig) -> FakeEngine:
+    """Fail as the engine does for a model it cannot compute."""
+    raise UnsupportedModel(f"{config.model_name} bypasses the attention interface.")
+
+
+def answer_to(prompt: str, *, seed: int | None, tokens: int = DEFAULT_TOKENS) -> str:
+    """Return the text the fake engine gives to a raw prompt decoded greedily or with `seed`."""
+    return " ".join(_words(prompt, seed, at) for at in range(tokens))
+
+
+def _prompt_of(request: GenerationRequest) -> str:
+    if request.messages is not None:
+        return "\n".join(str(_content(message)) for message in request.messages)
+    return request.prompt or ""
+
+
+def _content(message: dict[str, Any]) -> Any:
+    return message.get("content", "")
+
+
+def _refusal(prompt: str) -> RowError | None:
+    if not prompt:
+        return RowError(code="invalid_value", message="The prompt is empty.", param="prompt")
+    if len(prompt.split()) >= MAX_LENGTH:
+        return RowError(
+            code="context_length_exceeded", message="The prompt is too long.", param="prompt"
+        )
+    return None
+
+
+def _work_magic(prompt: str) -> None:
+    if EXIT in prompt:
+        os._exit(1)
+    if RAISE in prompt:
+        raise ValueError(prompt)
+    if HANG in prompt:
+        time.sleep(3600)
+
+
+def _word(row: _Row) -> str:
+    params = row.request.params
+    return _words(row.prompt, None if params.greedy else params.seed, len(row.words))
+
+
+def _words(prompt: str, seed: int | None, at: int) -> str:
+    text = f"{seed}/{at}/{prompt}"
+    return hashlib.blake2b(text.encode(), digest_size=3).hexdigest()
+
+
+def _answer(row: _Row) -> Generation:
+    return Generation(
+        key=row.request.key,
+        choices=[Choice(index=0, text=" ".join(row.words), finish_reason="length")],
+        usage=Usage(prompt_tokens=len(row.prompt.split()), completion_tokens=len(row.words)),
+        latency_ms=int((time.monotonic() - row.since) * 1000),
+    )
