@@ -19,7 +19,7 @@ from batchgen.jobs.failures import Conflict, translate
 
 
 def translated(error: Any) -> BatchgenError | None:
-    return translate(error, database="postgresql://db/batch", secret="hunter2")  # noqa: S106
+    return translate(error, database="postgresql://db/batch", secret="hunter2")
 
 
 def wrapped(kind: type[DBAPIError], original: BaseException) -> DBAPIError:
