@@ -13,7 +13,7 @@ import shutil
 from pathlib import Path
 
 from batchgen.errors import Corrupt, InvalidParameter, OutputConflict
-from batchgen.io.folders import make_folder, sha256_of
+from batchgen.io.folders import fsync, make_folder, sha256_of
 from batchgen.io.manifest import (
     MANIFEST,
     FileEntry,
@@ -22,7 +22,7 @@ from batchgen.io.manifest import (
     local_path,
     read_manifest_bytes,
 )
-from batchgen.io.storage import fsync, writing
+from batchgen.io.storage import writing
 from batchgen.io.verify import check_file, files_in
 
 

@@ -1,11 +1,19 @@
-"""Folders that are still there after a power cut, and sums of the files in them."""
+"""Files and folders that are still there after a power cut, and sums of what is in them."""
 
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
-from batchgen.io.storage import fsync
+
+def fsync(path: Path) -> None:
+    """Force a file or a folder to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def make_folder(path: Path) -> None:

@@ -17,10 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchgen.errors import Corrupt
-from batchgen.io.folders import make_folder, sha256_of
+from batchgen.io.folders import fsync, make_folder, sha256_of
 from batchgen.io.manifest import FileEntry
 from batchgen.io.schema import PARQUET_OPTIONS
-from batchgen.io.storage import fsync
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from batchgen.errors import InvalidParameter
+from batchgen.io.folders import fsync, make_folder
 
 
 class Storage(Protocol):
@@ -49,24 +49,21 @@ class PendingWrite:
         self.path = target.with_name(f".{target.name}.{secrets.token_hex(6)}.tmp")
 
     def __enter__(self) -> PendingWrite:
-        self.target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self.target.parent)
         self.file: BinaryIO = self.path.open("xb")
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None:
-            self.file.close()
-            self.path.unlink(missing_ok=True)
-            return
         try:
-            self.file.flush()
             self.file.close()
-            fsync(self.path)
-            self.path.rename(self.target)
-        except OSError:
+            if kind is None:
+                fsync(self.path)
+                self.path.rename(self.target)
+        finally:
+            # still there only where something failed
             self.path.unlink(missing_ok=True)
-            raise
-        fsync(self.target.parent)
+        if kind is None:
+            fsync(self.target.parent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,15 +96,6 @@ class LocalStorage:
     def delete(self, key: str) -> None:
         """Remove `key`; nothing happens where it does not exist."""
         self.path(key).unlink(missing_ok=True)
-
-
-def fsync(path: Path) -> None:
-    """Force a file or a folder to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager

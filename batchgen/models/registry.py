@@ -15,7 +15,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from batchgen.errors import InvalidParameter, ModelError, ModelExists, UnknownModel
-from batchgen.io.storage import fsync
+from batchgen.io.folders import fsync
 from batchgen.models.describe import describe
 from batchgen.models.record import (
     RECORD_FILE,

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from batchgen.errors import InvalidParameter
+from batchgen.io.storage import LocalStorage
+from tests.support.disk_events import recorded_disk
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> LocalStorage:
+    return LocalStorage(tmp_path / "home")
+
+
+def names(storage: LocalStorage) -> list[str]:
+    return [path.name for path in storage.root.rglob("*") if path.is_file()]
+
+
+def test_a_file_appears_whole_and_only_at_the_end(storage: LocalStorage) -> None:
+    with storage.write("inputs/a") as pending:
+        pending.file.write(b"first ")
+        assert storage.size("inputs/a") is None
+        pending.file.write(b"second")
+    with storage.open("inputs/a") as file:
+        assert file.read() == b"first second"
+    assert names(storage) == ["a"]
+
+
+def test_every_level_is_synced(storage: LocalStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    with recorded_disk(monkeypatch) as events, storage.write("parts/7/0.parquet") as pending:
+        pending.file.write(b"rows")
+    for path in [storage.path("parts/7"), storage.path("parts"), storage.root, storage.root.parent]:
+        assert ("fsync", path.stat().st_ino) in events.log
+
+
+@pytest.mark.parametrize("error", [OSError("full"), KeyboardInterrupt()])
+def test_what_fails_leaves_nothing(storage: LocalStorage, error: BaseException) -> None:
+    with pytest.raises(type(error)), storage.write("inputs/a") as pending:
+        pending.file.write(b"half")
+        raise error
+    assert names(storage) == []
+
+
+def test_a_rename_that_fails_leaves_nothing(
+    storage: LocalStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(self: Path, target: Path) -> Path:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt), storage.write("inputs/a") as pending:
+        pending.file.write(b"all")
+    assert names(storage) == []
+
+
+@pytest.mark.parametrize("key", ["/etc/passwd", "../a", "a/../../b", "a\0b"])
+def test_a_key_stays_below_the_root(storage: LocalStorage, key: str) -> None:
+    with pytest.raises(InvalidParameter):
+        storage.path(key)
+
+
+def test_delete_is_repeatable(storage: LocalStorage) -> None:
+    with storage.write("a"):
+        pass
+    storage.delete("a")
+    storage.delete("a")
+    assert storage.size("a") is None
