@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_BUCKETS = 16  # the rows are looked at in this many turns, so that no second array of all is made
-_SHIFT = np.uint64(64 - 4)
+_BUCKETS = 16  # turns in which all hashes are looked at: no second array of all is ever made
+_WIDTH = (1 << 64) // _BUCKETS
 
 Rows = np.ndarray[tuple[int], np.dtype[np.int64]]
 
@@ -52,9 +52,12 @@ class IdHashes:
 
     def _suspects(self) -> Iterator[tuple[np.ndarray[tuple[int], np.dtype[np.uint64]], Rows]]:
         """Yield (hashes, rows) of the rows whose hash is not unique, sorted by hash, then row."""
-        hashes = np.frombuffer(self._hashes, np.uint64)
+        hashes = np.asarray(self._hashes).view(np.uint64)
         for bucket in range(_BUCKETS):
-            rows = np.flatnonzero(hashes >> _SHIFT == bucket)
+            low, high = np.uint64(bucket * _WIDTH), np.uint64((bucket + 1) * _WIDTH - 1)
+            rows = np.flatnonzero((hashes >= low) & (hashes <= high))
+            if not rows.size:
+                continue
             order = np.argsort(hashes[rows], kind="stable")
             ordered = hashes[rows][order]
             same = ordered[1:] == ordered[:-1]

@@ -21,6 +21,7 @@ MAX_TOKENS: Final = 1 << 20  # longer than any context a model here has
 MAX_STOP_STRINGS: Final = 16
 MAX_STOP_LENGTH: Final = 1_000  # characters
 MAX_SAMPLES: Final = 16
+_COMPARED: Final = 64  # characters of a name that are looked at for a suggestion
 
 
 def _whole(low: int, high: int) -> Check:
@@ -218,5 +219,5 @@ def read_sampling(
 
 def suggestion(name: str, fields: Mapping[str, Check]) -> str:
     """Return ' Did you mean …?' where a known field is spelled nearly so, else ''."""
-    close = get_close_matches(name, fields, n=1)
+    close = get_close_matches(name[:_COMPARED], fields, n=1)
     return f" Did you mean '{close[0]}'?" if close else ""

@@ -12,7 +12,7 @@ class LineError(Exception):
 
     def __init__(self, code: str, message: str, param: str | None = None) -> None:
         super().__init__(message)
-        self.error = RowError(code=code, message=message, param=param)
+        self.error = RowError(code=code, message=message, param=param and param[:_SHOWN])
 
 
 def quoted(word: str) -> str:

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batchgen.io.duplicates import Duplicate, IdHashes
+
+
+def repeated(ids: list[str]) -> list[Duplicate]:
+    """The plain way: a dictionary of everything."""
+    first: dict[str, int] = {}
+    return [
+        Duplicate(row, first[custom_id], custom_id)
+        for row, custom_id in enumerate(ids)
+        if first.setdefault(custom_id, row) != row
+    ]
+
+
+def found(ids: list[str], hashes: IdHashes) -> tuple[list[Duplicate], list[int]]:
+    """What the index finds, by row, and the rows whose ids it read again."""
+    read: list[int] = []
+
+    def id_of(row: int) -> str:
+        read.append(row)
+        return ids[row]
+
+    for custom_id in ids:
+        hashes.add(custom_id)
+    return sorted(hashes.duplicates(id_of), key=lambda each: each.row), read
+
+
+@given(st.lists(st.text("abc", max_size=3), min_size=1, max_size=60))
+def test_every_repetition_is_found_with_its_first_row(ids: list[str]) -> None:
+    assert found(ids, IdHashes())[0] == repeated(ids)
+
+
+@given(st.lists(st.text("abc", max_size=3), min_size=1, max_size=60))
+def test_a_collision_accuses_nobody(ids: list[str]) -> None:
+    assert found(ids, IdHashes(len))[0] == repeated(ids)
+    assert found(ids, IdHashes(lambda _: -1))[0] == repeated(ids)
+
+
+def test_only_suspects_are_read_again() -> None:
+    ids = [f"q-{i}" for i in range(1_000)]
+    ids[700] = "q-3"
+    duplicates, read = found(ids, IdHashes())
+    assert duplicates == [Duplicate(700, 3, "q-3")]
+    assert sorted(read) == [3, 700]
+
+
+@pytest.mark.parametrize("ids", [[], ["a"], ["a", "b"]])
+def test_nothing_is_read_again_without_need(ids: list[str]) -> None:
+    assert found(ids, IdHashes()) == ([], [])

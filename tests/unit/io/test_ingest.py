@@ -1,0 +1,221 @@
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batchgen.errors import BadLines, EmptyInput, InvalidInput, InvalidParameter, MissingInput
+from batchgen.io.ingest import (
+    OnInvalid,
+    StoredInput,
+    ValidationReport,
+    ingest,
+    open_input,
+    validate,
+)
+from batchgen.io.inputs import index_key, input_key, parse_rows
+from batchgen.io.rows import BadRow
+from batchgen.io.storage import LocalStorage
+
+GOOD = b'{"prompt": "a", "id": "x"}\n{"messages": [{"role": "user", "content": "b"}]}\n'
+LINES = st.sampled_from(
+    [
+        b'{"prompt": "a"}',
+        b'{"prompt": "a", "id": "q"}',
+        b'{"prompt": 5, "id": "q"}',
+        b'{"prompt": "a", "id": "row-1"}\r',
+        b"",
+        b"{",
+    ]
+)
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> LocalStorage:
+    return LocalStorage(tmp_path / "home")
+
+
+def store(
+    storage: LocalStorage, source: bytes | BinaryIO, on_invalid: OnInvalid = OnInvalid.REFUSE
+) -> StoredInput:
+    return ingest(
+        io.BytesIO(source) if isinstance(source, bytes) else source,
+        storage=storage,
+        defaults={},
+        model="m",
+        on_invalid=on_invalid,
+    )
+
+
+def left_behind(storage: LocalStorage) -> list[str]:
+    return sorted(str(p.relative_to(storage.root)) for p in storage.root.rglob("*") if p.is_file())
+
+
+def pipe(data: bytes) -> BinaryIO:
+    """A stream that cannot be read twice; `data` must fit a pipe's buffer."""
+    reader, writer = os.pipe()
+    with os.fdopen(writer, "wb") as file:
+        file.write(data)
+    return os.fdopen(reader, "rb")
+
+
+def test_bytes_are_stored_by_content_beside_their_index(storage: LocalStorage) -> None:
+    stored = store(storage, GOOD)
+    sha256 = hashlib.sha256(GOOD).hexdigest()
+    assert stored == StoredInput(sha256=sha256, bytes=len(GOOD), n_rows=2, n_bad=0)
+    assert storage.path(input_key(sha256)).read_bytes() == GOOD
+    offsets = np.frombuffer(storage.path(index_key(sha256)).read_bytes(), "<u8")
+    assert offsets.tolist() == [0, GOOD.index(b"\n") + 1, len(GOOD)]
+    assert left_behind(storage) == [input_key(sha256), index_key(sha256)]
+
+
+def test_a_pipe_is_stored_the_same(storage: LocalStorage) -> None:
+    with pipe(GOOD) as source:
+        assert store(storage, source) == store(storage, GOOD)
+
+
+def test_the_same_bytes_again_heal_what_was_damaged(storage: LocalStorage) -> None:
+    first = store(storage, GOOD)
+    for key in (input_key(first.sha256), index_key(first.sha256)):
+        before = storage.path(key).read_bytes()
+        storage.path(key).write_bytes(b"damaged")
+        assert store(storage, GOOD) == first
+        assert storage.path(key).read_bytes() == before
+    assert len(left_behind(storage)) == 2
+
+
+def test_bad_lines_refuse_the_input(storage: LocalStorage) -> None:
+    with pytest.raises(BadLines) as caught:
+        store(storage, GOOD + b"{\n")
+    assert caught.value.total == 1
+    assert "line 3" in caught.value.message
+    assert left_behind(storage) == []
+
+
+def test_bad_lines_can_become_error_rows(storage: LocalStorage) -> None:
+    stored = store(storage, GOOD + b"{\n", OnInvalid.ROW_ERROR)
+    assert (stored.n_rows, stored.n_bad) == (3, 1)
+    rows = list(parse_rows(storage, stored.sha256, 0, 3, defaults={}, model="m"))
+    assert [isinstance(row, BadRow) for row in rows] == [False, False, True]
+
+
+@pytest.mark.parametrize("policy", OnInvalid)
+def test_repeated_ids_always_refuse_the_input(storage: LocalStorage, policy: OnInvalid) -> None:
+    with pytest.raises(BadLines, match="line 1"):
+        store(storage, GOOD[:27] * 2, policy)
+    assert left_behind(storage) == []
+
+
+@pytest.mark.parametrize(
+    ("data", "error"),
+    [(b"", EmptyInput), (b"\xef\xbb\xbf", EmptyInput), (b"\x1f\x8b\x08\0", InvalidInput)],
+)
+def test_what_holds_no_lines_leaves_nothing_behind(
+    storage: LocalStorage, data: bytes, error: type[InvalidInput]
+) -> None:
+    with pytest.raises(error):
+        store(storage, data)
+    assert left_behind(storage) == []
+    with pytest.raises(error):
+        validate(io.BytesIO(data), defaults={})
+
+
+class Interrupted(io.BytesIO):
+    """A source in the middle of which the user presses Ctrl-C."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if self.tell():
+            raise KeyboardInterrupt
+        return super().read(40)
+
+
+def test_an_interrupted_ingest_leaves_nothing_behind(storage: LocalStorage) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        store(storage, Interrupted(GOOD))
+    assert left_behind(storage) == []
+
+
+def test_defaults_are_checked_before_anything_is_read(storage: LocalStorage) -> None:
+    with pytest.raises(InvalidParameter):
+        validate(Interrupted(), defaults={"temperature": 9})
+    with pytest.raises(InvalidParameter):
+        ingest(
+            Interrupted(),
+            storage=storage,
+            defaults={"n": 0},
+            model="m",
+            on_invalid=OnInvalid.REFUSE,
+        )
+
+
+def test_a_report_of_everything_wrong() -> None:
+    data = GOOD + b'{"prompt": "c", "id": "x"}\n\n'
+    report = validate(io.BytesIO(data), defaults={})
+    assert (report.n_rows, report.n_bad) == (4, 2)
+    assert [(each.line, each.code) for each in report.problems] == [
+        (3, "duplicate_custom_id"),
+        (4, "blank_line"),
+    ]
+
+
+def test_validation_begins_where_the_source_stands() -> None:
+    source = io.BytesIO(b"not read\n" + GOOD[:27] * 2)
+    source.seek(9)
+    report = validate(source, defaults={})
+    assert [each.line for each in report.problems] == [2]
+
+
+def test_a_pipe_is_validated_the_same() -> None:
+    data = GOOD + GOOD[:27]
+    with pipe(data) as source:
+        assert validate(source, defaults={}) == validate(io.BytesIO(data), defaults={})
+
+
+def test_validation_knows_the_model() -> None:
+    body = {"model": "m", "messages": [{"role": "user", "content": "b"}]}
+    line = {"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": body}
+    data = json.dumps(line).encode()
+    assert validate(io.BytesIO(data), defaults={}) == ValidationReport(
+        n_rows=1, n_bad=0, problems=[]
+    )
+    [problem] = validate(io.BytesIO(data), defaults={}, model="other").problems
+    assert problem.code == "model_mismatch"
+
+
+def test_a_file_that_cannot_be_opened_says_why(tmp_path: Path) -> None:
+    with pytest.raises(MissingInput, match=r"none\.jsonl: No such file"):
+        open_input(tmp_path / "none.jsonl")
+    with pytest.raises(MissingInput, match="Is a directory"):
+        open_input(tmp_path)
+    (tmp_path / "some.jsonl").write_bytes(GOOD)
+    with open_input(tmp_path / "some.jsonl") as source:
+        assert validate(source, defaults={}).n_rows == 2
+
+
+@given(st.lists(LINES, min_size=1, max_size=8).map(b"\n".join) | st.binary(min_size=1, max_size=80))
+def test_any_bytes_are_as_many_rows_as_records(data: bytes) -> None:
+    try:
+        report = validate(io.BytesIO(data), defaults={})
+    except InvalidInput:  # no record at all, or another format
+        return
+    assert report.n_rows == data.count(b"\n") + (not data.endswith(b"\n"))
+    with tempfile.TemporaryDirectory() as folder:
+        storage = LocalStorage(Path(folder))
+        try:
+            stored = store(storage, data, OnInvalid.ROW_ERROR)
+        except BadLines as refused:
+            assert all(each.code == "duplicate_custom_id" for each in refused.problems)
+            return
+        assert (stored.n_rows, stored.n_bad) == (report.n_rows, report.n_bad)
+        rows = list(parse_rows(storage, stored.sha256, 0, stored.n_rows, defaults={}, model="m"))
+        assert sum(isinstance(row, BadRow) for row in rows) == report.n_bad
+        assert len({row.custom_id for row in rows}) == len(rows) == stored.n_rows

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+
+from batchgen.errors import Corrupt
+from batchgen.io.ingest import OnInvalid, ingest
+from batchgen.io.inputs import index_key, input_key, parse_rows, read_rows
+from batchgen.io.rows import BadRow, InputRow
+from batchgen.io.storage import LocalStorage
+from batchgen.io.strict_json import MAX_LINE_BYTES
+
+DATA = b'{"prompt": "a"}\n{"prompt": "b", "id": "q"}\r\n\n{"prompt": "d"}'
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> LocalStorage:
+    return LocalStorage(tmp_path)
+
+
+def store(storage: LocalStorage, data: bytes) -> str:
+    stored = ingest(
+        io.BytesIO(data),
+        storage=storage,
+        defaults={},
+        model="m",
+        on_invalid=OnInvalid.ROW_ERROR,
+    )
+    return stored.sha256
+
+
+def test_rows_are_read_by_position(storage: LocalStorage) -> None:
+    sha256 = store(storage, DATA)
+    assert list(read_rows(storage, sha256, 0, 4)) == list(enumerate(DATA.split(b"\n")))
+    assert list(read_rows(storage, sha256, 1, 2)) == [(1, b'{"prompt": "b", "id": "q"}\r')]
+    assert list(read_rows(storage, sha256, 2, 2)) == []
+
+
+def test_rows_are_parsed_with_the_jobs_defaults(storage: LocalStorage) -> None:
+    sha256 = store(storage, DATA)
+    rows = list(parse_rows(storage, sha256, 0, 4, defaults={"max_tokens": 5}, model="m"))
+    assert [(row.row, row.custom_id) for row in rows] == [
+        (0, "row-0"),
+        (1, "q"),
+        (2, "row-2"),
+        (3, "row-3"),
+    ]
+    assert isinstance(rows[2], BadRow)
+    assert isinstance(rows[3], InputRow)
+    assert (rows[3].prompt, rows[3].params.max_tokens) == ("d", 5)
+
+
+def test_a_line_too_long_is_a_bad_row_again(storage: LocalStorage) -> None:
+    sha256 = store(storage, b'{"prompt": "' + b"x" * (3 * MAX_LINE_BYTES) + b'"}\n{"prompt": "b"}')
+    assert len(next(read_rows(storage, sha256, 0, 1))[1]) == MAX_LINE_BYTES + 1
+    long, after = parse_rows(storage, sha256, 0, 2, defaults={}, model="m")
+    assert isinstance(long, BadRow)
+    assert long.error.code == "line_too_long"
+    assert isinstance(after, InputRow)
+
+
+@pytest.mark.parametrize("key", [input_key, index_key])
+def test_missing_bytes_are_corrupt(storage: LocalStorage, key: type[str]) -> None:
+    sha256 = store(storage, DATA)
+    path = storage.path(key(sha256))
+    path.write_bytes(path.read_bytes()[:20])
+    with pytest.raises(Corrupt):
+        list(read_rows(storage, sha256, 0, 4))
+    storage.delete(key(sha256))
+    with pytest.raises(Corrupt, match="missing"):
+        list(read_rows(storage, sha256, 0, 4))
