@@ -12,12 +12,14 @@ from typing import Annotated, Any, Literal, TypedDict
 import msgspec
 from msgspec import Meta
 
-from batchgen.io.fields import MAX_STOP_LENGTH, MAX_STOP_STRINGS, MAX_TOKENS
+from batchgen.io.fields import MAX_STOP_LENGTH, MAX_STOP_STRINGS, MAX_TOKENS, SHORTHAND_FIELDS
+from batchgen.io.line_error import LineError
 from batchgen.io.lines import MAX_ID_LENGTH, implicit_id
 from batchgen.io.openai_lines import CHAT_URL
-from batchgen.io.strict_json import MAX_LINE_BYTES, count_words
+from batchgen.io.strict_json import MAX_LINE_BYTES, count_words, decode_object
 
 _Id = Annotated[str, Meta(min_length=1, max_length=MAX_ID_LENGTH)]
+_Tokens = Annotated[int, Meta(ge=1, le=MAX_TOKENS)]
 _Stop = Annotated[str, Meta(min_length=1, max_length=MAX_STOP_LENGTH)]
 
 
@@ -29,11 +31,16 @@ class _Message(TypedDict):
 class _Request(TypedDict, total=False):
     messages: Annotated[list[_Message], Meta(min_length=1)]
     prompt: Annotated[str, Meta(min_length=1)]
-    max_tokens: Annotated[int, Meta(ge=1, le=MAX_TOKENS)]
+    max_tokens: _Tokens
+    max_completion_tokens: _Tokens
     temperature: Annotated[float, Meta(ge=0, le=2)]
     top_p: Annotated[float, Meta(gt=0, le=1)]
+    top_k: Annotated[int, Meta(ge=-1, le=(1 << 31) - 1)]
     seed: Annotated[int, Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
     stop: _Stop | Annotated[list[_Stop], Meta(min_length=1, max_length=MAX_STOP_STRINGS)]
+    n: Literal[1]
+    ignore_eos: bool
+    return_token_ids: bool
 
 
 class _Body(_Request, total=False):
@@ -66,12 +73,12 @@ class PlainLines:
             line = _decode(raw)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
-        # Fields that are unknown, or given twice, were dropped: the text has more words.
-        if _count_words(line) != count_words(raw):
+        # A field that is unknown, or given twice, was dropped: the text has more words.
+        if _count_words(line) != count_words(raw) and not _only_data_was_dropped(raw, line):
             return None
         if "body" in line:
             return line["custom_id"] if self._is_batch_line(line) else None
-        if ("messages" in line) == ("prompt" in line) or "method" in line or "url" in line:
+        if not _asks_one_thing(line) or "method" in line or "url" in line:
             return None
         if "custom_id" in line:
             return None if "id" in line else line["custom_id"]
@@ -81,10 +88,29 @@ class PlainLines:
         if len(line) != 4 or not ("custom_id" in line and "method" in line and "url" in line):
             return False
         body = line["body"]
-        asked, other = ("messages", "prompt") if line["url"] == CHAT_URL else ("prompt", "messages")
-        if asked not in body or other in body:
+        asked = "messages" if line["url"] == CHAT_URL else "prompt"
+        if asked not in body or not _asks_one_thing(body):
             return False
         return self._model is None or body.get("model", self._model) == self._model
+
+
+def _asks_one_thing(request: dict[str, Any]) -> bool:
+    return ("messages" in request) != ("prompt" in request) and not (
+        "max_tokens" in request and "max_completion_tokens" in request
+    )
+
+
+def _only_data_was_dropped(raw: bytes, line: dict[str, Any]) -> bool:
+    """Whether a shorthand line has further fields of the caller's at its top, and no others."""
+    if "body" in line:
+        return False
+    try:
+        data = decode_object(raw)
+    except LineError:
+        return False
+    return data.get("messages") == line.get("messages") and SHORTHAND_FIELDS.keys().isdisjoint(
+        data.keys() - line.keys()
+    )
 
 
 def _count_words(fields: dict[str, Any]) -> int:
