@@ -13,17 +13,16 @@ import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from batchgen.errors import LineProblem, MissingInput
+from batchgen.errors import LineProblem
 from batchgen.io.inputs import index_key, input_key
 from batchgen.io.lines import LineParser
 from batchgen.io.records import RecordFile, RecordReader
 from batchgen.io.storage import Storage
 from batchgen.io.survey import OnInvalid, Survey
 
-__all__ = ["OnInvalid", "StoredInput", "ValidationReport", "ingest", "open_input", "validate"]
+__all__ = ["OnInvalid", "StoredInput", "ValidationReport", "ingest", "validate"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,14 +42,6 @@ class StoredInput:
     bytes: int
     n_rows: int
     n_bad: int
-
-
-def open_input(path: Path) -> BinaryIO:
-    """Open an input file; raise MissingInput, saying why it cannot be read."""
-    try:
-        return path.open("rb")
-    except OSError as error:
-        raise MissingInput(f"{path}: {error.strerror or error}. Check the path.") from error
 
 
 def validate(

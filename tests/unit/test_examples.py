@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from batchgen.io.ingest import open_input, validate
+from batchgen.io.ingest import validate
 from examples.make_prompts import FOLDER, KINDS, MODEL, batch_lines, prompts, text_of
 
 PROMPTS, BATCH = FOLDER / "prompts.jsonl", FOLDER / "openai_batch.jsonl"
@@ -24,7 +24,7 @@ def test_the_script_writes_the_files_that_are_there() -> None:
 
 @pytest.mark.parametrize("path", [PROMPTS, BATCH], ids=lambda path: path.name)
 def test_every_line_can_be_asked(path: Path) -> None:
-    with open_input(path) as source:
+    with path.open("rb") as source:
         report = validate(source, defaults={}, model=MODEL)
     assert report.problems == []
     assert report.n_rows == len(lines(path))

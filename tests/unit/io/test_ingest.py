@@ -13,13 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchgen.errors import BadLines, EmptyInput, InvalidInput, InvalidParameter, MissingInput
+from batchgen.errors import BadLines, EmptyInput, InvalidInput, InvalidParameter
 from batchgen.io.ingest import (
     OnInvalid,
     StoredInput,
     ValidationReport,
     ingest,
-    open_input,
     validate,
 )
 from batchgen.io.inputs import index_key, input_key, parse_rows
@@ -189,16 +188,6 @@ def test_validation_knows_the_model() -> None:
     )
     [problem] = validate(io.BytesIO(data), defaults={}, model="other").problems
     assert problem.code == "model_mismatch"
-
-
-def test_a_file_that_cannot_be_opened_says_why(tmp_path: Path) -> None:
-    with pytest.raises(MissingInput, match=r"none\.jsonl: No such file"):
-        open_input(tmp_path / "none.jsonl")
-    with pytest.raises(MissingInput, match="Is a directory"):
-        open_input(tmp_path)
-    (tmp_path / "some.jsonl").write_bytes(GOOD)
-    with open_input(tmp_path / "some.jsonl") as source:
-        assert validate(source, defaults={}).n_rows == 2
 
 
 @given(st.lists(LINES, min_size=1, max_size=8).map(b"\n".join) | st.binary(min_size=1, max_size=80))
