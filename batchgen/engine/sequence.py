@@ -39,6 +39,8 @@ TRANSITIONS = {
 class Sequence:
     """One prompt with one answer as it grows."""
 
+    # Of its group: the request's.
+    key: int
     # Among the sequences of its group; with the seed it selects the random numbers.
     index: int
     # Prompt, then generated.
@@ -96,7 +98,7 @@ class SequenceGroup:
         cls, key: int, prompt: list[int], params: SamplingParams, *, max_tokens: int
     ) -> SequenceGroup:
         """Return a group of one sequence that is its prompt."""
-        sequence = Sequence(index=0, tokens=prompt, num_prompt=len(prompt))
+        sequence = Sequence(key=key, index=0, tokens=prompt, num_prompt=len(prompt))
         return cls(key=key, params=params, max_tokens=max_tokens, sequences=[sequence])
 
     @property

@@ -75,6 +75,23 @@ class BlockTables:
         index = position // self.pool.block_size
         self.blocks[row, index] = self.pool.writable(int(self.blocks[row, index]))
 
+    def utilisation(self, computed: dict[int, int]) -> float:
+        """Return filled slots over slots of all blocks in use, for {row: tokens computed}."""
+        if self.pool.num_used == 0:
+            return 0.0
+        size = self.pool.block_size
+        filled = np.zeros(self.pool.num_blocks, dtype=np.int32)
+        for row, tokens in computed.items():
+            blocks = self.of(row)
+            slots = np.clip(tokens - size * np.arange(len(blocks)), 0, size)
+            np.maximum.at(filled, blocks, slots)  # a shared block is as full as its fullest reader
+        return float(filled[1:].sum() / (self.pool.num_used * size))
+
+    def sharing_saving(self) -> float:
+        """Return the share of blocks saved because tables share them, 0 to 1."""
+        named = sum(self.sizes)
+        return 1.0 - self.pool.num_used / named if named else 0.0
+
     def check_integrity(self) -> None:
         """Assert that pool and tables agree and that closed rows are empty."""
         for row in self._closed:

@@ -5,6 +5,8 @@ Scores, softmax and sums are computed in float32 whatever the pool's dtype.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -13,17 +15,42 @@ from batchgen_kernels.layout import PoolLayout
 from batchgen_kernels.tiles import Tile, cut
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Runs:
+    """The keys or the values of one layer as runs of memory.
+
+    A head's slots in a block are one run of B · width elements, and every run starts at a multiple
+    of the layout's unit: so gathering blocks moves whole runs.
+    """
+
+    # View of the pool [·, B · width]: the run that starts at each unit.
+    every: Tensor
+    # [heads, 1] the unit at which each head's run starts in block 0.
+    heads: Tensor
+    width: int
+
+    def gather(self, blocks: Tensor) -> Tensor:
+        """Return [N, heads, W · B, width] in float32 for the first units of blocks [N, W]."""
+        index = blocks[:, None] + self.heads
+        run = self.every.index_select(0, index.flatten())
+        return run.view(len(blocks), len(self.heads), -1, self.width).float()
+
+
 class ReferenceKernels:
     """Dense attention over gathered blocks, a few large operations per tile and layer."""
 
     def __init__(self, pool: Tensor, layout: PoolLayout) -> None:
         self.pool = pool
         self.layout = layout
-        self._elements = layout.elements
         self._views = layout.views(pool)
         self._windows = {shape.window for shape in layout.layers}
-        self._offsets = layout.offsets
-        self._unit = layout.unit
+        self._runs = [
+            (
+                self._runs_at(keys, shape.kv_heads, shape.key_width),
+                self._runs_at(values, shape.kv_heads, shape.value_width),
+            )
+            for shape, (keys, values) in zip(layout.layers, layout.offsets, strict=True)
+        ]
         self._tiles: list[Tile] = []
         # Block and slot in it of each new token, [T] each; set by `plan`.
         self._block = torch.empty(0, dtype=torch.int64)
@@ -46,7 +73,7 @@ class ReferenceKernels:
         position = torch.arange(len(sequence), device=device) + (starts - first)[sequence]
         self._block = tables[sequence, position // size]
         self._slot = position % size
-        self._tiles = cut(batch, block_size=size, windows=self._windows, device=device)
+        self._tiles = cut(batch, layout=self.layout, windows=self._windows, device=device)
 
     def write(self, layer: int, key: Tensor, value: Tensor) -> None:
         """Store the new tokens' keys and values, [T, kv_heads, width]."""
@@ -66,9 +93,7 @@ class ReferenceKernels:
         shape = self.layout.layers[layer]
         hidden, dead_sequences, dead_slots = tile.hidden[shape.window]
         n, tokens, slots = hidden.shape
-        keys_start, values_start = self._offsets[layer]
-        keys = self._gather(tile.blocks, keys_start, shape.kv_heads, shape.key_width)
-        values = self._gather(tile.blocks, values_start, shape.kv_heads, shape.value_width)
+        keys, values = (runs.gather(tile.blocks) for runs in self._runs[layer])
         values[dead_sequences, :, dead_slots] = 0.0  # 0 · NaN would be NaN
 
         # (N, n, Hkv, G, D) → (N, Hkv, n · G, D): the rows that read the same keys are one matrix
@@ -83,18 +108,11 @@ class ReferenceKernels:
         out = out.view(n, shape.kv_heads, tokens, shape.group, shape.value_width)
         return out.transpose(1, 2).reshape(n * tokens, shape.query_heads, shape.value_width)
 
-    def _gather(self, blocks: Tensor, start: int, heads: int, width: int) -> Tensor:
-        """Return one layer's keys or values of `blocks` [N, W] as float32 [N, heads, W · B, width].
-
-        A head's slots in a block are one run of B · width elements, and every run starts at a
-        multiple of the layout's unit: so a gather moves whole runs.
-        """
-        length = self.layout.block_size * width
-        runs = self.pool.view(-1).unfold(0, length, self._unit)
-        head = start + torch.arange(heads, device=blocks.device) * length
-        index = (blocks[:, None, :] * self._elements + head[:, None]) // self._unit
-        run = runs.index_select(0, index.flatten())
-        return run.view(len(blocks), heads, -1, width).float()
+    def _runs_at(self, start: int, heads: int, width: int) -> Runs:
+        unit, length = self.layout.unit, self.layout.block_size * width
+        first = start + length * torch.arange(heads, device=self.pool.device)
+        every = self.pool.view(-1).unfold(0, length, unit)
+        return Runs(every=every, heads=first[:, None] // unit, width=width)
 
 
 def _softmax(scores: Tensor, shape: LayerShape) -> Tensor:

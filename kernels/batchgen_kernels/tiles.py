@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from batchgen_kernels.interface import StepBatch
+from batchgen_kernels.layout import PoolLayout
 
 DECODE_ROWS = 32  # sequences of one decode tile at most
 PADDING = 1.25  # longest over shortest table of one decode tile, one block of grace apart
@@ -32,7 +33,7 @@ class Tile:
 
     # [N · n] rows of the packed queries.
     tokens: Tensor
-    # [N, W] block numbers; L = W · block_size.
+    # [N, W] first unit of each block in the pool; L = W · block_size.
     blocks: Tensor
     # {window: (hidden [N, n, L] bool, dead sequences [k], dead slots [k])}: what a query does not
     # see, and the slots that no query of the tile sees, whose content must not be touched.
@@ -40,9 +41,10 @@ class Tile:
 
 
 def cut(
-    batch: StepBatch, *, block_size: int, windows: set[int | None], device: torch.device
+    batch: StepBatch, *, layout: PoolLayout, windows: set[int | None], device: torch.device
 ) -> list[Tile]:
     """Return the tiles of a step, for layers with each of `windows`."""
+    block_size, block_units = layout.block_size, layout.elements // layout.unit
     ends = np.cumsum(batch.counts, dtype=np.int64)
     pieces = [
         *_decode_pieces(batch, block_size),
@@ -62,7 +64,9 @@ def cut(
         tiles.append(
             Tile(
                 tokens=torch.from_numpy(packed.ravel()).to(device),
-                blocks=torch.from_numpy(batch.tables[rows, :width].astype(np.int64)).to(device),
+                blocks=torch.from_numpy(
+                    batch.tables[rows, :width].astype(np.int64) * block_units
+                ).to(device),
                 hidden=hidden,
             )
         )

@@ -92,6 +92,14 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "mpt": {"d_model": 32, "n_heads": 4, "n_layers": 2, "max_seq_len": 256},
     "gptj": {**GPT2_SHAPE, "rotary_dim": 4},
     "codegen": {**GPT2_SHAPE, "rotary_dim": 4},
+    "llama4_text": {
+        "head_dim": 8,
+        "intermediate_size_mlp": 64,
+        "num_local_experts": 2,
+        "attention_chunk_size": 16,
+        "interleave_moe_layer_step": 2,
+        "no_rope_layer_interval": 2,
+    },
     "qwen3_next": {
         **MOE,
         "head_dim": 8,
@@ -126,7 +134,9 @@ def tiny_model(path: Path, family: str, *, seed: int = 0, **overrides: Any) -> P
     ids = {"bos_token_id": tokenizer["<|im_start|>"], "eos_token_id": tokenizer[EOS]}
     values = {**SHAPE, "pad_token_id": tokenizer["<|endoftext|>"], **ids, **FAMILIES[family]}
     config = AutoConfig.for_model(family, **{**values, **overrides})
-    model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
     model.to(torch.float32)
     randomise(model, seed)
     model.save_pretrained(path)

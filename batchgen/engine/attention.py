@@ -1,0 +1,94 @@
+"""Paged attention plugged into a transformers model.
+
+    transformers layer ──► attention interface ──► paged_attention ──► module.batchgen_attention
+                           ("batchgen")                                 (LayerAttention, or the
+                                                                         recorder of the probe)
+
+What a layer needs hangs on its own attention module: several families do not pass keyword
+arguments down. No mask of the name "batchgen" is registered, so transformers builds none.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface
+
+from batchgen_kernels.interface import AttentionKernels
+
+Ints = npt.NDArray[np.int64]
+
+NAME = "batchgen"
+HANDLER = "batchgen_attention"
+
+
+class AttentionHandler(Protocol):
+    """Computes the attention of one module."""
+
+    def __call__(
+        self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, **options: Any
+    ) -> Tensor:
+        """Return [1, T, Hq, Dv] for [1, heads, T, width] each."""
+        ...
+
+
+class LayerAttention:
+    """Writes a layer's keys and values to the pool and attends over it."""
+
+    def __init__(self, kernels: AttentionKernels, layer: int) -> None:
+        self.kernels = kernels
+        self.layer = layer
+
+    def __call__(
+        self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, **options: Any
+    ) -> Tensor:
+        """Return [1, T, Hq, Dv]; the step is the one that the kernels planned last."""
+        self.kernels.write(self.layer, key[0].transpose(0, 1), value[0].transpose(0, 1))
+        return self.kernels.attend(self.layer, query[0].transpose(0, 1))[None]
+
+
+def paged_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    **options: Any,
+) -> tuple[Tensor, None]:
+    """Hand one attention call over to the handler of its module; transformers calls this."""
+    handler: AttentionHandler = getattr(module, HANDLER)
+    return handler(module, query, key, value, **options), None
+
+
+AttentionInterface.register(NAME, paged_attention)
+
+
+def forward(
+    network: nn.Module, token_ids: Ints, positions: Ints, rows: Ints, *, device: torch.device
+) -> Tensor:
+    """Run packed tokens [T] at their positions [T]; return the float32 logits of `rows`, [N, V].
+
+    Final-logit tricks (softcap, scaling) live in the model's own forward, so the head is never
+    called apart; it runs on the rows alone.
+    """
+    output = network(
+        input_ids=torch.from_numpy(token_ids).to(device)[None],
+        position_ids=torch.from_numpy(positions).to(device)[None],
+        use_cache=False,
+        logits_to_keep=torch.from_numpy(rows).to(device),
+    )
+    logits: Tensor = output.logits[0]
+    return logits.float()
+
+
+def set_implementation(network: Any, name: str) -> bool:
+    """Make every layer of `network` use attention `name`; return whether it did.
+
+    Where a model cannot, transformers only logs a line.
+    """
+    network.set_attn_implementation(name)
+    return bool(network.config._attn_implementation == name)

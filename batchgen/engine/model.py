@@ -1,0 +1,92 @@
+"""A model that computes step plans: transformers' layers over the paged pool."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from batchgen.engine.attention import HANDLER, LayerAttention, forward
+from batchgen.engine.config import EngineConfig
+from batchgen.engine.device import resolve_device, resolve_dtype
+from batchgen.engine.loading import context_length, load_config, load_network, pinned_length, quiet
+from batchgen.engine.plan import StepPlan
+from batchgen.engine.probe import probe
+from batchgen_kernels.interface import AttentionKernels, StepBatch
+from batchgen_kernels.layout import PoolLayout
+
+
+class CausalModel:
+    """One probed model; `bind` gives it the kernels of a pool, then `forward` runs plans."""
+
+    def __init__(
+        self, network: nn.Module, *, layout: PoolLayout, modules: list[nn.Module], max_length: int
+    ) -> None:
+        self.network = network
+        self.layout = layout
+        self.max_length = max_length  # tokens of one sequence
+        self.notes: list[str] = []  # what differs from what was asked, for a person
+        self._modules = modules  # the attention modules, in the order of the layout
+        self._kernels: AttentionKernels  # set by `bind`
+
+    @classmethod
+    def load(cls, config: EngineConfig) -> CausalModel:
+        """Load and probe the model of `config`; raise UnsupportedModel or InvalidParameter."""
+        quiet()
+        device = resolve_device(config.device)
+        settings = load_config(config.model_path)
+        stored = settings.get_text_config().dtype or torch.float32
+        compute = resolve_dtype(config.dtype, device, stored)
+        network = load_network(config.model_path, dtype=compute.dtype, device=device)
+        length = context_length(settings)
+        pinned = pinned_length(network)
+        longest = min(length, pinned or length)
+        layers = probe(network, vocabulary=vocabulary_size(network), longest=longest)
+        model = cls(
+            network,
+            layout=PoolLayout(
+                layers=tuple(layer.shape for layer in layers), block_size=config.block_size
+            ),
+            modules=[layer.module for layer in layers],
+            max_length=longest,
+        )
+        if compute.note:
+            model.notes.append(compute.note)
+        if longest < length:
+            model.notes.append(
+                f"context limited to {longest:,} of {length:,} tokens: beyond them this model's "
+                "rotary embedding depends on the other rows of the batch"
+            )
+        return model
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.network.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type that is computed in."""
+        return next(self.network.parameters()).dtype
+
+    def bind(self, kernels: AttentionKernels) -> None:
+        """Attend through `kernels` from now on."""
+        self._kernels = kernels
+        for layer, module in enumerate(self._modules):
+            setattr(module, HANDLER, LayerAttention(kernels, layer))
+
+    def forward(self, plan: StepPlan) -> Tensor:
+        """Compute the tokens of `plan`; return float32 logits [N, V] of its logit rows."""
+        batch = StepBatch(tables=plan.tables, starts=plan.starts, counts=plan.counts)
+        with torch.inference_mode():
+            self._kernels.copy(plan.copies)
+            self._kernels.plan(batch)
+            return forward(
+                self.network, plan.token_ids, plan.positions, plan.logit_rows, device=self.device
+            )
+
+
+def vocabulary_size(network: Any) -> int:
+    """Return the number of token ids that the model can read."""
+    return int(network.get_input_embeddings().num_embeddings)

@@ -1,0 +1,241 @@
+"""Whether the engine computes a model correctly, found out when it loads.
+
+1. A forward through a recorder: every layer must call the attention interface once; heads,
+   widths, window, softcap, sinks and scale are taken from the calls, not from the config.
+2. Two sequences, packed, in chunks, paged, through the reference kernels: the logits must equal
+   a plain forward of each sequence. State or masks outside of attention show here.
+
+A model that fails is refused with the name of the layer and the reason.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from batchgen.engine.attention import (
+    HANDLER,
+    NAME,
+    Ints,
+    LayerAttention,
+    forward,
+    set_implementation,
+)
+from batchgen.errors import UnsupportedModel
+from batchgen_kernels.interface import LayerShape, StepBatch
+from batchgen_kernels.layout import PoolLayout
+from batchgen_kernels.reference import ReferenceKernels
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+BLOCK_SIZE = 8
+LENGTH = 24  # tokens of the longer sequence; more where a window can be looked past
+LONGEST = 160
+# Largest difference of two logits, in units of the largest logit.
+TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 2e-2}
+SERVED_LAYERS = {"full_attention", "sliding_attention"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ProbedLayer:
+    """One attention module, in the order of the forward pass."""
+
+    name: str
+    module: nn.Module
+    shape: LayerShape
+
+
+@dataclass(slots=True, eq=False)
+class Recorder:
+    """An attention that notes what it is asked, and answers zeros."""
+
+    calls: list[tuple[nn.Module, LayerShape]] = field(default_factory=list)
+
+    def __call__(
+        self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, **options: Any
+    ) -> Tensor:
+        """Record one call; return [1, T, Hq, Dv]."""
+        shape = LayerShape(
+            query_heads=query.shape[1],
+            kv_heads=key.shape[1],
+            key_width=key.shape[3],
+            value_width=value.shape[3],
+            scale=options.get("scaling") or key.shape[3] ** -0.5,
+            window=options.get("sliding_window"),
+            softcap=options.get("softcap"),
+            sinks=options.get("s_aux"),
+        )
+        self.calls.append((module, shape))
+        return query.new_zeros(1, query.shape[2], shape.query_heads, shape.value_width)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Run:
+    """What a model computed for the probe's sequences."""
+
+    # Of each sequence, [T, V].
+    logits: list[Tensor]
+    # Of each layer's attention module, one tensor [tokens, hidden] a forward.
+    outputs: list[list[Tensor]]
+
+
+def probe(network: nn.Module, *, vocabulary: int, longest: int) -> list[ProbedLayer]:
+    """Return the attention layers of `network`, with `NAME` plugged in; raise UnsupportedModel.
+
+    `longest` is the context length of the model in tokens.
+    """
+    config: Any = network.config
+    layers = _record(network, config.get_text_config())
+    windows = [layer.shape.window for layer in layers if layer.shape.window is not None]
+    length = min(max(LENGTH, min(windows, default=0) + 8), LONGEST, longest)
+    tokens = np.random.default_rng(0).integers(0, vocabulary, (2, length))
+    sequences = [tokens[0], tokens[1, : length // 2 + 1]]
+    set_implementation(network, "eager")
+    with _outputs(layers) as outputs:
+        plain = Run(logits=_plain(network, sequences), outputs=outputs)
+    set_implementation(network, NAME)
+    with _outputs(layers) as outputs:
+        paged = Run(logits=_paged(network, layers, sequences), outputs=outputs)
+    _compare(network, layers, plain, paged)
+    return layers
+
+
+def _record(network: nn.Module, config: Any) -> list[ProbedLayer]:
+    """Learn the layers from one forward through the recorder."""
+    kinds = getattr(config, "layer_types", None) or []
+    for i, kind in enumerate(kinds):
+        if kind not in SERVED_LAYERS:
+            raise _refusal(
+                network, f"layer {i}", f"it is a {kind} layer, with state or masks apart"
+            )
+    if not set_implementation(network, NAME):
+        name = next(n for n, m in network.named_modules() if "Attention" in type(m).__name__)
+        reason = "its attention does not go through transformers' attention interface"
+        raise _refusal(network, name, reason)
+    recorder = Recorder()
+    for module in network.modules():
+        setattr(module, HANDLER, recorder)
+    zeros = np.zeros(2, dtype=np.int64)
+    with torch.inference_mode():
+        forward(network, zeros, np.arange(2), zeros[:1], device=_device(network))
+    for module in network.modules():
+        delattr(module, HANDLER)
+    layers = _check_calls(network, recorder, config.num_hidden_layers)
+    for layer, kind in zip(layers, kinds, strict=False):
+        # A probe is shorter than most windows, so a window that only a mask knew would not show.
+        if kind == "sliding_attention" and layer.shape.window is None:
+            raise _refusal(network, layer.name, "its sliding window is not passed to attention")
+    return layers
+
+
+def _check_calls(network: nn.Module, recorder: Recorder, expected: int) -> list[ProbedLayer]:
+    names = {module: name for name, module in network.named_modules()}
+    layers = [
+        ProbedLayer(name=names[module], module=module, shape=shape)
+        for module, shape in recorder.calls
+    ]
+    called = [layer.name for layer in layers]
+    for name in called:
+        if called.count(name) > 1:
+            raise _refusal(network, name, f"it attends {called.count(name)} times in one forward")
+    for i, layer in enumerate(_decoder_layers(network, expected)):
+        if not any(module in names and names[module] in called for module in layer.modules()):
+            raise _refusal(network, f"layer {i}", "it does not call the attention interface")
+    if len(layers) != expected:
+        reason = f"{len(layers)} attention calls in one forward, {expected} layers in the config"
+        raise _refusal(network, called[-1] if called else "layer 0", reason)
+    return layers
+
+
+def _decoder_layers(network: nn.Module, expected: int) -> list[nn.Module]:
+    lists = [m for m in network.modules() if isinstance(m, nn.ModuleList) and len(m) == expected]
+    return list(lists[0]) if lists else []
+
+
+def _plain(network: nn.Module, sequences: list[Ints]) -> list[Tensor]:
+    """Return the logits of each sequence, computed alone and whole as transformers does."""
+    spans = [np.arange(len(sequence)) for sequence in sequences]
+    with torch.inference_mode():
+        return [
+            forward(network, sequence, span, span, device=_device(network))
+            for sequence, span in zip(sequences, spans, strict=True)
+        ]
+
+
+def _paged(network: nn.Module, layers: list[ProbedLayer], sequences: list[Ints]) -> list[Tensor]:
+    """Return the logits of each sequence, computed together, in three packed chunks."""
+    layout = PoolLayout(layers=tuple(layer.shape for layer in layers), block_size=BLOCK_SIZE)
+    width = -(-len(sequences[0]) // BLOCK_SIZE)
+    parameter = next(network.parameters())
+    pool = torch.full((1 + 2 * width, layout.elements), torch.nan).to(parameter)
+    kernels = ReferenceKernels(pool, layout)
+    for i, layer in enumerate(layers):
+        setattr(layer.module, HANDLER, LayerAttention(kernels, i))
+    tables = np.arange(1, 1 + 2 * width, dtype=np.int32).reshape(width, 2).T
+    cuts = np.array([[0, len(s) // 2, len(s) - 1, len(s)] for s in sequences], dtype=np.int32)
+    logits: list[list[Tensor]] = [[], []]
+    for starts, ends in zip(cuts.T[:-1], cuts.T[1:], strict=True):
+        kernels.plan(StepBatch(tables=tables, starts=starts, counts=ends - starts))
+        spans = [np.arange(start, end) for start, end in zip(starts, ends, strict=True)]
+        tokens = [sequence[span] for sequence, span in zip(sequences, spans, strict=True)]
+        packed, positions = np.concatenate(tokens), np.concatenate(spans)
+        every = np.arange(len(packed))
+        with torch.inference_mode():
+            out = forward(network, packed, positions, every, device=_device(network))
+        for rows, part in zip(logits, torch.split(out, [len(span) for span in spans]), strict=True):
+            rows.append(part)
+    return [torch.cat(rows) for rows in logits]
+
+
+@contextmanager
+def _outputs(layers: list[ProbedLayer]) -> Iterator[list[list[Tensor]]]:
+    """Collect what each attention module returns while the context lasts, chunk by chunk."""
+    outputs: list[list[Tensor]] = [[] for _ in layers]
+
+    def hook(of: list[Tensor]) -> Any:
+        def collect(_: nn.Module, __: Any, output: Any) -> None:
+            of.append((output[0] if isinstance(output, tuple) else output).float().flatten(0, -2))
+
+        return collect
+
+    handles = [
+        layer.module.register_forward_hook(hook(output))
+        for layer, output in zip(layers, outputs, strict=True)
+    ]
+    yield outputs
+    for handle in handles:
+        handle.remove()
+
+
+def _compare(network: nn.Module, layers: list[ProbedLayer], plain: Run, paged: Run) -> None:
+    """Raise UnsupportedModel, naming the first layer that differs, where the logits differ."""
+    tolerance = TOLERANCE[next(network.parameters()).dtype]
+    if all(_close(a, b, tolerance) for a, b in zip(plain.logits, paged.logits, strict=True)):
+        return
+    for layer, expected, got in zip(layers, plain.outputs, paged.outputs, strict=True):
+        # A sum over all tokens does not depend on how they were packed and cut.
+        if not _close(torch.cat(expected).sum(0), torch.cat(got).sum(0), 10 * tolerance):
+            raise _refusal(network, layer.name, "its output differs from a plain forward")
+    raise _refusal(network, "the head", "the logits differ from a plain forward")
+
+
+def _close(expected: Tensor, got: Tensor, tolerance: float) -> bool:
+    difference = (expected - got).abs().max()
+    return bool(difference <= tolerance * expected.abs().max())
+
+
+def _device(network: nn.Module) -> torch.device:
+    return next(network.parameters()).device
+
+
+def _refusal(network: nn.Module, layer: str, reason: str) -> UnsupportedModel:
+    config: Any = network.config
+    return UnsupportedModel(
+        f"The engine cannot compute this {config.model_type} model correctly: {layer}: {reason}."
+    )

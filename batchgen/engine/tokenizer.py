@@ -1,0 +1,118 @@
+"""Text to tokens and back: chat templates, raw prompts, stop strings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import transformers
+
+from batchgen.engine.loading import LOCAL
+from batchgen.errors import UnsupportedModel
+from batchgen.io.rows import GenerationRequest, RowError
+
+# What a model's own template can raise on messages it did not expect.
+TEMPLATE_ERRORS = (
+    jinja2.TemplateError,
+    TypeError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+)
+PARTIAL = 8  # tokens that one character can be spread over, and some; then it is no character
+INCOMPLETE = "\N{REPLACEMENT CHARACTER}"  # how a decoder shows bytes that are no character yet
+
+Decode = Callable[[Sequence[int]], str]
+
+
+class Tokenizer:
+    """The tokenizer and the chat template of one model folder."""
+
+    def __init__(self, path: Path) -> None:
+        """Load from `path`; raise UnsupportedModel where there is no tokenizer to load."""
+        try:
+            self._tokenizer: Any = transformers.AutoTokenizer.from_pretrained(path, **LOCAL)
+        except (OSError, ValueError, KeyError, ImportError) as error:
+            raise UnsupportedModel(f"The tokenizer in {path} cannot be loaded: {error}") from error
+
+    @property
+    def eos_token_id(self) -> int | None:
+        """The id that the tokenizer says ends a text."""
+        eos: int | None = self._tokenizer.eos_token_id
+        return eos
+
+    def encode(self, request: GenerationRequest) -> list[int] | RowError:
+        """Return the prompt of `request` as token ids, or why there is none."""
+        if request.prompt_token_ids is not None:
+            return list(request.prompt_token_ids)
+        if request.messages is None:
+            return self._ids(request.prompt or "", special=True)
+        if not self._tokenizer.chat_template:
+            return RowError(
+                code="no_chat_template",
+                message="This model has no chat template: send `prompt` instead of `messages`.",
+                param="messages",
+            )
+        try:
+            text = self._tokenizer.apply_chat_template(
+                request.messages, tokenize=False, add_generation_prompt=True
+            )
+        except TEMPLATE_ERRORS as error:
+            message = f"The model's chat template refuses these messages: {error}"
+            return RowError(code="template_error", message=message, param="messages")
+        return self._ids(text, special=False)  # the template wrote its special tokens itself
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of `ids` without special tokens."""
+        text: str = self._tokenizer.decode(
+            ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        return text
+
+    def _ids(self, text: str, *, special: bool) -> list[int]:
+        ids: list[int] = self._tokenizer(text, add_special_tokens=special)["input_ids"]
+        return ids
+
+
+class StopScanner:
+    """The text of one answer as its tokens come, searched for stop strings.
+
+        text   … already searched …│ piece          a stop string may begin in the last
+                            └ reach ┘               `reach` characters of what was searched
+
+    A token may hold part of a character, or one stop string's end and another's beginning; so the
+    text is searched, not the tokens.
+    """
+
+    def __init__(self, decode: Decode, stop: Sequence[str]) -> None:
+        self._decode = decode
+        self._stop = stop
+        self._reach = max(map(len, stop)) - 1
+        self._ids: list[int] = []
+        # ids[start:end] are decoded again for context, as a token's text depends on those before.
+        self._start = self._end = 0
+        self._context = ""
+        self._text = ""
+
+    def push(self, token: int) -> str | None:
+        """Take the next token; return the answer where a stop string ended it, without it."""
+        self._ids.append(token)
+        window = self._decode(self._ids[self._start :])
+        held = len(self._ids) - self._end <= PARTIAL and window.endswith(INCOMPLETE)
+        if held or len(window) <= len(self._context):
+            return None
+        searched = len(self._text)
+        self._text += window[len(self._context) :]
+        self._start, self._end = self._end, len(self._ids)
+        self._context = self._decode(self._ids[self._start : self._end])
+        return cut_at_stop(self._text, self._stop, start=searched - self._reach)
+
+
+def cut_at_stop(text: str, stop: Sequence[str], *, start: int = 0) -> str | None:
+    """Return `text` up to its first stop string, searched from `start`; None if there is none."""
+    found = [at for at in (text.find(s, max(0, start)) for s in stop) if at >= 0]
+    return text[: min(found)] if found else None
