@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic.config import Config
+from alembic.operations import Operations
+from alembic.script import ScriptDirectory
+from sqlalchemy import Engine, inspect, text
+from sqlalchemy.exc import SQLAlchemyError
+
+import batchgen_migrations
+from batchgen.errors import DatabaseUnavailable, SchemaMismatch
+from batchgen.jobs.database import Database
+from batchgen.jobs.schema import HEAD, REVISIONS, VERSION_TABLE
+from batchgen.jobs.store import Store
+from batchgen.jobs.tables import metadata
+from batchgen_migrations import check, current, downgrade, upgrade
+from tests.support.jobs import new_job
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A database without a schema, on each of the two."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/home/batchgen.db"
+    url: str = request.getfixturevalue("empty_postgres_url")
+    return url
+
+
+def tables_in(url: str) -> set[str]:
+    with closing(Database(url)) as database, database.begin_reading() as connection:
+        return set(inspect(connection).get_table_names())
+
+
+def schema_of(engine: Engine) -> dict[str, Any]:
+    """Return everything a database says of batchgen's tables, in a form to compare."""
+    found = inspect(engine)
+    return {
+        table: {
+            "columns": [
+                (c["name"], str(c["type"]), c["nullable"], c["default"])
+                for c in found.get_columns(table)
+            ],
+            "key": found.get_pk_constraint(table)["constrained_columns"],
+            "checks": {c["name"]: c["sqltext"] for c in found.get_check_constraints(table)},
+            "uniques": {c["name"]: c["column_names"] for c in found.get_unique_constraints(table)},
+            "references": {
+                c["name"]: (c["constrained_columns"], c["referred_table"], c["referred_columns"])
+                for c in found.get_foreign_keys(table)
+            },
+            "indexes": {
+                i["name"]: (i["column_names"], i["unique"], predicate(i.get("dialect_options")))
+                for i in found.get_indexes(table)
+            },
+        }
+        for table in metadata.tables
+    }
+
+
+def predicate(options: Any) -> str:
+    return " ".join(str(value) for key, value in (options or {}).items() if "where" in key)
+
+
+def test_the_code_knows_every_revision() -> None:
+    config = Config()
+    config.set_main_option("script_location", str(files("batchgen_migrations")))
+    scripts = ScriptDirectory.from_config(config)
+    assert scripts.get_heads() == [HEAD]
+    walked = [script.revision for script in scripts.walk_revisions()]
+    assert walked == list(reversed(REVISIONS))
+
+
+def test_public_names() -> None:
+    assert batchgen_migrations.__all__ == ["check", "current", "downgrade", "upgrade"]
+
+
+def test_up_down_and_up_again(empty_url: str) -> None:
+    assert current(empty_url) is None
+    assert upgrade(empty_url) == HEAD
+    assert current(empty_url) == HEAD
+    assert tables_in(empty_url) == {*metadata.tables, VERSION_TABLE}
+    downgrade(empty_url, "base")
+    assert current(empty_url) is None
+    assert tables_in(empty_url) == {VERSION_TABLE}
+    upgrade(empty_url)
+    with closing(Database(empty_url)) as database:
+        database.check_schema()
+
+
+def test_migrations_and_models_agree(empty_url: str) -> None:
+    upgrade(empty_url)
+    assert check(empty_url) == []
+
+
+def test_check_names_what_differs(postgres_url: str) -> None:
+    with closing(Database(postgres_url)) as database, database.begin() as connection:
+        connection.execute(text("ALTER TABLE jobs DROP COLUMN name"))
+        connection.execute(text("DROP INDEX shard_due"))
+    found = check(postgres_url)
+    assert len(found) == 2
+    assert any("add_column" in difference for difference in found)
+    assert any("shard_due" in difference for difference in found)
+
+
+def test_nothing_differs_down_to_the_constraints(
+    empty_url: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """What the migrations made is what the models would make, CHECKs and predicates included."""
+    upgrade(empty_url)
+    migrated = Database(empty_url)
+    with closing(migrated), closing(fresh_database(migrated, request, tmp_path)) as modelled:
+        with modelled.begin() as connection:
+            metadata.create_all(connection)
+        assert schema_of(migrated.engine) == schema_of(modelled.engine)
+
+
+def fresh_database(like: Database, request: pytest.FixtureRequest, tmp_path: Path) -> Database:
+    if like.is_sqlite:
+        return Database.create(f"sqlite:///{tmp_path}/modelled.db")
+    server = request.getfixturevalue("postgres_server")
+    url = server.create()
+    request.addfinalizer(lambda: server.drop(url))
+    return Database(url)
+
+
+def test_again_changes_nothing(empty_url: str) -> None:
+    upgrade(empty_url)
+    with closing(Database(empty_url)) as database:
+        store = Store(database)
+        job = store.jobs.submit(new_job())
+        assert upgrade(empty_url) == HEAD
+        assert store.jobs.by_id(job.id) == job
+
+
+def test_two_at_once_are_one(empty_url: str) -> None:
+    with ThreadPoolExecutor(4) as threads:
+        assert set(threads.map(upgrade, [empty_url] * 4)) == {HEAD}
+    assert check(empty_url) == []
+
+
+def test_a_newer_schema_is_left_alone(empty_url: str) -> None:
+    upgrade(empty_url)
+    with closing(Database(empty_url)) as database, database.begin() as connection:
+        connection.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = '0042'"))  # noqa: S608
+    with pytest.raises(SchemaMismatch, match=f"0042.*{HEAD}"):
+        upgrade(empty_url)
+    assert current(empty_url) == "0042"
+
+
+@pytest.fixture
+def broken_baseline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the migration fail after most of its tables."""
+    create = Operations.create_table
+
+    def create_table(self: Any, name: str, *columns: Any, **options: Any) -> Any:
+        if name == "workers":
+            self.execute("SELECT nonsense FROM nowhere")
+        return create(self, name, *columns, **options)
+
+    monkeypatch.setattr(Operations, "create_table", create_table)
+
+
+@pytest.mark.usefixtures("broken_baseline")
+def test_half_way_is_not_at_all(empty_url: str) -> None:
+    with pytest.raises((SchemaMismatch, SQLAlchemyError)):
+        upgrade(empty_url)
+    assert current(empty_url) is None
+    assert tables_in(empty_url) == set()
+
+
+def test_a_file_that_is_no_database_is_left_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("not a database, only some notes\n" * 20)
+    before = path.read_bytes()
+    with pytest.raises(DatabaseUnavailable, match="Nothing was written"):
+        upgrade(f"sqlite:///{path}")
+    assert path.read_bytes() == before
+
+
+def test_asking_makes_no_file(tmp_path: Path) -> None:
+    assert current(f"sqlite:///{tmp_path}/absent.db") is None
+    assert list(tmp_path.iterdir()) == []
