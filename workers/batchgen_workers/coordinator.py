@@ -19,6 +19,7 @@ from batchgen_workers.doorbell import Doorbell
 from batchgen_workers.finaliser import Finaliser
 from batchgen_workers.home_lock import locked_home
 from batchgen_workers.logs import get_logger
+from batchgen_workers.signals import on_ending
 from batchgen_workers.ticker import Ticker
 
 DOORBELLS_PER_SLOT = 4
@@ -28,14 +29,24 @@ log = get_logger(__name__)
 
 
 class Coordinator:
-    """Moves every job of one database a step at each tick."""
+    """Moves every job of one database a step at each tick.
 
-    def __init__(self, settings: Settings, *, store: Store, doorbell: Doorbell) -> None:
+    Coordinator(settings).run()                                   a process of its own
+    Coordinator(settings, store=…, doorbell=…).running()          beside a worker
+    """
+
+    def __init__(
+        self, settings: Settings, *, store: Store | None = None, doorbell: Doorbell | None = None
+    ) -> None:
+        """Connect to the database and the broker, or use connections that are there.
+
+        Raises BrokerUnavailable (none configured), DatabaseUnavailable or SchemaMismatch.
+        """
         self._settings = settings
-        self._store = store
-        self._doorbell = doorbell
+        self._doorbell = doorbell or Doorbell(create_app(settings))
+        self._store = store or Store(open_database(settings))
         self.finaliser = Finaliser(
-            store=store, storage=LocalStorage(settings.home), ttl=settings.lease_ttl
+            store=self._store, storage=LocalStorage(settings.home), ttl=settings.lease_ttl
         )
         #: Called after a job has ended here.
         self.on_ended: Callable[[], None] = lambda: None
@@ -60,6 +71,23 @@ class Coordinator:
         """Write the datasets that are due."""
         if self.finaliser.run_once():
             self.on_ended()
+
+    def run(self) -> None:
+        """Coordinate until a signal to end comes, then close every connection.
+
+        Raises HomeLocked where another coordinator runs on this SQLite home.
+        """
+        stopping = threading.Event()
+        alone = (
+            locked_home(self._settings.home) if self._store.database.is_sqlite else nullcontext()
+        )
+        try:
+            with alone, on_ending(stopping.set), self.running():
+                log.info("coordinating", database=self._store.database.shown)
+                stopping.wait()
+        finally:
+            self._doorbell.close()
+            self._store.close()
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -113,23 +141,3 @@ class Coordinator:
         if model not in self._silent:
             self._silent.add(model)
             log.warning("broker unavailable", model=model, error=error)
-
-
-def run_coordinator(settings: Settings, stop: threading.Event) -> None:
-    """Coordinate until `stop` is set.
-
-    Raises BrokerUnavailable (none configured), DatabaseUnavailable, SchemaMismatch, or HomeLocked
-    where another one runs on this SQLite home.
-    """
-    app = create_app(settings)
-    store = Store(open_database(settings))
-    alone = locked_home(settings.home) if store.database.is_sqlite else nullcontext()
-    try:
-        with alone:
-            coordinator = Coordinator(settings, store=store, doorbell=Doorbell(app))
-            with coordinator.running():
-                log.info("coordinating", database=store.database.shown)
-                stop.wait()
-    finally:
-        app.close()
-        store.close()

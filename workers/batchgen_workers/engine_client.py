@@ -241,6 +241,7 @@ class EngineClient:
     def _bury(self) -> None:
         self._process.kill()  # it may have closed its socket and hang
         code = self._process.wait()
+        self._stream.close()
         if self.failure is None:
             self.failure = EngineFailed(f"The engine process ended ({_how(code)}).")
         with self._lock:

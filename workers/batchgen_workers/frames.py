@@ -137,7 +137,8 @@ class FrameStream(Generic[Incoming]):
         """End the conversation: the other side reads end of file, a waiting receive too."""
         with suppress(OSError):  # the other side was faster
             self._socket.shutdown(socket.SHUT_RDWR)
-        self._socket.close()
+        with self._sending:  # a sender that waited for room has failed by now
+            self._socket.close()
 
     def _read(self, count: int) -> bytearray | None:
         """Return exactly `count` bytes, None where the stream ends before."""

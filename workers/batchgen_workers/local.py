@@ -58,7 +58,7 @@ class LocalRun:
 
     # In its final state, unless the run was interrupted.
     job: JobRecord
-    # A signal came first; what was finished is saved, and the next run goes on from there.
+    # `stop` was set first; what was finished is saved, and the next run goes on from there.
     interrupted: bool
     # The engine's last counters; None where no row was left to compute.
     stats: EngineStats | None
@@ -77,20 +77,21 @@ def run_local(
 ) -> LocalRun:
     """Compute a submitted job of an SQLite home to its end in this process, and return it.
 
-    A signal to end (Ctrl-C) saves what is finished and returns; run again, with whatever became
-    of the first process, to go on.
+    A signal to end (Ctrl-C) saves what is finished and raises KeyboardInterrupt; run again,
+    whatever became of the first process, to go on.
 
     Args:
         settings: of the home that holds the job; a broker URL in them is not used.
         job: public id.
         models: folder of the registry; None takes the home's.
         on_progress: called on this thread about twice a second.
-        stop: what a signal does, for callers on other threads than the main one.
+        stop: once set, what is finished is saved and the run returns as interrupted.
         factory: another engine (tests).
 
     Raises:
         HomeLocked: another process is at work on this home.
         JobNotFound, UnknownModel, ModelError (changed since the submit), EngineFailed.
+        KeyboardInterrupt: a signal came; everything is saved.
     """
     settings = settings.model_copy(
         update={"heartbeat_interval": min(settings.heartbeat_interval, HEARTBEAT_INTERVAL)}
@@ -128,6 +129,7 @@ class _Session:
         )
         self._coordinator = Coordinator(settings, store=store, doorbell=Doorbell(self._app))
         self._happened = threading.Event()
+        self._signalled = False
         self._node.on_settled = self._on_settled
         self._node.on_failure = self._happened.set
         self._coordinator.on_ended = self._happened.set
@@ -138,6 +140,7 @@ class _Session:
         """Work until the job has ended or `stopping` is set."""
 
         def stop() -> None:
+            self._signalled = True
             stopping.set()
             self._happened.set()
 
@@ -157,6 +160,8 @@ class _Session:
         if self._node.failure is not None:
             raise self._node.failure
         job = self._store.jobs.by_id(self._job_id)
+        if self._signalled and not job.state.ended:
+            raise KeyboardInterrupt
         return LocalRun(
             job=job,
             interrupted=not job.state.ended,

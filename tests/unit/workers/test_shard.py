@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+
+from batchgen.io.params import SamplingParams
+from batchgen.io.rows import Choice, Generation, InputRow
+from batchgen.jobs.records import Lease
+from batchgen_workers.shard import Ending, Shard
+from tests.support.result_rows import ok_row
+
+LEASE = Lease(
+    shard_id=5,
+    epoch=2,
+    owner="host/1/uuid",
+    job_id=1,
+    job_public_id="0" * 32,
+    pos_start=100,
+    pos_end=103,
+    attempts=2,
+    lost=1,
+    deaths=0,
+    input_sha256="a" * 64,
+    index_path=None,
+    model="tiny",
+    model_sha256="b" * 64,
+    params={},
+)
+
+
+def new_shard(**fields: Any) -> Shard:
+    return Shard(LEASE, wake=fields.get("wake", lambda: None))
+
+
+def row(number: int) -> InputRow:
+    return InputRow(row=number, custom_id=f"q{number}", params=SamplingParams(), prompt="x")
+
+
+def answer(key: int, text: str = "yes") -> Generation:
+    return Generation(key=key, choices=[Choice(index=0, text=text, finish_reason="stop")])
+
+
+def test_a_shard_is_complete_with_its_last_row() -> None:
+    shard = new_shard()
+    shard.keep([ok_row(100)])
+    shard.expect({1: row(101), 2: row(102)})
+    shard.fed()
+    shard.receive(answer(1))
+    assert shard.wait(0) is None
+    shard.receive(answer(2))
+    assert shard.wait(0) is Ending.COMPLETE
+    assert sorted(result.row for result in shard.results()) == [100, 101, 102]
+    assert {result.attempt for result in shard.results() if result.row > 100} == {2}
+
+
+def test_waiting_ends_when_the_last_row_comes() -> None:
+    shard = new_shard()
+    shard.expect({1: row(100), 2: row(101), 3: row(102)})
+    shard.fed()
+
+    def deliver() -> None:
+        for key in (3, 1, 2):
+            shard.receive(answer(key))
+
+    thread = threading.Thread(target=deliver)
+    thread.start()
+    assert shard.wait(10) is Ending.COMPLETE
+    thread.join()
+
+
+def test_nothing_is_settled_while_rows_are_being_fed() -> None:
+    shard = new_shard()
+    shard.end(Ending.HELD)
+    assert shard.wait(0) is None
+    shard.fed()
+    assert shard.wait(0) is Ending.HELD
+
+
+def test_a_row_is_counted_once_whatever_comes_twice() -> None:
+    shard = new_shard()
+    shard.expect({1: row(100)})
+    shard.receive(answer(1, "first"))
+    shard.receive(answer(1, "second"))
+    shard.receive(answer(99))
+    assert [result.choices[0].text for result in shard.results()] == ["first"]
+
+
+def test_rows_given_up_are_not_taken_any_more() -> None:
+    shard = new_shard()
+    shard.expect({1: row(100), 2: row(101)})
+    shard.receive(answer(1))
+    assert shard.give_up() == [2]
+    shard.receive(answer(2))
+    assert shard.rows_done == 1
+
+
+def test_a_closing_shard_waits_for_the_engine_and_no_longer() -> None:
+    shard = new_shard()
+    shard.expect({1: row(100)})
+    shard.close()
+    shard.fed()
+    assert not shard.wants_rows
+    assert shard.wait(0) is None
+    shard.receive(answer(1))
+    assert shard.wait(0) is Ending.DRAINED
+
+
+def test_a_closing_shard_that_has_every_row_is_complete() -> None:
+    shard = new_shard()
+    shard.keep([ok_row(number) for number in range(100, 103)])
+    shard.close()
+    shard.fed()
+    assert shard.wait(0) is Ending.COMPLETE
+
+
+@pytest.mark.parametrize(
+    "ending", [Ending.HELD, Ending.STOPPED, Ending.ENGINE_DIED, Ending.BROKEN, Ending.UNREADABLE]
+)
+def test_a_shard_ends_early_unless_it_is_complete(ending: Ending) -> None:
+    shard = new_shard()
+    shard.fed()
+    shard.end(ending, "because")
+    assert not shard.wants_rows
+    assert (shard.wait(0), shard.reason) == (ending, "because")
+    shard.keep([ok_row(number) for number in range(100, 103)])
+    assert shard.wait(0) is Ending.COMPLETE
+
+
+def test_the_first_reason_counts() -> None:
+    shard = new_shard()
+    shard.fed()
+    shard.end(Ending.STOPPED, "cancelled")
+    shard.end(Ending.HELD, "draining")
+    assert (shard.wait(0), shard.reason) == (Ending.STOPPED, "cancelled")
+
+
+def test_being_fenced_overrides_everything() -> None:
+    shard = new_shard()
+    shard.keep([ok_row(number) for number in range(100, 103)])
+    shard.end(Ending.HELD)
+    shard.end(Ending.FENCED)
+    shard.fed()
+    assert shard.wait(0) is Ending.FENCED
+
+
+@pytest.mark.parametrize("act", [Shard.close, lambda shard: shard.end(Ending.HELD)])
+def test_whoever_feeds_is_woken(act: Any) -> None:
+    woken: list[bool] = []
+    shard = new_shard(wake=lambda: woken.append(True))
+    act(shard)
+    assert woken == [True]
