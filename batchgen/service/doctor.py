@@ -75,7 +75,7 @@ def _torch(settings: Settings) -> Check:
     command = [sys.executable, "-c", TORCH_REPORT]
     remedy = "Install batchgen's dependencies anew, torch among them."
     try:
-        report = subprocess.run(  # noqa: S603 (a constant command)
+        report = subprocess.run(
             command, capture_output=True, text=True, timeout=TORCH_TIMEOUT, check=False
         )
     except subprocess.TimeoutExpired:

@@ -27,7 +27,6 @@ from batchgen.settings import Settings
 
 HOME = ".batchgen"
 KEY = "run"  # idempotency key of the one job
-HEARTBEAT = 1.0  # seconds; the one worker's speed and KV use are shown live
 CHUNK = 1 << 20  # bytes read at a time
 
 
@@ -44,7 +43,6 @@ class RunFolder:
                 "home": self.out / HOME,
                 "database_url": "",
                 "broker_url": "",
-                "heartbeat_interval": HEARTBEAT,
             }
         )
         self.service = Service(self.settings, models=self.models)

@@ -42,6 +42,11 @@ class App:
 
         return Service(self.settings)
 
+    def close(self) -> None:
+        """Close what was opened."""
+        if "service" in vars(self):
+            self.service.close()
+
 
 def current_app() -> App:
     """Return the App of the running command."""

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from pathlib import Path
+from time import sleep
 from typing import TYPE_CHECKING
 
 import click
 
-from batchgen.errors import Unavailable
 from batchgen_cli.failures import FAILED, INTERRUPTED
 from batchgen_cli.formats import count
 from batchgen_cli.output import Output
@@ -32,39 +30,7 @@ def follow(service: Service, job: str, display: ProgressDisplay) -> JobView:
             display.update(view, meter.observe(view))
             if view.has_ended:
                 return view
-            time.sleep(POLL_INTERVAL)
-
-
-class Following:
-    """Shows a job from a thread of its own while the block computes it."""
-
-    def __init__(self, service: Service, job: str, output: Output) -> None:
-        self._ended = threading.Event()
-        self._thread = threading.Thread(
-            target=_show, args=(service, job, choose_display(output), self._ended), name="progress"
-        )
-
-    def __enter__(self) -> None:
-        self._thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._thread.join()
-
-
-def _show(service: Service, job: str, display: ProgressDisplay, ended: threading.Event) -> None:
-    from batchgen.service import Meter
-
-    meter = Meter()
-    with display:
-        over = False
-        while not over:
-            over = ended.wait(POLL_INTERVAL)
-            try:
-                view = service.status(job)
-            except Unavailable:  # busy for once: the next look will do
-                continue
-            display.update(view, meter.observe(view))
+            sleep(POLL_INTERVAL)
 
 
 def watch(service: Service, job: str, output: Output) -> None:

@@ -102,10 +102,10 @@ class RootGroup(LazyGroup):
         app = extra.setdefault("obj", App())
         try:
             code = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
-        except BaseException as error:
-            if isinstance(error, SystemExit):
-                raise
+        except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 (the process ends here)
             code = exit_code_of(error, app)
+        finally:
+            app.close()
         code = code if isinstance(code, int) else 0
         if standalone_mode:
             raise SystemExit(code)

@@ -45,6 +45,7 @@ SECTIONS = {
 
 
 @click.group(
+    "batchgen",
     cls=RootGroup,
     sections=SECTIONS,
     epilog=EXIT_CODES,

@@ -19,7 +19,8 @@ def command(app: App) -> None:
     One is enough; several on one PostgreSQL database do no harm.
     """
     need_broker(app)
-    app.service.store.close()
     from batchgen_workers.coordinator import Coordinator
+    from batchgen_workers.logs import configure_logging
 
+    configure_logging(verbose=app.verbose)
     Coordinator(app.settings).run()

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from batchgen_cli.app import App, pass_app
-from batchgen_cli.follow import Following, outcome, say_end
+from batchgen_cli.failures import INTERRUPTED
+from batchgen_cli.follow import outcome, say_end
 from batchgen_cli.formats import count
 from batchgen_cli.group import Command
+from batchgen_cli.logs import log_file
 from batchgen_cli.options import (
     FILE_HELP,
     engine_options,
@@ -20,6 +22,7 @@ from batchgen_cli.options import (
 )
 from batchgen_cli.output import Format
 from batchgen_cli.presentation import job_json
+from batchgen_cli.progress import choose_display
 from batchgen_cli.sources import open_input
 
 if TYPE_CHECKING:
@@ -74,18 +77,27 @@ def command(app: App, file: str, out: Path, **asked: Any) -> None:
 
 
 def _compute(app: App, folder: RunFolder, job: str) -> None:
-    from batchgen_workers.local import run_local
+    """Compute the job to its end; raise Exit where a signal came first."""
+    from batchgen.service import Meter
+    from batchgen_cli.local_view import local_view
+    from batchgen_workers.local import LocalProgress, run_local
 
     view = folder.service.status(job)
     if view.rows_done:
         done, total = count(view.rows_done), count(view.rows_total)
         app.output.note(f"Going on: {done} of {total} rows are done")
-    try:
-        with Following(folder.service, job, app.output):
-            run_local(folder.settings, models=folder.models, job=job)
-    except KeyboardInterrupt:
-        app.output.note("What is done is saved. Run the same command again to go on.")
-        raise
+    app.output.note(f"Loading {view.job.model} …")
+    meter = Meter()
+    with log_file(folder.settings.home, verbose=app.verbose), choose_display(app.output) as display:
+
+        def show(progress: LocalProgress) -> None:
+            seen = local_view(progress)
+            display.update(seen, meter.observe(seen))
+
+        ended = run_local(folder.settings, job, models=folder.models, on_progress=show)
+    if ended.interrupted:
+        app.output.note("Interrupted. What is done is saved: run the same command again to go on.")
+        raise click.exceptions.Exit(INTERRUPTED)
 
 
 def _report(app: App, folder: RunFolder, view: JobView) -> None:

@@ -49,13 +49,12 @@ def command(app: App, file: str, watching: bool, **asked: Any) -> None:
     with open_input(file) as source:
         job = app.service.submit(source, submission)
     view = app.service.status(job.public_id)
+    if app.output.format is not Format.JSON:
+        app.output.data(job.public_id)
     if watching:
-        app.output.note(f"Job {job.public_id}, {count(job.n_rows)} rows")
         watch(app.service, job.public_id, app.output)
     if app.output.format is Format.JSON:
         app.output.document(job_json(view))
-        return
-    app.output.data(job.public_id)
     app.output.note(
         f"{count(job.n_rows)} rows, {view.state}. Follow with: batchgen watch {job.public_id}"
     )

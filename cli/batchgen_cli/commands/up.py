@@ -30,7 +30,7 @@ def command(app: App, models: tuple[str, ...]) -> None:
     """
     for model in models:
         app.service.models.get(model)
-    app.service.store.close()
     from batchgen_workers.stack import up
 
-    up(app.settings, models=models)
+    for event in up(app.settings, models):
+        app.output.note(str(event))

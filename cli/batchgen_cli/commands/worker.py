@@ -25,7 +25,8 @@ def command(app: App, model: str) -> None:
     """
     app.service.models.get(model)
     need_broker(app)
-    app.service.store.close()
+    from batchgen_workers.logs import configure_logging
     from batchgen_workers.worker import run_worker
 
-    run_worker(app.settings, model=model)
+    configure_logging(verbose=app.verbose)
+    run_worker(app.settings, model)

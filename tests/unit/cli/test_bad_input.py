@@ -6,13 +6,16 @@ import json
 import sqlite3
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from click.testing import Result
 
 from batchgen.service import Service
 from tests.support.homes import prompts
 from tests.unit.cli.conftest import Command
+
+if TYPE_CHECKING:
+    from click.testing import Result
 
 GOOD = prompts(2)
 

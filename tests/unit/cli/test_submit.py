@@ -1,9 +1,5 @@
 from __future__ import annotations
 
-import json
-
-import pytest
-
 from batchgen.jobs.records import JobRecord
 from batchgen.service import Service
 from tests.support.homes import prompts
@@ -67,23 +63,6 @@ def test_bad_lines_become_error_rows_when_asked(batchgen: Command, service: Serv
     prompt_file = batchgen.file("p.jsonl", prompts(2) + b"{oops\n")
     result = batchgen.ok("submit", prompt_file, "-m", "tiny", "--on-invalid", "row-error")
     assert service.job(result.stdout.strip()).n_rows == 3
-
-
-def test_watch_with_json_writes_events_until_the_end(
-    batchgen: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def cancel(service: Service, ref: str) -> object:
-        # the watched job ends while it is watched
-        return original(service, service.cancel(ref).job.public_id)
-
-    original = Service.status
-    batchgen.submit()
-    monkeypatch.setattr(Service, "status", cancel)
-    prompt_file = batchgen.file("p.jsonl", prompts(2))
-    monkeypatch.setattr("batchgen_cli.follow.POLL_INTERVAL", 0.01)
-    result = batchgen("submit", prompt_file, "-m", "tiny", "--watch", "--json")
-    events = [json.loads(line) for line in result.stdout.splitlines()]
-    assert events
 
 
 def test_a_parameter_given_twice_is_a_usage_error(batchgen: Command) -> None:

@@ -1,0 +1,30 @@
+"""A run in this process, seen like any other job."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from batchgen import __version__
+from batchgen.jobs.records import WorkerRecord
+from batchgen.service import JobView
+
+if TYPE_CHECKING:
+    from batchgen_workers.local import LocalProgress
+
+
+def local_view(local: LocalProgress) -> JobView:
+    """Return the job with its one worker, whose counters are as of now and not of a heartbeat."""
+    engine = local.engine
+    worker = WorkerRecord(
+        id="local",
+        model=local.job.model,
+        slots=1,
+        device=engine.device if engine else "",
+        pool_blocks=engine.num_blocks if engine else 0,
+        version=__version__,
+        stats=msgspec.to_builtins(local.stats) if local.stats else {},
+        heartbeat_at=local.progress.now,
+    )
+    return JobView(job=local.job, progress=local.progress, workers=(worker,))

@@ -1,0 +1,138 @@
+"""ls, status, pause, resume, cancel, rm: the commands on jobs that exist."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from batchgen.jobs.records import JobRecord
+from batchgen.service import Service
+from tests.support.homes import answer_some, finish
+from tests.support.views import a_worker
+from tests.unit.cli.conftest import Command
+
+
+@pytest.fixture
+def references(job: JobRecord) -> list[str]:
+    """Every way to name a job."""
+    return [job.public_id, job.public_id[:13], job.public_id[-12:], "nightly"]
+
+
+def test_a_job_has_several_names(batchgen: Command, job: JobRecord, references: list[str]) -> None:
+    batchgen.submit()
+    for reference in references:
+        assert batchgen.json("status", reference)["id"] == job.public_id
+
+
+def test_ls_in_every_format(batchgen: Command, job: JobRecord) -> None:
+    second = batchgen.submit()
+    listed = batchgen.ok("ls").stdout.splitlines()
+    assert listed[0].split()[:3] == ["JOB", "NAME", "STATE"]
+    assert [line.split()[0] for line in listed[1:]] == [second[:12], job.public_id[:12]]
+    assert batchgen.ok("ls", "-q").stdout.split() == [second, job.public_id]
+    assert [one["id"] for one in batchgen.json("ls")] == [second, job.public_id]
+
+
+def test_ls_of_one_state_and_no_more_than_asked(batchgen: Command, job: JobRecord) -> None:
+    batchgen.submit()
+    batchgen.ok("cancel", "nightly")
+    assert batchgen.ok("ls", "-q", "--state", "queued").stdout.count("\n") == 1
+    assert batchgen.ok("ls", "-q", "--limit", 1).stdout.strip() != job.public_id
+
+
+def test_ls_of_nothing_is_empty_data(batchgen: Command) -> None:
+    result = batchgen.ok("ls")
+    assert (result.stdout, "batchgen submit" in result.stderr) == ("", True)
+    assert batchgen.json("ls") == []
+
+
+def test_status_of_a_queued_job(batchgen: Command, job: JobRecord) -> None:
+    shown = batchgen.ok("status", "nightly").stdout
+    assert job.public_id in shown
+    assert "0 of 4 done" in shown
+    assert "batchgen worker --model tiny" in shown
+    assert batchgen.ok("status", "nightly", "-q").stdout == "queued\n"
+
+
+def test_status_of_a_running_job(batchgen: Command, service: Service) -> None:
+    job = service.job(batchgen.submit(rows=40))
+    answer_some(service, job, failing=[3])
+    service.store.workers.heartbeat(a_worker())
+    shown = batchgen.json("status", job.public_id)
+    assert shown["state"] == "running"
+    assert shown["rows"] == {"total": 40, "done": 32, "ok": 31, "failed": 1}
+    assert shown["tokens"] == {"prompt": 93, "completion": 62}
+    assert shown["kv_utilisation"] == 0.25
+    assert shown["waiting_for"] is None
+    assert "Speed" in batchgen.ok("status", job.public_id).stdout
+
+
+def test_status_of_a_finished_job(batchgen: Command, service: Service, job: JobRecord) -> None:
+    finish(service, job)
+    shown = batchgen.json("status", "nightly")
+    assert (shown["state"], shown["rows"]["ok"]) == ("completed", 4)
+    assert shown["ended_at"].endswith("Z")
+    assert shown["dataset"] == str(service.results.dataset("nightly"))
+
+
+def test_pause_and_resume(batchgen: Command, service: Service, job: JobRecord) -> None:
+    assert batchgen.ok("pause", "nightly").stdout == f"{job.public_id}  paused\n"
+    assert service.job("nightly").paused
+    assert batchgen.json("resume", "nightly")[0]["state"] == "queued"
+    assert not service.job("nightly").paused
+
+
+def test_cancel_several(batchgen: Command, service: Service, job: JobRecord) -> None:
+    second = batchgen.submit()
+    result = batchgen.ok("cancel", "nightly", second, "-q")
+    assert result.stdout.split() == [job.public_id, second]
+    assert {service.job(one).stop_reason for one in ("nightly", second)} == {"cancel"}
+
+
+def test_no_job_moves_when_one_name_is_wrong(
+    batchgen: Command, service: Service, job: JobRecord
+) -> None:
+    assert batchgen("cancel", "nightly", "nightlee").exit_code == 4
+    assert service.job("nightly").stop_reason is None
+
+
+def test_what_the_state_forbids_is_code_4(
+    batchgen: Command, service: Service, job: JobRecord
+) -> None:
+    assert batchgen("rm", "nightly").exit_code == 4
+    finish(service, job)
+    for command in ("pause", "resume", "cancel"):
+        result = batchgen(command, "nightly")
+        assert result.exit_code == 4
+        assert "completed" in result.stderr
+
+
+def test_rm_leaves_nothing(batchgen: Command, service: Service, job: JobRecord) -> None:
+    finish(service, job)
+    result = batchgen.ok("rm", "nightly")
+    assert result.stdout == f"{job.public_id}\n"
+    left = [
+        path
+        for folder in ("inputs", "parts", "datasets")
+        for path in (batchgen.home / folder).rglob("*")
+    ]
+    assert left == []
+    assert batchgen("status", job.public_id).exit_code == 4
+
+
+def test_rm_keeps_an_input_that_another_job_uses(
+    batchgen: Command, service: Service, job: JobRecord
+) -> None:
+    other = service.job(batchgen.submit())
+    finish(service, job)
+    assert json.loads(batchgen.ok("rm", "nightly", "--json").stdout) == {"removed": [job.public_id]}
+    assert service.storage.size(f"inputs/{other.input_sha256}")
+
+
+def test_workers_are_listed(batchgen: Command, service: Service) -> None:
+    assert batchgen.ok("workers").stdout == ""
+    service.store.workers.heartbeat(a_worker())
+    assert "host/1" in batchgen.ok("workers").stdout
+    (shown,) = batchgen.json("workers")
+    assert (shown["id"], shown["model"], shown["slots"]) == ("host/1", "tiny", 4)

@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batchgen.engine.stats import EngineInfo, EngineStats
+from batchgen.errors import EngineFailed
+from batchgen.io.verify import verify_dataset
+from batchgen.service import Service
+from batchgen.settings import Settings
+from batchgen_cli.logs import log_file
+from batchgen_workers import local
+from batchgen_workers.local import LocalProgress, LocalRun
+from tests.support.homes import answer_some, finish, prompts
+from tests.unit.cli.conftest import Command
+
+INFO = EngineInfo(
+    model="tiny",
+    device="cpu",
+    dtype="float32",
+    block_size=16,
+    num_blocks=64,
+    max_length=256,
+    max_batch_tokens=2048,
+    max_num_seqs=128,
+)
+STATS = EngineStats(generated_tokens=100, kv_blocks=64, kv_blocks_used=16)
+
+
+class Runner:
+    """Stands in for `run_local`: ends a job, or is interrupted half-way."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.failing: list[int] = []
+        self.interrupted = False
+        self.error: Exception | None = None
+        self.settings: Settings | None = None
+        self.models: Path | None = None
+
+    def __call__(
+        self,
+        settings: Settings,
+        job: str,
+        *,
+        models: Path,
+        on_progress: Callable[[LocalProgress], None],
+    ) -> LocalRun:
+        """Do what `run_local` would."""
+        self.calls += 1
+        self.settings, self.models = settings, models
+        service = Service(settings, models=models)
+        record = service.job(job)
+        answer_some(service, record, failing=self.failing)
+        progress = service.store.jobs.progress(record.id)
+        record = service.job(job)
+        on_progress(LocalProgress(job=record, progress=progress, engine=INFO, stats=STATS))
+        logging.getLogger("batchgen_workers").info("a line of the log")
+        if self.error:
+            raise self.error
+        if not self.interrupted:
+            record = finish(service, record, failing=self.failing)
+        service.close()
+        return LocalRun(job=record, interrupted=self.interrupted, stats=STATS, first_row_at=None)
+
+
+@pytest.fixture
+def runner(monkeypatch: pytest.MonkeyPatch) -> Runner:
+    """What runs instead of an engine."""
+    runner = Runner()
+    monkeypatch.setattr(local, "run_local", runner)
+    return runner
+
+
+@pytest.fixture
+def run(batchgen: Command, runner: Runner) -> Callable[..., Any]:
+    """Run the command on 40 rows: `run(*more arguments)`."""
+    prompt_file = batchgen.file("p.jsonl", prompts(40))
+    out = batchgen.folder / "out"
+    return lambda *args: batchgen("run", prompt_file, "-o", out, "-m", "tiny", *args)
+
+
+def test_the_dataset_is_in_the_folder(
+    batchgen: Command, run: Callable[..., Any], runner: Runner
+) -> None:
+    result = run("-p", "temperature=0", "--block-size", "32")
+    out = batchgen.folder / "out"
+    assert (result.exit_code, result.stdout) == (0, f"{out}\n")
+    assert verify_dataset(out) == []
+    assert (out / ".batchgen" / "batchgen.db").exists()
+    assert "32/40 rows" in result.stderr
+    assert "KV 25 %" in result.stderr
+    assert runner.settings
+    assert (runner.settings.engine.block_size, runner.models) == (32, batchgen.home / "models")
+
+
+def test_nothing_is_written_to_the_user_s_home(batchgen: Command, run: Callable[..., Any]) -> None:
+    run()
+    assert [path.name for path in batchgen.home.iterdir()] == ["models"]
+
+
+def test_failed_rows_are_code_1(run: Callable[..., Any], runner: Runner) -> None:
+    runner.failing = [3, 5]
+    result = run()
+    assert result.exit_code == 1
+    assert "2 of 40 rows failed" in result.stderr
+
+
+def test_an_interrupted_run_goes_on(
+    batchgen: Command, run: Callable[..., Any], runner: Runner
+) -> None:
+    runner.interrupted = True
+    result = run()
+    assert (result.exit_code, result.stdout) == (130, "")
+    assert "run the same command again" in result.stderr
+    runner.interrupted = False
+    result = run()
+    assert result.exit_code == 0
+    assert "32 of 40 rows are done" in result.stderr
+    assert verify_dataset(batchgen.folder / "out") == []
+
+
+def test_a_finished_run_computes_nothing_again(
+    batchgen: Command, run: Callable[..., Any], runner: Runner
+) -> None:
+    run()
+    (batchgen.folder / "out" / "README.md").unlink()
+    assert run().exit_code == 0
+    assert runner.calls == 1
+    assert verify_dataset(batchgen.folder / "out") == []
+
+
+def test_a_run_of_a_pipe_goes_on_too(batchgen: Command, runner: Runner) -> None:
+    out = batchgen.folder / "out"
+    for _ in range(2):
+        batchgen.ok("run", "-", "-o", out, "-m", "tiny", stdin=prompts(5))
+    assert runner.calls == 1
+    assert batchgen("run", "-", "-o", out, "-m", "tiny", stdin=prompts(6)).exit_code == 2
+
+
+def test_events_as_json(batchgen: Command, run: Callable[..., Any]) -> None:
+    result = run("--json")
+    events = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [event["state"] for event in events] == ["running", "completed"]
+    assert events[-1]["output"] == str(batchgen.folder / "out")
+    assert result.stderr == ""
+
+
+def test_quiet_writes_the_folder_alone(batchgen: Command, run: Callable[..., Any]) -> None:
+    result = run("-q")
+    assert (result.stdout, result.stderr) == (f"{batchgen.folder / 'out'}\n", "")
+
+
+def test_an_engine_that_fails_keeps_what_is_done(run: Callable[..., Any], runner: Runner) -> None:
+    runner.error = EngineFailed("The engine ended.")
+    result = run()
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "Error: The engine ended." in result.stderr
+    runner.error = None
+    assert run().exit_code == 0
+
+
+def test_the_log_is_in_the_folder(batchgen: Command, run: Callable[..., Any]) -> None:
+    result = run()
+    assert "a line of the log" not in result.output
+    log = batchgen.folder / "out" / ".batchgen" / "run.log"
+    assert "a line of the log" in log.read_text()
+
+
+def test_logging_is_as_it_was_afterwards(tmp_path: Path) -> None:
+    root = logging.getLogger()
+    before = (root.handlers[:], root.level)
+    with log_file(tmp_path, verbose=False):
+        assert root.handlers != before[0]
+    assert (root.handlers, root.level) == before

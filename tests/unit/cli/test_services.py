@@ -1,0 +1,65 @@
+"""worker, coordinator, up: what they check before they start, and what they start."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import pytest
+
+from batchgen.settings import Settings
+from batchgen_workers import coordinator, logs, stack, worker
+from batchgen_workers.stack import StackEvent, StackEventKind
+from tests.unit.cli.conftest import Command
+
+Started = list[tuple[object, ...]]
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> Started:
+    """What was started instead of the real processes."""
+    started: Started = []
+
+    class Coordinator:
+        def __init__(self, settings: Settings) -> None:
+            self.broker = settings.broker_url
+
+        def run(self) -> None:
+            started.append(("coordinator", self.broker))
+
+    def run_worker(settings: Settings, model: str) -> None:
+        started.append(("worker", model, settings.engine.device))
+
+    def up(settings: Settings, models: Sequence[str]) -> Iterator[StackEvent]:
+        started.append(("up", *models))
+        yield StackEvent(kind=StackEventKind.STARTED, process="coordinator", pid=7)
+
+    monkeypatch.setattr(coordinator, "Coordinator", Coordinator)
+    monkeypatch.setattr(worker, "run_worker", run_worker)
+    monkeypatch.setattr(stack, "up", up)
+    monkeypatch.setattr(logs, "configure_logging", lambda **_: None)
+    return started
+
+
+def test_a_worker_serves_one_model(batchgen: Command, started: Started, broker_url: str) -> None:
+    batchgen.env["BATCHGEN_BROKER_URL"] = broker_url
+    batchgen.ok("worker", "-m", "tiny", "--device", "cuda:1")
+    assert started == [("worker", "tiny", "cuda:1")]
+
+
+def test_a_coordinator(batchgen: Command, started: Started, broker_url: str) -> None:
+    batchgen.env["BATCHGEN_BROKER_URL"] = broker_url
+    batchgen.ok("coordinator")
+    assert started == [("coordinator", broker_url)]
+
+
+def test_up_serves_several_models(batchgen: Command, started: Started) -> None:
+    result = batchgen.ok("up", "-m", "tiny")
+    assert started == [("up", "tiny")]
+    assert (result.stdout, "coordinator started (pid 7)" in result.stderr) == ("", True)
+
+
+@pytest.mark.parametrize("command", ["worker", "up"])
+def test_an_unknown_model_starts_nothing(batchgen: Command, started: Started, command: str) -> None:
+    result = batchgen(command, "-m", "tinny")
+    assert (result.exit_code, started) == (4, [])
+    assert "Did you mean tiny?" in result.stderr

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.support.homes import prompts
+from tests.unit.cli.conftest import Command
+
+BAD = prompts(2) + b'{oops\n{"prompt": 3}\n'
+
+
+def test_a_good_file(batchgen: Command) -> None:
+    result = batchgen.ok("validate", batchgen.file("p.jsonl", prompts(3)))
+    assert result.stdout == ""
+    assert "3 rows, all usable" in result.stderr
+
+
+def test_every_bad_line_is_named(batchgen: Command) -> None:
+    result = batchgen("validate", batchgen.file("p.jsonl", BAD))
+    assert result.exit_code == 2
+    assert [line.partition(":")[0] for line in result.stdout.splitlines()] == ["line 3", "line 4"]
+
+
+def test_as_json(batchgen: Command) -> None:
+    result = batchgen("validate", batchgen.file("p.jsonl", BAD), "--json")
+    report = json.loads(result.stdout)
+    assert (result.exit_code, report["ok"], report["rows"], report["bad"]) == (2, False, 4, 2)
+    assert [problem["line"] for problem in report["problems"]] == [3, 4]
+
+
+def test_as_line_numbers(batchgen: Command) -> None:
+    assert batchgen("validate", batchgen.file("p.jsonl", BAD), "-q").stdout == "3\n4\n"
+
+
+def test_standard_input(batchgen: Command) -> None:
+    assert batchgen("validate", "-", stdin=BAD).exit_code == 2
+
+
+@pytest.mark.parametrize(("content", "args"), [(b"", ()), (prompts(2), ("-p", "temperature=9"))])
+def test_what_cannot_be_checked_is_code_2(
+    batchgen: Command, content: bytes, args: tuple[str, ...]
+) -> None:
+    result = batchgen("validate", batchgen.file("p.jsonl", content), *args)
+    assert (result.exit_code, result.stdout) == (2, "")
+
+
+def test_stores_nothing(batchgen: Command) -> None:
+    before = sorted(batchgen.home.rglob("*"))
+    batchgen.ok("validate", batchgen.file("p.jsonl", prompts(3)))
+    assert sorted(batchgen.home.rglob("*")) == before

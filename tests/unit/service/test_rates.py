@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import pytest
+
+from batchgen.jobs.records import WorkerRecord
+from batchgen.jobs.states import JobState
+from batchgen.service import Meter, Rates
+from tests.support.views import a_view, a_worker
+
+
+def beating(now: float, tokens: int, name: str = "host/1") -> WorkerRecord:
+    return a_worker(id=name, heartbeat_at=now, stats={"generated_tokens": tokens})
+
+
+def test_one_look_gives_averages_since_the_start() -> None:
+    rates = Meter().observe(a_view(done=20, now=1010.0, tokens=500))
+    assert rates == Rates(
+        rows_per_second=2.0, tokens_per_second=50.0, kv_utilisation=0.25, eta_seconds=40.0
+    )
+
+
+def test_later_looks_give_the_last_seconds() -> None:
+    meter = Meter()
+    meter.observe(a_view(done=20, now=1010.0, workers=(beating(1010.0, 1000),)))
+    rates = meter.observe(a_view(done=60, now=1014.0, workers=(beating(1014.0, 3000),)))
+    assert (rates.rows_per_second, rates.tokens_per_second) == (10.0, 500.0)
+    assert rates.eta_seconds == 4.0
+
+
+def test_what_is_long_past_is_forgotten() -> None:
+    meter = Meter()
+    for now, done in [(1000.0, 0), (1100.0, 10), (1110.0, 20), (1131.0, 62)]:
+        rates = meter.observe(a_view(done=done, now=now))
+    assert rates.rows_per_second == 2.0  # 42 rows since 1110
+
+
+def test_tokens_add_up_over_workers_and_heartbeats_that_repeat() -> None:
+    meter = Meter()
+    for now, first, second in [(1000.0, 0, 0), (1004.0, 400, 800), (1004.0, 400, 800)]:
+        both = (beating(now, first, "a/1"), beating(now, second, "b/1"))
+        rates = meter.observe(a_view(done=1, now=now, workers=both))
+    assert rates.tokens_per_second == 300.0
+
+
+def test_a_restarted_worker_gives_no_negative_rate() -> None:
+    meter = Meter()
+    for now, tokens in [(1000.0, 5000), (1010.0, 6000), (1020.0, 10), (1024.0, 410)]:
+        rates = meter.observe(a_view(done=1, now=now, workers=(beating(now, tokens),)))
+    assert rates.tokens_per_second == 100.0
+
+
+def test_kv_utilisation_weighs_pools_by_their_size() -> None:
+    small = a_worker(id="a/1", stats={"kv_blocks": 100, "kv_blocks_used": 100})
+    large = a_worker(id="b/1", stats={"kv_blocks": 300, "kv_blocks_used": 0})
+    silent = a_worker(id="c/1", stats={})
+    view = a_view(done=1, now=1001.0, workers=(small, large, silent))
+    assert Meter().observe(view).kv_utilisation == 0.25
+
+
+@pytest.mark.parametrize("state", [JobState.QUEUED, JobState.FINALIZING, JobState.COMPLETED])
+def test_a_job_that_does_not_run_has_no_rates(state: JobState) -> None:
+    assert Meter().observe(a_view(done=20, now=1010.0, state=state)) == Rates()
+
+
+def test_nothing_done_yet_is_no_forecast() -> None:
+    assert Meter().observe(a_view(now=1000.0)).eta_seconds is None
+
+
+def test_a_pause_is_not_part_of_the_rate() -> None:
+    meter = Meter()
+    meter.observe(a_view(done=20, now=1010.0))
+    meter.observe(a_view(done=20, now=1020.0, paused=True))
+    meter.observe(a_view(done=20, now=2000.0))
+    assert meter.observe(a_view(done=40, now=2004.0)).rows_per_second == 5.0

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batchgen.jobs.states import JobState
+from tests.support.views import a_view
+
+# 1970-01-02 00:00 UTC, outside and before a window of 02:00-03:00 UTC
+MIDNIGHT = 86400.0
+
+
+def test_rows_of_a_running_job_are_what_workers_reported() -> None:
+    view = a_view(done=40, failed=3)
+    assert (view.rows_total, view.rows_done, view.rows_ok, view.rows_failed) == (100, 40, 37, 3)
+    assert (view.is_running, view.has_ended, view.succeeded) == (True, False, False)
+
+
+def test_rows_of_a_cancelled_job_that_were_never_computed_count_as_failed() -> None:
+    view = a_view(done=40, failed=3, state=JobState.CANCELLED, dataset=Path("/d"), ended_at=1060.0)
+    assert (view.rows_done, view.rows_ok, view.rows_failed) == (100, 37, 63)
+    assert view.has_ended
+    assert not view.succeeded
+    assert view.elapsed_seconds == 60.0
+
+
+@pytest.mark.parametrize(("failed", "succeeded"), [(0, True), (1, False)])
+def test_a_job_succeeds_only_without_failed_rows(failed: int, succeeded: bool) -> None:
+    view = a_view(done=100, failed=failed, state=JobState.COMPLETED, dataset=Path("/d"))
+    assert view.succeeded is succeeded
+
+
+@pytest.mark.parametrize(
+    ("changes", "state"),
+    [
+        ({}, "running"),
+        ({"paused": True}, "paused"),
+        ({"paused": True, "state": JobState.QUEUED}, "paused"),
+        ({"paused": True, "state": JobState.STOPPING}, "stopping"),
+    ],
+)
+def test_state(changes: dict[str, Any], state: str) -> None:
+    assert a_view(**changes).state == state
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"paused": True}, "batchgen resume"),
+        ({"state": JobState.QUEUED, "not_before": MIDNIGHT + 3600}, "starts 1970-01-02"),
+        ({"window_spec": "02:00-03:00 UTC"}, "its window opens 1970-01-02"),
+        ({"workers": ()}, "batchgen worker --model tiny"),
+    ],
+)
+def test_what_a_job_waits_for(changes: dict[str, Any], reason: str) -> None:
+    assert reason in (a_view(now=MIDNIGHT, **changes).waiting_for or "")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"window_spec": "00:00-03:00 UTC"},
+        {"state": JobState.FINALIZING, "workers": ()},
+        {"state": JobState.COMPLETED, "workers": ()},
+    ],
+)
+def test_a_job_that_waits_for_nothing(changes: dict[str, Any]) -> None:
+    assert a_view(now=MIDNIGHT, **changes).waiting_for is None
+
+
+def test_a_job_that_has_not_started_took_no_time() -> None:
+    assert a_view(started_at=None, state=JobState.QUEUED).elapsed_seconds is None
