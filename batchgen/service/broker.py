@@ -30,6 +30,12 @@ def ping(url: str) -> str:
             address, socket_timeout=TIMEOUT, socket_connect_timeout=TIMEOUT
         ) as client:
             info: dict[str, Any] = client.info("server")
+    except ValueError:
+        raise InvalidParameter(
+            "The broker URL cannot be parsed. Write redis://:password@host:6379/0; "
+            "percent-encode special characters.",
+            param="broker_url",
+        ) from None
     except (redis.RedisError, OSError) as error:
         raise BrokerUnavailable(
             f"The broker cannot be reached: {error}. Check BATCHGEN_BROKER_URL and that the "

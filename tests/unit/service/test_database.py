@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from batchgen.errors import DatabaseUnavailable, SchemaMismatch, Unavailable
+from batchgen.jobs.schema import HEAD
+from batchgen.service.database import current, open_database, upgrade
+from batchgen.settings import Settings
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """A home that does not exist yet."""
+    return Settings(home=tmp_path / "deep" / "home")
+
+
+def test_a_fresh_home_makes_itself(settings: Settings) -> None:
+    assert current(settings) is None
+    assert not settings.home.exists()
+    open_database(settings).close()
+    assert current(settings) == HEAD
+    open_database(settings).close()
+
+
+def test_a_named_database_is_only_checked(settings: Settings, tmp_path: Path) -> None:
+    named = settings.model_copy(update={"database_url": f"sqlite:///{tmp_path}/named.db"})
+    with pytest.raises((SchemaMismatch, DatabaseUnavailable)):
+        open_database(named)
+    assert not (tmp_path / "named.db").exists()
+    assert upgrade(named) == HEAD
+    open_database(named).close()
+
+
+def test_postgresql_is_upgraded_by_its_owner(settings: Settings, postgres_url: str) -> None:
+    served = settings.model_copy(update={"database_url": postgres_url})
+    if current(served) is None:
+        with pytest.raises(SchemaMismatch, match="batchgen db upgrade"):
+            open_database(served)
+    assert upgrade(served) == HEAD
+    open_database(served).close()
+
+
+@pytest.mark.parametrize("revision", ["9999", "0000"])
+def test_a_schema_nobody_knows_is_left_alone(settings: Settings, revision: str) -> None:
+    open_database(settings).close()
+    with closing(sqlite3.connect(settings.home / "batchgen.db")) as connection, connection:
+        connection.execute("UPDATE alembic_version SET version_num = ?", (revision,))
+    for attempt in (open_database, upgrade):
+        with pytest.raises(SchemaMismatch, match="newer"):
+            attempt(settings)
+    assert current(settings) == revision
+
+
+def test_a_home_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(Unavailable, match="BATCHGEN_HOME"):
+        open_database(Settings(home=tmp_path / "file" / "home"))

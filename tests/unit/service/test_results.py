@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from batchgen.errors import JobNotFound, NotAllowed
+from batchgen.io.rows import ResultRow
+from batchgen.jobs.records import JobRecord
+from batchgen.service import Service
+from batchgen.service.results import row_json
+from tests.support.homes import answer_some, finish
+from tests.support.result_rows import error_row, ok_row
+
+Submit = Callable[..., JobRecord]
+
+
+def test_rows_come_in_input_order(service: Service, submit: Submit) -> None:
+    job = submit(40)
+    finish(service, job, failing=[0, 7, 39])
+    rows = list(service.results.rows(job.public_id))
+    assert [row.row for row in rows] == list(range(40))
+    assert [row.row for row in rows if row.error] == [0, 7, 39]
+
+
+def test_partial_rows_are_the_committed_ones(service: Service, submit: Submit) -> None:
+    job = submit(80)
+    assert list(service.results.rows(job.public_id, partial=True)) == []
+    answer_some(service, job, shards=2)
+    rows: list[ResultRow] = list(service.results.rows(job.public_id, partial=True))
+    assert [row.row for row in rows] == list(range(64))
+    assert len(service.results.parts(job.public_id)) == 2
+
+
+def test_a_dataset_that_is_not_there_yet(service: Service, submit: Submit, tmp_path: Path) -> None:
+    job = submit()
+    for ask in (
+        lambda: service.results.dataset(job.public_id),
+        lambda: service.results.export(job.public_id, tmp_path / "out"),
+        lambda: service.results.verify(job.public_id),
+        lambda: service.results.rows(job.public_id),
+    ):
+        with pytest.raises(NotAllowed, match="--partial"):
+            ask()
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_failed_job_says_why(service: Service, submit: Submit) -> None:
+    job = submit()
+    service.store.jobs.fail(job.id, "The input changed on disk.")
+    with pytest.raises(NotAllowed, match="changed on disk"):
+        service.results.dataset(job.public_id)
+
+
+def test_a_job_that_does_not_exist(service: Service) -> None:
+    with pytest.raises(JobNotFound):
+        service.results.dataset("nightly")
+
+
+def test_openai_rows_have_the_endpoint_of_their_line(service: Service, submit: Submit) -> None:
+    job = submit(80)
+    answer_some(service, job, failing=[3])
+    # the second shard is left out
+    shard = service.store.jobs.shards(job.id)[2]
+    assert shard.pos_start == 64
+    finish(service, job, failing=[3])
+    lines = list(service.results.openai_rows(job.public_id))
+    assert len(lines) == 80
+    kinds = [line["response"]["body"].get("object") for line in lines]
+    assert kinds[:4] == ["chat.completion", "text_completion", "chat.completion", None]
+
+
+def test_a_dataset_of_a_changed_manifest_does_not_verify(service: Service, submit: Submit) -> None:
+    job = submit()
+    finish(service, job)
+    assert service.results.verify(job.public_id) == []
+    manifest = service.results.dataset(job.public_id) / ".batchgen" / "manifest.json"
+    manifest.write_bytes(manifest.read_bytes() + b"\n")
+    assert service.results.verify(job.public_id) != []
+
+
+def test_a_row_as_json() -> None:
+    shown = row_json(ok_row(3, "four", extra='{"topic": "numbers"}'))
+    assert (shown["row"], shown["custom_id"], shown["response"]) == (3, "row-3", "four")
+    assert shown["finish_reason"] == "stop"
+    assert shown["extra"] == {"topic": "numbers"}
+    assert shown["created_at"] == "2026-09-21T14:13:20.123459+00:00"
+    assert shown["usage"]["prompt_tokens"] == 3
+    failed = row_json(error_row(4))
+    assert (failed["response"], failed["finish_reason"], failed["extra"]) == (None, None, None)
+    assert failed["error"]["code"] == "context_length_exceeded"

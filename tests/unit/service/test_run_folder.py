@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from batchgen.errors import BadLines, InvalidParameter, OutputConflict, UnknownModel
+from batchgen.io.verify import verify_dataset
+from batchgen.jobs.records import JobRecord
+from batchgen.models.record import write_record
+from batchgen.service.run_folder import RunFolder
+from batchgen.service.submission import Submission
+from batchgen.settings import Settings
+from tests.support.homes import finish, pin_model, prompts
+
+GREEDY = Submission(model="tiny", params={"temperature": 0})
+
+
+class Folders:
+    """Opens the same output folder again and again, as runs one after the other do."""
+
+    def __init__(self, out: Path, home: Path) -> None:
+        self.out = out
+        self.settings = Settings(home=home, database_url="postgresql://nowhere/none")
+        self.opened: list[RunFolder] = []
+
+    def folder(self) -> RunFolder:
+        """Return the folder as a new process sees it."""
+        self.opened.append(RunFolder(self.out, self.settings))
+        return self.opened[-1]
+
+    def open(self, rows: int = 4, submission: Submission = GREEDY) -> JobRecord:
+        """Open the folder for so many rows."""
+        return self.folder().open(io.BytesIO(prompts(rows)), submission)
+
+    def files(self) -> dict[Path, bytes]:
+        """Return every file below the folder."""
+        return {path: path.read_bytes() for path in self.out.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Iterator[Folders]:
+    """An output folder that does not exist yet, and a home with a model."""
+    pin_model(tmp_path / "home")
+    folders = Folders(tmp_path / "deep" / "er" / "out", tmp_path / "home")
+    yield folders
+    for folder in folders.opened:
+        folder.service.close()
+
+
+def test_the_home_is_below_the_folder(folders: Folders) -> None:
+    job = folders.open()
+    home = folders.out / ".batchgen"
+    assert (home / "batchgen.db").exists()
+    assert (home / "inputs" / job.input_sha256).read_bytes() == prompts(4)
+    assert [path.name for path in folders.settings.home.iterdir()] == ["models"]
+
+
+def test_the_same_request_is_the_same_job(folders: Folders) -> None:
+    assert folders.open() == folders.open()
+
+
+@pytest.mark.parametrize(
+    ("rows", "submission"),
+    [
+        (5, GREEDY),
+        (4, Submission(model="tiny")),
+        (4, Submission(model="other", params=GREEDY.params)),
+    ],
+)
+def test_another_request_is_refused_and_touches_nothing(
+    folders: Folders, rows: int, submission: Submission
+) -> None:
+    pin_model(folders.settings.home, "other")
+    folders.open()
+    before = folders.files()
+    with pytest.raises(OutputConflict, match="-o"):
+        folders.open(rows, submission)
+    assert folders.files() == before
+
+
+def test_another_version_of_the_model_is_refused(folders: Folders) -> None:
+    folders.open()
+    record = folders.folder().service.models.get("tiny")
+    write_record(msgspec.structs.replace(record, sha256="f" * 64), record.path)
+    with pytest.raises(OutputConflict, match="another version of the model"):
+        folders.open()
+
+
+def test_files_of_somebody_else_are_refused(folders: Folders) -> None:
+    folders.out.mkdir(parents=True)
+    (folders.out / "data").mkdir()
+    (folders.out / "data" / "mine.csv").write_text("1,2")
+    with pytest.raises(OutputConflict, match=r"mine\.csv"):
+        folders.open()
+    assert list(folders.files()) == [folders.out / "data" / "mine.csv"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "submission", "error"),
+    [
+        (b"{oops\n", GREEDY, BadLines),
+        (b'{"prompt": "x"}\n', Submission(model="none"), UnknownModel),
+        (b'{"prompt": "x"}\n', Submission(model="tiny", params={"n": 0}), InvalidParameter),
+    ],
+)
+def test_a_refused_request_leaves_no_folder(
+    folders: Folders, rows: bytes, submission: Submission, error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        folders.folder().open(io.BytesIO(rows), submission)
+    assert not folders.out.parent.parent.exists()
+
+
+def test_a_refused_request_keeps_the_folder_that_was_there(folders: Folders) -> None:
+    folders.out.mkdir(parents=True)
+    with pytest.raises(BadLines):
+        folders.folder().open(io.BytesIO(b"{oops\n"), GREEDY)
+    assert list(folders.out.iterdir()) == []
+
+
+def test_a_home_that_a_killed_run_left_without_a_job_is_taken_up(folders: Folders) -> None:
+    half = folders.out / ".batchgen" / "inputs"
+    half.mkdir(parents=True)
+    (half / ".incoming.tmp").write_bytes(b"half a file")
+    assert folders.open().n_rows == 4
+
+
+def test_a_folder_that_cannot_be_made(folders: Folders) -> None:
+    folders.out.parent.parent.write_bytes(b"a file")
+    with pytest.raises((InvalidParameter, OutputConflict)):
+        folders.open()
+
+
+def test_the_dataset_lies_beside_its_home(folders: Folders) -> None:
+    job = folders.open()
+    folder = folders.folder()
+    finish(folder.service, job)
+    folder.export(job)
+    assert verify_dataset(folders.out) == []
+    assert sorted(path.name for path in folders.out.iterdir()) == [
+        ".batchgen",
+        "README.md",
+        "data",
+    ]
+    # and the folder is still the one of this job, and of no other
+    assert folders.open().state == "completed"
+    with pytest.raises(OutputConflict):
+        folders.open(5)
+
+
+def test_an_exported_dataset_is_not_a_run_s_folder(folders: Folders) -> None:
+    job = folders.open()
+    folder = folders.folder()
+    finish(folder.service, job)
+    copy = folders.out.parent / "copy"
+    folder.service.results.export(job.public_id, copy)
+    with pytest.raises(OutputConflict):
+        Folders(copy, folders.settings.home).open()
+
+
+def test_a_failed_job_is_named(folders: Folders) -> None:
+    job = folders.open()
+    folder = folders.folder()
+    folder.service.store.jobs.fail(job.id, "The model is gone.")
+    with pytest.raises(OutputConflict, match="The model is gone"):
+        folders.open()
