@@ -128,7 +128,7 @@ def tiny_model(path: Path, family: str, *, seed: int = 0, **overrides: Any) -> P
     from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.utils.logging import disable_progress_bar
 
-    disable_progress_bar()  # type: ignore[no-untyped-call]
+    disable_progress_bar()
     path.mkdir(parents=True, exist_ok=True)
     tokenizer = save_tokenizer(path)
     ids = {"bos_token_id": tokenizer["<|im_start|>"], "eos_token_id": tokenizer[EOS]}
@@ -136,7 +136,7 @@ def tiny_model(path: Path, family: str, *, seed: int = 0, **overrides: Any) -> P
     config = AutoConfig.for_model(family, **{**values, **overrides})
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+        model = AutoModelForCausalLM.from_config(config)
     model.to(torch.float32)
     randomise(model, seed)
     model.save_pretrained(path)
