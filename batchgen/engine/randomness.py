@@ -20,8 +20,8 @@ BITS = 48  # of a uniform number; few enough that one times a rounded sum stays 
 def uniforms(seeds: Words, sequences: Words, positions: Words) -> npt.NDArray[np.float64]:
     """Return one number in [0, 1) for each (seed, index in the group, position), [N] each."""
     state = _mix(seeds + STEP)
-    state = _mix(state ^ _mix(sequences + STEP))
-    state = _mix(state + (positions + np.uint64(1)) * STEP)
+    for counter in (sequences, positions):
+        state = _mix(state + (counter + np.uint64(1)) * STEP)
     return (state >> np.uint64(64 - BITS)).astype(np.float64) * 2.0**-BITS
 
 

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from batchgen.engine.loading import context_length, load_config, load_network, pinned_length
+from batchgen.engine.model import CausalModel
+from batchgen.errors import UnsupportedModel
+from tests.support.tiny_models import tiny_llama
+from tests.unit.engine.conftest import config_of, make_engine, request, run, tokens_of
+
+CPU = torch.device("cpu")
+
+
+def load(path: Path) -> Any:
+    return load_network(path, dtype=torch.float32, device=CPU)
+
+
+def edit_config(path: Path, **changes: Any) -> Path:
+    file = path / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+    return path
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedModel, match="no model that transformers knows"):
+        load_config(tmp_path)
+
+
+def test_an_unknown_architecture_is_refused(tmp_path: Path) -> None:
+    edit_config(tiny_llama(tmp_path), model_type="quantum_llama")
+    with pytest.raises(UnsupportedModel, match="quantum_llama"):
+        load_config(tmp_path)
+
+
+def test_missing_weights_are_refused_not_drawn_at_random(tmp_path: Path) -> None:
+    file = tiny_llama(tmp_path) / "model.safetensors"
+    weights = load_file(file)
+    del weights["model.layers.1.self_attn.k_proj.weight"]
+    save_file(weights, file, metadata={"format": "pt"})
+    with pytest.raises(UnsupportedModel, match=r"layers\.1\.self_attn\.k_proj"):
+        load(tmp_path)
+
+
+def test_weights_in_another_format_than_safetensors_are_refused(tmp_path: Path) -> None:
+    file = tiny_llama(tmp_path) / "model.safetensors"
+    torch.save(load_file(file), tmp_path / "pytorch_model.bin")
+    file.unlink()
+    with pytest.raises(UnsupportedModel):
+        load(tmp_path)
+
+
+def test_code_of_a_model_folder_is_not_run(tmp_path: Path) -> None:
+    edit_config(
+        tiny_llama(tmp_path),
+        model_type="own",
+        auto_map={"AutoConfig": "code.Config", "AutoModelForCausalLM": "code.Model"},
+    )
+    (tmp_path / "code.py").write_text("raise SystemExit('ran')")
+    with pytest.raises(UnsupportedModel):
+        load_config(tmp_path)
+
+
+def test_the_context_is_the_configs(tmp_path: Path) -> None:
+    assert context_length(load_config(tiny_llama(tmp_path))) == 256
+
+
+def test_ordinary_rotary_embeddings_need_no_limit(llama: Path) -> None:
+    assert pinned_length(load(llama)) is None
+
+
+ROPES = {
+    "longrope": {
+        "rope_type": "longrope",
+        "rope_theta": 10000.0,
+        "short_factor": [1.0] * 4,
+        "long_factor": [4.0] * 4,
+        "original_max_position_embeddings": 64,
+    },
+    "dynamic": {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0},
+}
+
+
+@pytest.mark.parametrize(("kind", "length"), [("longrope", 64), ("dynamic", 256)])
+def test_rotary_embeddings_that_look_at_the_batch_limit_the_context(
+    tmp_path: Path, kind: str, length: int
+) -> None:
+    path = tiny_llama(tmp_path, rope_parameters=ROPES[kind])
+    model = CausalModel.load(config_of(path))
+    assert model.max_length == length
+    assert any("rotary" in note for note in model.notes) == (length < 256)
+
+
+def test_a_short_row_is_the_same_beside_a_long_one(tmp_path: Path) -> None:
+    engine = make_engine(tiny_llama(tmp_path, rope_parameters=ROPES["longrope"]))
+    short, long = request(0, [5, 6, 7], max_tokens=8), request(1, [9] * 60, max_tokens=4)
+    alone = tokens_of(run(engine, short)[0])
+    assert tokens_of(run(engine, long, short)[0]) == alone
