@@ -41,6 +41,7 @@ class Doorbell:
         """Return how many messages wait in a model's queue; raise BrokerUnavailable."""
         try:
             with self._app.connection_for_write() as connection:
+                connection.ensure_connection(max_retries=1, interval_start=0)
                 declared = queue_of(model)(connection.default_channel).queue_declare()
                 return int(getattr(declared, "message_count", 0))
         except BROKEN as error:

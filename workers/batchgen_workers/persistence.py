@@ -31,7 +31,7 @@ def persist(action: Callable[[], Result], *, what: str, give_up: threading.Event
 
     retrying = tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(DatabaseUnavailable),
-        wait=tenacity.wait_exponential_jitter(initial=FIRST_PAUSE, max=LONGEST_PAUSE),
+        wait=tenacity.wait_exponential_jitter(multiplier=FIRST_PAUSE, max=LONGEST_PAUSE),
         stop=tenacity.stop_when_event_set(give_up),
         sleep=tenacity.sleep_using_event(give_up),
         before_sleep=say,

@@ -24,7 +24,8 @@ log = get_logger(__name__)
 def register(app: Celery, run: Callable[[int], None]) -> None:
     """Let `run` be called with the id of every shard that is rung for."""
 
-    @app.task(name=RUN_SHARD)
+    # not shared: another app of this process has another node
+    @app.task(name=RUN_SHARD, shared=False)
     def run_shard(shard: object) -> None:
         # whatever else lies in the queue, anybody could have put there
         if not isinstance(shard, int) or isinstance(shard, bool) or not 0 <= shard <= MAX_ID:

@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from batchgen.errors import BrokerUnavailable
+from batchgen.jobs.records import JobRecord, WorkerRecord
+from batchgen.jobs.states import JobState, ShardState
+from batchgen.jobs.store import Store
+from batchgen.settings import Settings
+from batchgen_workers.coordinator import DOORBELLS_PER_SLOT, Coordinator
+from tests.support.jobs import (
+    MODEL,
+    claim_first,
+    commit_all,
+    let_expire,
+    new_job,
+    set_job,
+    set_shard,
+    state_of,
+    states_of,
+)
+from tests.support.workers import wait_until
+
+MANY = 64 * 32  # rows; so many shards
+
+
+class Bell:
+    """A doorbell that notes what is rung, and can be made to fail."""
+
+    def __init__(self) -> None:
+        self.rung: list[int] = []
+        self.in_queue = 0
+        self.broken = False
+        self.takes = 1_000_000
+
+    def ring(self, model: str, shard_ids: Sequence[int]) -> list[int]:
+        taken = list(shard_ids[: self.takes])
+        self.rung += taken
+        return list(shard_ids[self.takes :])
+
+    def waiting(self, model: str) -> int:
+        if self.broken:
+            raise BrokerUnavailable
+        return self.in_queue
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def bell() -> Bell:
+    return Bell()
+
+
+@pytest.fixture
+def coordinator(store: Store, bell: Bell, tmp_path: Path) -> Coordinator:
+    settings = Settings(home=tmp_path, redispatch_after=30.0, heartbeat_interval=10.0)
+    return Coordinator(settings, store=store, doorbell=bell)  # type: ignore[arg-type]
+
+
+def sign_on(store: Store, *, slots: int = 2, model: str = MODEL) -> None:
+    store.workers.heartbeat(
+        WorkerRecord(
+            id=f"host/1/{slots}",
+            model=model,
+            slots=slots,
+            device="cpu",
+            pool_blocks=1,
+            version="0",
+            stats={},
+        )
+    )
+
+
+def submitted(store: Store, n_rows: int = MANY, **fields: object) -> JobRecord:
+    return store.jobs.submit(new_job(n_rows, **fields))
+
+
+def test_a_due_job_is_started_and_rung_for(
+    store: Store, coordinator: Coordinator, bell: Bell
+) -> None:
+    sign_on(store)
+    job = submitted(store)
+    coordinator.tick()
+    assert state_of(store, job) is JobState.RUNNING
+    assert len(bell.rung) == DOORBELLS_PER_SLOT * 2
+    assert bell.rung == [record.id for record in store.jobs.shards(job.id)][: len(bell.rung)]
+
+
+def test_nothing_is_rung_for_without_a_worker(
+    store: Store, coordinator: Coordinator, bell: Bell
+) -> None:
+    sign_on(store, model="another")
+    submitted(store)
+    coordinator.tick()
+    assert bell.rung == []
+
+
+def test_a_window_of_doorbells_is_outstanding_and_no_more(
+    store: Store, coordinator: Coordinator, bell: Bell
+) -> None:
+    sign_on(store)
+    job = submitted(store)
+    coordinator.tick()
+    coordinator.tick()
+    assert len(bell.rung) == DOORBELLS_PER_SLOT * 2
+    claim_first(store, job)
+    coordinator.tick()
+    assert len(bell.rung) == DOORBELLS_PER_SLOT * 2 + 1
+
+
+def test_what_waits_in_the_broker_counts(
+    store: Store, coordinator: Coordinator, bell: Bell
+) -> None:
+    sign_on(store)
+    submitted(store)
+    bell.in_queue = DOORBELLS_PER_SLOT * 2 - 3
+    coordinator.tick()
+    assert len(bell.rung) == 3
+
+
+def test_a_lost_doorbell_is_rung_again_after_a_while(
+    store: Store, coordinator: Coordinator, bell: Bell
+) -> None:
+    sign_on(store)
+    job = submitted(store, 40)
+    coordinator.tick()
+    first, second = bell.rung
+    set_shard(store, first, enqueued_at=1.0)
+    coordinator.tick()
+    assert bell.rung == [first, second, first]
+    assert state_of(store, job) is JobState.RUNNING
+
+
+def test_what_could_not_be_published_is_rung_at_the_next_tick(
+    store: Store, coordinator: Coordinator, bell: Bell
+) -> None:
+    sign_on(store)
+    submitted(store, 96)
+    bell.takes = 1
+    coordinator.tick()
+    bell.takes = 100
+    coordinator.tick()
+    assert len(bell.rung) == len(set(bell.rung)) == 3
+
+
+def test_an_absent_broker_stops_nothing_else(
+    store: Store, coordinator: Coordinator, bell: Bell
+) -> None:
+    sign_on(store)
+    job = submitted(store, 40)
+    bell.broken = True
+    coordinator.tick()
+    assert state_of(store, job) is JobState.RUNNING
+    bell.broken = False
+    coordinator.tick()
+    assert len(bell.rung) == 2
+
+
+def test_a_dead_lease_is_taken_back(store: Store, coordinator: Coordinator, bell: Bell) -> None:
+    sign_on(store)
+    job = submitted(store, 10)
+    coordinator.tick()
+    let_expire(store, claim_first(store, job))
+    coordinator.tick()
+    assert states_of(store, job) == [ShardState.READY]
+    assert len(bell.rung) == 2
+
+
+def test_a_job_past_its_deadline_stops(store: Store, coordinator: Coordinator) -> None:
+    job = submitted(store, 10)
+    coordinator.tick()
+    set_job(store, job.id, deadline=1.0)
+    coordinator.tick()
+    assert state_of(store, job) is JobState.STOPPING
+
+
+def test_two_coordinators_ring_for_each_shard_once(
+    store: Store, coordinator: Coordinator, bell: Bell, tmp_path: Path
+) -> None:
+    other = Coordinator(Settings(home=tmp_path), store=store, doorbell=bell)  # type: ignore[arg-type]
+    sign_on(store, slots=100)
+    submitted(store)
+    coordinator.tick()
+    other.tick()
+    assert len(bell.rung) == len(set(bell.rung)) == 64
+
+
+def test_running_ticks_when_nudged(store: Store, bell: Bell, tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path, coordinator_interval=3600.0)
+    coordinator = Coordinator(settings, store=store, doorbell=bell)  # type: ignore[arg-type]
+    with coordinator.running():
+        job = submitted(store, 10)
+        coordinator.nudge()
+        wait_until(lambda: state_of(store, job) is JobState.RUNNING)
+
+
+def test_a_broken_dataset_does_not_hold_up_dispatch(
+    store: Store, coordinator: Coordinator, bell: Bell
+) -> None:
+    sign_on(store)
+    broken = submitted(store, 10)
+    coordinator.tick()
+    commit_all(store, broken)
+    coordinator.finalise()
+    assert state_of(store, broken) is JobState.FAILED
+    submitted(store, 10)
+    coordinator.tick()
+    assert len(bell.rung) == 2

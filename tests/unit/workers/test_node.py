@@ -1,0 +1,427 @@
+from __future__ import annotations
+
+import errno
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from batchgen.errors import DatabaseUnavailable, UnsupportedModel
+from batchgen.io.storage import LocalStorage
+from batchgen.jobs.database import Database
+from batchgen.jobs.invariants import check_invariants
+from batchgen.jobs.states import JobState, ShardState
+from batchgen.jobs.store import Store
+from batchgen.models.record import ModelRecord
+from batchgen_workers import engine_host, node, persistence, settler, testing
+from batchgen_workers.gate import Draining
+from batchgen_workers.node import Node
+from tests.support.homes import pin_model
+from tests.support.jobs import let_expire, set_job, shard, states_of
+from tests.support.workers import (
+    answer_of,
+    fake_node,
+    files_below,
+    leased,
+    questions,
+    rows_of_parts,
+    run_all,
+    submit_rows,
+    wait_until,
+)
+
+LONG = 1_000_000  # tokens; longer than any test
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def model(home: Path) -> ModelRecord:
+    return pin_model(home)
+
+
+@pytest.fixture
+def store(sqlite_url: str) -> Store:
+    return Store(Database(sqlite_url))
+
+
+def sound(store: Store, home: Path) -> bool:
+    return check_invariants(store, LocalStorage(home)) == []
+
+
+def test_every_row_of_a_job_gets_its_answer(store: Store, home: Path, model: ModelRecord) -> None:
+    job = submit_rows(store, home, model, questions(100))
+    with fake_node(store, home) as worker:
+        run_all(worker, job)
+    rows = rows_of_parts(store, home, job)
+    assert [row.row for row in rows] == list(range(100))
+    assert [row.choices[0].text for row in rows] == [answer_of(row) for row in range(100)]
+    assert {row.attempt for row in rows} == {1}
+    assert set(states_of(store, job)) == {ShardState.COMMITTED}
+    assert sound(store, home)
+
+
+def test_a_bad_line_is_an_error_row_and_its_neighbours_are_answered(
+    store: Store, home: Path, model: ModelRecord
+) -> None:
+    lines: list[dict[str, Any] | bytes] = [*questions(3), b"{broken", {"prompt": ""}]
+    job = submit_rows(store, home, model, lines)
+    with fake_node(store, home) as worker:
+        run_all(worker, job)
+    codes = [row.error and row.error.code for row in rows_of_parts(store, home, job)]
+    assert codes[:4] == [None, None, None, "invalid_json"]
+    assert codes[4] is not None
+
+
+def test_a_message_for_a_shard_that_is_not_free_is_dropped(
+    store: Store, home: Path, model: ModelRecord
+) -> None:
+    job = submit_rows(store, home, model, questions(3))
+    (record,) = store.jobs.shards(job.id)
+    with fake_node(store, home) as worker:
+        worker.run_shard(record.id)
+        worker.run_shard(record.id)
+        worker.run_shard(987_654)
+        wait_until(lambda: not len(worker.shards))
+        worker.run_shard(record.id)
+        assert not len(worker.shards)
+    assert shard(store, record.id).attempts == 1
+
+
+def test_the_next_shard_is_fed_while_the_last_rows_of_one_are_computed(
+    store: Store, home: Path, model: ModelRecord
+) -> None:
+    rows = questions(33)
+    rows[0]["max_tokens"] = LONG
+    job = submit_rows(store, home, model, rows)
+    first, second = store.jobs.shards(job.id)
+    with fake_node(store, home, factory=testing.SLOW) as worker:
+        worker.run_shard(first.id)
+        worker.run_shard(second.id)
+        wait_until(lambda: shard(store, second.id).state is ShardState.COMMITTED)
+        assert shard(store, first.id).state is ShardState.LEASED
+
+
+def test_a_checkpoint_is_made_and_only_the_rest_is_computed_again(
+    store: Store, home: Path, model: ModelRecord
+) -> None:
+    rows = questions(8)
+    rows[7]["max_tokens"] = 400
+    job = submit_rows(store, home, model, rows)
+    (record,) = store.jobs.shards(job.id)
+    with fake_node(store, home, factory=testing.SLOW, checkpoint_interval=0.05) as worker:
+        worker.run_shard(record.id)
+        wait_until(lambda: _checkpointed(store, record.id) == 7)
+        worker.drain(0.0)
+    assert shard(store, record.id).state is ShardState.READY
+    assert len(files_below(home / "parts")) == 1
+    with fake_node(store, home) as worker:
+        run_all(worker, job)
+        stats = worker.stats
+    assert stats is None or stats.generated_tokens == 400
+    answered = rows_of_parts(store, home, job)
+    assert [row.attempt for row in answered] == [1] * 7 + [2]
+    assert [row.choices[0].text for row in answered[:7]] == [answer_of(row) for row in range(7)]
+    assert answered[7].choices[0].text == answer_of(7, tokens=400)
+    assert files_below(home / "parts") == [_only_part(store, job.id).removeprefix("parts/")]
+    assert sound(store, home)
+
+
+def test_a_damaged_checkpoint_costs_time_and_no_row(
+    store: Store, home: Path, model: ModelRecord
+) -> None:
+    rows = [*questions(3), {"prompt": "long", "max_tokens": 3000}]
+    job = submit_rows(store, home, model, rows)
+    (record,) = store.jobs.shards(job.id)
+    with fake_node(store, home, factory=testing.SLOW) as worker:
+        worker.run_shard(record.id)
+        wait_until(lambda: _rows_done(worker) == 3)
+        worker.drain(0.0)
+    (name,) = files_below(home / "parts")
+    (home / "parts" / name).write_bytes(b"PAR1 no more")
+    with fake_node(store, home) as worker:
+        run_all(worker, job)
+    assert [row.attempt for row in rows_of_parts(store, home, job)] == [2, 2, 2, 2]
+    assert sound(store, home)
+
+
+def test_draining_lets_rows_end_that_the_engine_has(
+    store: Store, home: Path, model: ModelRecord
+) -> None:
+    job = submit_rows(store, home, model, questions(4))
+    (record,) = store.jobs.shards(job.id)
+    with fake_node(store, home, factory=testing.SLOW) as worker:
+        worker.run_shard(record.id)
+        worker.drain(60.0)
+        with pytest.raises(Draining):
+            worker.run_shard(record.id)
+    assert shard(store, record.id).state is ShardState.COMMITTED
+
+
+def test_draining_feeds_no_more_rows(store: Store, home: Path, model: ModelRecord) -> None:
+    # the first shard fills the engine, the feeder of the second waits for room
+    job = submit_rows(store, home, model, questions(64, max_tokens=50))
+    first, second = store.jobs.shards(job.id)
+    with fake_node(store, home, factory=testing.SLOW, engine={"max_num_seqs": 2}) as worker:
+        worker.run_shard(first.id)
+        feeder = threading.Thread(target=worker.run_shard, args=(second.id,))
+        feeder.start()
+        wait_until(lambda: len(worker.shards) == 2)
+        at_the_gate = threading.Thread(target=_refused, args=(worker, first.id))
+        at_the_gate.start()
+        worker.drain(0.0)
+        feeder.join()
+        at_the_gate.join()
+    assert leased(store) == 0
+    assert states_of(store, job) == [ShardState.READY, ShardState.READY]
+
+
+def test_a_paused_job_is_saved_and_released(store: Store, home: Path, model: ModelRecord) -> None:
+    rows = [*questions(3), {"prompt": "long", "max_tokens": LONG}]
+    job = submit_rows(store, home, model, rows)
+    (record,) = store.jobs.shards(job.id)
+    with fake_node(store, home, factory=testing.SLOW, lease_ttl=1.0) as worker:
+        worker.run_shard(record.id)
+        wait_until(lambda: _rows_done(worker) == 3)
+        store.jobs.pause(job.id)
+        wait_until(lambda: not len(worker.shards))
+        wait_until(lambda: worker.host.outstanding == 0)
+    assert shard(store, record.id).state is ShardState.READY
+    assert _checkpointed(store, record.id) == 3
+    assert shard(store, record.id).last_error is None
+
+
+@pytest.mark.parametrize(
+    ("stop", "code"), [("cancel", "batch_cancelled"), ("expire", "batch_expired")]
+)
+def test_a_stopped_job_keeps_what_is_finished_and_says_why_the_rest_is_not(
+    store: Store, home: Path, model: ModelRecord, stop: str, code: str
+) -> None:
+    rows: list[dict[str, Any] | bytes] = [
+        *questions(3),
+        {"id": "long", "prompt": "long", "max_tokens": LONG, "topic": "kept"},
+        b"{broken",
+    ]
+    job = submit_rows(store, home, model, rows)
+    (record,) = store.jobs.shards(job.id)
+    with fake_node(store, home, factory=testing.SLOW, lease_ttl=1.0) as worker:
+        worker.run_shard(record.id)
+        wait_until(lambda: _rows_done(worker) == 4)
+        if stop == "expire":
+            set_job(store, job.id, deadline=1.0)
+            store.dispatch.expire_due()
+        else:
+            store.jobs.cancel(job.id)
+        wait_until(lambda: not len(worker.shards))
+        wait_until(lambda: worker.host.outstanding == 0)
+    answered = rows_of_parts(store, home, job)
+    codes = [row.error and row.error.code for row in answered]
+    assert codes == [None, None, None, code, "invalid_json"]
+    assert (answered[3].custom_id, answered[3].extra) == ("long", '{"topic":"kept"}')
+    assert shard(store, record.id).state is ShardState.COMMITTED
+    assert sound(store, home)
+
+
+def test_a_fenced_shard_leaves_nothing(store: Store, home: Path, model: ModelRecord) -> None:
+    job = submit_rows(store, home, model, questions(3, max_tokens=20))
+    (record,) = store.jobs.shards(job.id)
+    with fake_node(store, home, factory=testing.SLOW) as worker:
+        worker.run_shard(record.id)
+        (held,) = worker.shards
+        let_expire(store, held.lease)
+        other = store.leases.claim(record.id, owner="other/2", ttl=60.0)
+        assert other is not None
+        wait_until(lambda: not len(worker.shards))
+    assert shard(store, record.id).epoch == other.epoch
+    assert shard(store, record.id).state is ShardState.LEASED
+    assert files_below(home / "parts") == []
+
+
+def test_a_changed_input_fails_the_job(store: Store, home: Path, model: ModelRecord) -> None:
+    job = submit_rows(store, home, model, questions(3))
+    for path in (home / "inputs").iterdir():
+        path.unlink()
+    with fake_node(store, home) as worker:
+        run_all(worker, job)
+    record = store.jobs.by_id(job.id)
+    assert record.state is JobState.FAILED
+    assert "missing" in (record.error or "")
+    assert states_of(store, job) == [ShardState.STOPPED]
+
+
+def test_a_full_disk_gives_the_shard_back_and_claims_wait(
+    store: Store, home: Path, model: ModelRecord, disk_full: Callable[[], Any]
+) -> None:
+    job = submit_rows(store, home, model, questions(3))
+    (record,) = store.jobs.shards(job.id)
+    with fake_node(store, home) as worker:
+        with disk_full():
+            worker.run_shard(record.id)
+            wait_until(lambda: not len(worker.shards))
+        after = shard(store, record.id)
+        assert (after.state, after.lost, after.deaths) == (ShardState.READY, 0, 0)
+        assert "No space" in (after.last_error or "")
+        assert files_below(home / "parts") == []
+        run_all(worker, job)
+    assert shard(store, record.id).state is ShardState.COMMITTED
+
+
+def test_a_dead_engine_gives_back_what_is_finished_and_starts_again(
+    store: Store, home: Path, model: ModelRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_host, "PAUSE_AFTER_DEATH", 0.0)
+    rows = [*questions(3), {"prompt": "long", "max_tokens": LONG}]
+    job = submit_rows(store, home, model, rows)
+    (record,) = store.jobs.shards(job.id)
+    with fake_node(store, home, factory=testing.SLOW) as worker:
+        worker.run_shard(record.id)
+        wait_until(lambda: _rows_done(worker) == 3)
+        client = worker.host._client
+        assert client is not None
+        client.kill()
+        wait_until(lambda: not len(worker.shards))
+        after = shard(store, record.id)
+        assert (after.state, after.lost) == (ShardState.READY, 0)
+        assert "engine process ended" in (after.last_error or "")
+        assert _checkpointed(store, record.id) == 3
+        wait_until(lambda: worker.host.is_ready)
+        worker.run_shard(record.id)
+        wait_until(lambda: worker.host.outstanding == 1)
+
+
+def test_an_engine_that_dies_on_every_row_ends_the_worker_with_a_reason(
+    store: Store, home: Path, model: ModelRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_host, "PAUSE_AFTER_DEATH", 0.0)
+    job = submit_rows(store, home, model, [{"prompt": testing.EXIT}])
+    (record,) = store.jobs.shards(job.id)
+    failed = threading.Event()
+    with fake_node(store, home) as worker:
+        worker.on_failure = failed.set
+        for _ in range(engine_host.MAX_DEATHS):
+            worker.run_shard(record.id)
+            wait_until(lambda: not len(worker.shards))
+        assert failed.wait(30)
+        assert worker.failure is not None
+        assert "times in a row" in worker.failure.message
+    assert leased(store) == 0
+
+
+def test_a_model_that_is_not_the_jobs_computes_nothing(
+    store: Store, home: Path, model: ModelRecord
+) -> None:
+    job = submit_rows(store, home, model, questions(3))
+    (record,) = store.jobs.shards(job.id)
+    with fake_node(store, home, start=False) as worker:
+        worker.model = _other_version(model)
+        worker.start()
+        worker.run_shard(record.id)
+    after = shard(store, record.id)
+    assert after.state is ShardState.READY
+    assert "not the one the job was made for" in (after.last_error or "")
+
+
+def test_a_worker_says_what_it_is_and_signs_off(
+    store: Store, home: Path, model: ModelRecord
+) -> None:
+    with fake_node(store, home, heartbeat_interval=0.05) as worker:
+        (record,) = store.workers.list(alive_within=60.0)
+        assert (record.id, record.model, record.slots) == (worker.id, "tiny", 4)
+        assert record.stats["kv_blocks_used"] == 0
+        job = submit_rows(store, home, model, questions(8))
+        run_all(worker, job)
+        wait_until(lambda: store.workers.list(alive_within=60.0)[0].stats["generated_tokens"] == 32)
+    assert store.workers.list(alive_within=60.0) == []
+
+
+def test_a_model_that_cannot_be_loaded_is_an_error_of_its_own(
+    store: Store, home: Path, model: ModelRecord
+) -> None:
+    with (
+        fake_node(store, home, factory=testing.REFUSING, start=False) as worker,
+        pytest.raises(UnsupportedModel),
+    ):
+        worker.start()
+    assert store.workers.list(alive_within=60.0) == []
+
+
+def test_an_absent_database_costs_time_and_no_row(
+    store: Store, home: Path, model: ModelRecord, absent_database: Any
+) -> None:
+    job = submit_rows(store, home, model, questions(3, max_tokens=20))
+    (record,) = store.jobs.shards(job.id)
+    with fake_node(store, home, factory=testing.SLOW) as worker:
+        worker.run_shard(record.id)
+        with absent_database("commit") as attempts:
+            wait_until(lambda: len(attempts) >= 2)
+        wait_until(lambda: not len(worker.shards))
+    assert shard(store, record.id).state is ShardState.COMMITTED
+    assert {row.attempt for row in rows_of_parts(store, home, job)} == {1}
+
+
+@pytest.fixture
+def absent_database(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str], AbstractContextManager[list[str]]]:
+    monkeypatch.setattr(persistence, "FIRST_PAUSE", 0.01)
+
+    @contextmanager
+    def absent(method: str) -> Any:
+        attempts: list[str] = []
+
+        def refuse(*_: object, **__: object) -> None:
+            attempts.append(method)
+            raise DatabaseUnavailable
+
+        with monkeypatch.context() as patch:
+            patch.setattr(store.leases, method, refuse)
+            yield attempts
+
+    return absent
+
+
+@pytest.fixture
+def disk_full(monkeypatch: pytest.MonkeyPatch) -> Callable[[], AbstractContextManager[None]]:
+    monkeypatch.setattr(node, "DISK_PAUSE", 0.05)
+
+    @contextmanager
+    def full() -> Any:
+        def refuse(*_: object, **__: object) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(settler, "write_part", refuse)
+            yield
+
+    return full
+
+
+def _checkpointed(store: Store, shard_id: int) -> int:
+    saved = store.leases.checkpoint_of(shard_id)
+    return saved.n_rows if saved else 0
+
+
+def _rows_done(worker: Node) -> int:
+    return sum(held.rows_done for held in worker.shards)
+
+
+def _refused(worker: Node, shard_id: int) -> None:
+    with pytest.raises(Draining):
+        worker.run_shard(shard_id)
+
+
+def _only_part(store: Store, job_id: int) -> str:
+    (segment,) = store.finals.segments(job_id)
+    assert segment.part is not None
+    return segment.part.path
+
+
+def _other_version(model: ModelRecord) -> ModelRecord:
+    return msgspec.structs.replace(model, sha256="f" * 64)

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from celery import Celery
+from celery.exceptions import Reject
+
+from batchgen.errors import DatabaseUnavailable
+from batchgen.settings import Settings
+from batchgen_workers.app import MEMORY, RUN_SHARD, create_app
+from batchgen_workers.gate import Draining
+from batchgen_workers.tasks import NO_SHARD, register
+
+
+class Node:
+    """Notes the shards it is asked for, and may refuse them."""
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+        self.error: Exception | None = None
+
+    def run_shard(self, shard_id: int) -> None:
+        self.asked.append(shard_id)
+        if self.error is not None:
+            raise self.error
+
+
+@pytest.fixture
+def node() -> Node:
+    return Node()
+
+
+@pytest.fixture
+def task(node: Node) -> Any:
+    app: Celery = create_app(Settings(), model="tiny", broker_url=MEMORY)
+    register(app, node.run_shard)
+    return app.tasks[RUN_SHARD]
+
+
+def test_a_shard_id_reaches_the_node(task: Any, node: Node) -> None:
+    task(shard=17)
+    assert node.asked == [17]
+
+
+@pytest.mark.parametrize("shard", ["17", None, -1, 1.5, True, 2**63, {"__type__": "x"}, [1]])
+def test_what_is_no_shard_id_does_nothing(task: Any, node: Node, shard: object) -> None:
+    task(shard=shard)
+    assert node.asked == []
+
+
+def test_the_waking_call_asks_for_nothing(task: Any, node: Node) -> None:
+    task(shard=NO_SHARD)
+    assert node.asked == []
+
+
+def test_a_draining_worker_gives_the_message_back(task: Any, node: Node) -> None:
+    node.error = Draining()
+    with pytest.raises(Reject) as rejected:
+        task(shard=1)
+    assert rejected.value.requeue
+
+
+def test_an_absent_database_drops_the_message(task: Any, node: Node) -> None:
+    node.error = DatabaseUnavailable()
+    task(shard=1)
+    assert node.asked == [1]
+
+
+def test_a_mistake_of_ours_is_not_hidden(task: Any, node: Node) -> None:
+    node.error = ZeroDivisionError()
+    with pytest.raises(ZeroDivisionError):
+        task(shard=1)
