@@ -51,7 +51,7 @@ demo: $(STAMP) $(MODEL_RECORD) ## Answer 40 prompts with SmolLM2-135M into ./dem
 	@echo "  duckdb -c \"select custom_id, response from '$(DEMO_OUTPUT)/data/*.parquet'\""
 
 test: $(STAMP) ## Run every test
-	$(BIN)/python -m pytest -q -n $(WORKERS) $(ARGS)
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup $(ARGS)
 
 lint: $(STAMP) ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check .

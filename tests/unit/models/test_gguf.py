@@ -19,6 +19,9 @@ from tests.unit.models.gguf_files import (
     write_llama,
 )
 
+# One process converts for all of these.
+pytestmark = pytest.mark.xdist_group("gguf")
+
 
 @pytest.fixture(scope="module")
 def weights() -> Weights:
@@ -70,15 +73,24 @@ def test_digits_stand_apart_before_merging(converted: ModelRecord) -> None:
     assert tokenizer.decode(tokenizer.encode("ab  12 é").ids) == "ab  12 é"
 
 
-def test_torch_stays_out_of_the_importing_process(converted: ModelRecord) -> None:
-    del converted
-    assert "batchgen.models.gguf_convert" not in sys.modules
-
-
 def test_an_unknown_way_of_splitting_is_refused(tmp_path: Path, weights: Weights) -> None:
+    from batchgen.models.gguf_convert import load_tokenizer
+
     source = write_llama(tmp_path / "tiny.gguf", weights, split="klingon")
+    with pytest.raises(ValueError, match="'klingon' is not known"):
+        load_tokenizer(source, "klingon")
+
+
+def test_the_converters_last_words_are_the_reason(
+    tmp_path: Path, weights: Weights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    converter = tmp_path / "converter"
+    converter.write_text("#!/bin/sh\necho noise >&2\necho 'ValueError: too odd' >&2\nexit 1\n")
+    converter.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(converter))
+    source = write_llama(tmp_path / "tiny.gguf", weights)
     registry = Registry(tmp_path / "models")
-    with pytest.raises(UnsupportedModel, match="'klingon' is not known"):
+    with pytest.raises(UnsupportedModel, match=r"tiny\.gguf cannot be converted: .*too odd"):
         registry.import_model("tiny", source)
     assert registry.names() == []
 
