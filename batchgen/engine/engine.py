@@ -11,6 +11,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 
+import torch
+
 from batchgen.engine.blocks import BlockPool
 from batchgen.engine.config import EngineConfig, memory_bytes
 from batchgen.engine.device import free_memory, set_threads
@@ -86,6 +88,7 @@ class Engine:
             max_length=self.limits.length,
             max_batch_tokens=self.config.max_batch_tokens,
             max_num_seqs=self.config.max_num_seqs,
+            threads=torch.get_num_threads(),
             notes=tuple(notes),
         )
 

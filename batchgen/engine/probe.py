@@ -40,6 +40,8 @@ LONGEST = 160
 # Largest difference of two logits, in units of the largest logit.
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 2e-2}
 SERVED_LAYERS = {"full_attention", "sliding_attention"}
+# What a model raises that does not take packed tokens, positions and rows to keep.
+FORWARD_ERRORS = (TypeError, ValueError, AttributeError, LookupError, RuntimeError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -111,22 +113,13 @@ def _record(network: nn.Module, config: Any) -> list[ProbedLayer]:
     kinds = getattr(config, "layer_types", None) or []
     for i, kind in enumerate(kinds):
         if kind not in SERVED_LAYERS:
-            raise _refusal(
-                network, f"layer {i}", f"it is a {kind} layer, with state or masks apart"
-            )
+            reason = f"it is a {kind} layer, with state or masks apart"
+            raise _refusal(network, f"layer {i}", reason)
     if not set_implementation(network, NAME):
-        name = next(n for n, m in network.named_modules() if "Attention" in type(m).__name__)
+        named = (n for n, m in network.named_modules() if "Attention" in type(m).__name__)
         reason = "its attention does not go through transformers' attention interface"
-        raise _refusal(network, name, reason)
-    recorder = Recorder()
-    for module in network.modules():
-        setattr(module, HANDLER, recorder)
-    zeros = np.zeros(2, dtype=np.int64)
-    with torch.inference_mode():
-        forward(network, zeros, np.arange(2), zeros[:1], device=_device(network))
-    for module in network.modules():
-        delattr(module, HANDLER)
-    layers = _check_calls(network, recorder, config.num_hidden_layers)
+        raise _refusal(network, next(named, "layer 0"), reason)
+    layers = _check_calls(network, _calls(network), config.num_hidden_layers)
     for layer, kind in zip(layers, kinds, strict=False):
         # A probe is shorter than most windows, so a window that only a mask knew would not show.
         if kind == "sliding_attention" and layer.shape.window is None:
@@ -134,11 +127,30 @@ def _record(network: nn.Module, config: Any) -> list[ProbedLayer]:
     return layers
 
 
-def _check_calls(network: nn.Module, recorder: Recorder, expected: int) -> list[ProbedLayer]:
+def _calls(network: nn.Module) -> list[tuple[nn.Module, LayerShape]]:
+    """Return every call of the attention interface in one forward of two tokens."""
+    recorder = Recorder()
+    for module in network.modules():
+        setattr(module, HANDLER, recorder)
+    zeros = np.zeros(2, dtype=np.int64)
+    try:
+        with torch.inference_mode():
+            forward(network, zeros, np.arange(2), zeros[:1], device=_device(network))
+    except FORWARD_ERRORS as error:
+        reason = f"a packed forward fails: {type(error).__name__}: {error}"
+        raise _refusal(network, "the model", reason) from error
+    for module in network.modules():
+        delattr(module, HANDLER)
+    return recorder.calls
+
+
+def _check_calls(
+    network: nn.Module, calls: list[tuple[nn.Module, LayerShape]], expected: int
+) -> list[ProbedLayer]:
+    """Name the calls; raise UnsupportedModel unless each of `expected` layers made exactly one."""
     names = {module: name for name, module in network.named_modules()}
     layers = [
-        ProbedLayer(name=names[module], module=module, shape=shape)
-        for module, shape in recorder.calls
+        ProbedLayer(name=names[module], module=module, shape=shape) for module, shape in calls
     ]
     called = [layer.name for layer in layers]
     for name in called:

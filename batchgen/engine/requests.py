@@ -52,7 +52,7 @@ class Ongoing:
         elif scanner is not None and (text := scanner.push(token)) is not None:
             self.stopped[sequence.index] = text
             sequence.finish_reason = "stop"
-        elif sequence.num_generated == self.group.max_tokens:
+        elif sequence.num_generated >= self.group.max_tokens:
             sequence.finish_reason = "length"
 
     def fail(self, error: RowError) -> None:
@@ -95,6 +95,9 @@ def make_group(
     request: GenerationRequest, tokenizer: Tokenizer, limits: Limits
 ) -> SequenceGroup | RowError:
     """Return the sequence group of a request, or why it cannot be computed."""
+    if request.params.n != 1:
+        message = f"n is {request.params.n}; this engine draws one answer a row."
+        return RowError(code="unsupported_parameter", message=message, param="n")
     prompt = tokenizer.encode(request)
     if isinstance(prompt, RowError):
         return prompt

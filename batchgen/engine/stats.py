@@ -22,6 +22,8 @@ class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
     # Token budget and sequences of one step.
     max_batch_tokens: int
     max_num_seqs: int
+    # CPU threads.
+    threads: int = 1
     # What differs from what was asked, for a person to read.
     notes: tuple[str, ...] = ()
 

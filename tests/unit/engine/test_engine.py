@@ -245,6 +245,10 @@ class TestRefusals:
     def test_a_token_id_that_does_not_exist(self, llama: Path) -> None:
         assert self.error_of(make_engine(llama), request(0, [5, 99_999]))[0] == "invalid_value"
 
+    def test_more_than_one_answer(self, llama: Path) -> None:
+        code, message = self.error_of(make_engine(llama), request(0, [5, 6], n=2))
+        assert code == "unsupported_parameter" and "n is 2" in message
+
     def test_refused_rows_disturb_no_other(self, llama: Path) -> None:
         engine = make_engine(llama)
         alone = tokens_of(run(engine, request(0, [5, 6], max_tokens=5))[0])
@@ -308,7 +312,7 @@ def test_stats_count_what_happened(llama: Path) -> None:
 def test_info_says_what_the_engine_settled_on(llama: Path) -> None:
     info = make_engine(llama, blocks=20).info
     assert (info.model, info.device, info.dtype) == ("tiny", "cpu", "float32")
-    assert (info.block_size, info.num_blocks) == (4, 21)
+    assert (info.block_size, info.num_blocks, info.threads) == (4, 21, 1)
 
 
 def test_the_pool_is_no_larger_than_its_sequences_could_use(llama: Path) -> None:

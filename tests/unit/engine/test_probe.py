@@ -115,3 +115,10 @@ def test_a_window_that_only_the_mask_knew_is_refused(models: Models) -> None:
     network.model.layers[0].self_attn.sliding_window = None
     with pytest.raises(UnsupportedModel, match=r"layers\.0\.self_attn: its sliding window"):
         probed(network)
+
+
+def test_a_model_that_takes_no_positions_is_refused(llama: Path) -> None:
+    network = network_of(llama)
+    network.forward = lambda input_ids: None
+    with pytest.raises(UnsupportedModel, match="a packed forward fails: TypeError"):
+        probed(network)
