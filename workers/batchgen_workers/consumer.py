@@ -33,6 +33,7 @@ class Consumer:
         # That a message is given back when the worker drains is no news.
         logging.getLogger("celery.app.trace").setLevel(logging.ERROR)
         register(app, node.run_shard)
+        app.set_default()  # Celery's pool threads look the task up there
         # The bare controller: Celery's program around it would take over signals and logging.
         self._controller: Any = app.WorkController(
             hostname=f"batchgen-{os.getpid()}@{socket.gethostname()}",

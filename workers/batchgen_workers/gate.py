@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -19,10 +20,12 @@ class Draining(Unavailable):
 
 
 class Gate:
-    """Admits one feeder at a time, while `ready` says that a new shard can be served."""
+    """Admits one feeder at a time, first come first served, while `ready` says that it can be."""
 
     def __init__(self, ready: Callable[[], bool]) -> None:
         self._ready = ready
+        # who waits, in order of arrival
+        self._tickets: deque[object] = deque()
         self._busy = False
         self._closed = False
         self._paused_until = 0.0
@@ -36,12 +39,17 @@ class Gate:
     @contextmanager
     def turn(self) -> Iterator[None]:
         """Wait for a turn and hold it for the block; raise Draining once the gate is closed."""
+        ticket = object()
         with self._changed:
-            while not self._closed and not self._free():
-                self._changed.wait(self._pause_left())
-            if self._closed:
-                raise Draining
-            self._busy = True
+            self._tickets.append(ticket)
+            try:
+                while not self._closed and not (ticket is self._tickets[0] and self._free()):
+                    self._changed.wait(self._pause_left())
+                if self._closed:
+                    raise Draining
+                self._busy = True
+            finally:
+                self._tickets.remove(ticket)
         try:
             yield
         finally:

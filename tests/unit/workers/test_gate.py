@@ -31,6 +31,24 @@ def test_one_at_a_time() -> None:
     assert max(most) == 1
 
 
+def test_first_come_first_served() -> None:
+    gate = Gate(lambda: True)
+    order: list[int] = []
+
+    def enter(number: int) -> None:
+        with gate.turn():
+            order.append(number)
+
+    threads = [threading.Thread(target=enter, args=(number,)) for number in range(5)]
+    with gate.turn():
+        for waiting, thread in enumerate(threads, start=1):
+            thread.start()
+            wait_until(lambda waiting=waiting: len(gate._tickets) == waiting)  # type: ignore[misc]
+    for thread in threads:
+        thread.join()
+    assert order == list(range(5))
+
+
 def test_the_gate_opens_again_after_a_failure() -> None:
     gate = Gate(lambda: True)
     with pytest.raises(ValueError, match="inside"), gate.turn():
