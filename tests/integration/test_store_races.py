@@ -13,7 +13,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -28,7 +28,7 @@ from batchgen.jobs.records import JobRecord, Lease
 from batchgen.jobs.states import JobState, ShardState
 from batchgen.jobs.store import Store
 from batchgen.jobs.tables import parts
-from tests.support.jobs import MODEL, claim_first, part_of, running_job, shard
+from tests.support.jobs import MODEL, claim_first, part_of, running_job
 
 if TYPE_CHECKING:
     from sqlalchemy import PoolProxiedConnection
@@ -81,12 +81,21 @@ def seeded(seed: int) -> random.Random:
 
 
 @dataclass(slots=True)
+class Storm:
+    """COMMITs that fail until it is calm again, counted by the moment at which they failed."""
+
+    broken: Counter[str] = field(default_factory=Counter)
+    calm: threading.Event = field(default_factory=threading.Event)
+
+
+@dataclass(slots=True)
 class Chaos:
     """One job, the broker that loses its messages, and what workers were told."""
 
     store: Store
     job: JobRecord
-    broker: queue.SimpleQueue[int] = field(default_factory=queue.SimpleQueue)
+    storm: Storm
+    broker: queue.Queue[int] = field(default_factory=queue.Queue)
     # (shard, path) of every commit that returned
     acknowledged: list[tuple[int, str]] = field(default_factory=list)
     fenced: list[int] = field(default_factory=list)
@@ -132,8 +141,9 @@ class Chaos:
     def wait_for_the_loss_of(self, lease: Lease) -> None:
         give_up = time.monotonic() + PATIENCE
         while time.monotonic() < give_up:
-            found = shard(self.store, lease.shard_id)
-            if (found.state, found.epoch) != (ShardState.LEASED, lease.epoch):
+            shards = self.store.jobs.shards(lease.job_id)
+            now = {(shard.id, shard.state, shard.epoch) for shard in shards}
+            if (lease.shard_id, ShardState.LEASED, lease.epoch) not in now:
                 return
             time.sleep(0.01)
 
@@ -169,33 +179,35 @@ class Chaos:
             started = [threads.submit(self.work, SEED + n) for n in range(WORKERS)]
             started += [threads.submit(self.coordinate, SEED + 100 + n) for n in range(2)]
             interrupt()
-            ended_in_time = self.ended.wait(PATIENCE)
+            wait(started, timeout=PATIENCE, return_when=FIRST_EXCEPTION)
+            ended_in_time = self.ended.is_set()
             self.ended.set()
+        self.storm.calm.set()
         for thread in started:
             thread.result()
         assert ended_in_time, self.store.jobs.progress(self.job.id)
 
 
 @pytest.fixture
-def broken_commits(watched: Store) -> Counter[str]:
+def storm(watched: Store) -> Storm:
     """Let some COMMITs of every transaction fail, half of them after the server did it."""
     dialect = watched.database.engine.dialect
     error, original = dialect.loaded_dbapi.OperationalError, dialect.do_commit
-    dice, broken = seeded(SEED), Counter[str]()
+    dice, storm = seeded(SEED), Storm()
 
     def do_commit(connection: PoolProxiedConnection) -> None:
         chance = dice.random()
-        if chance >= BROKEN_COMMIT:
+        if chance >= BROKEN_COMMIT or storm.calm.is_set():
             return original(connection)
         moment = "after" if chance < BROKEN_COMMIT / 2 else "before"
         if moment == "after":
             original(connection)
-        broken[moment] += 1
+        storm.broken[moment] += 1
         connection.driver_connection.close()  # type: ignore[union-attr]
         raise error("the connection was lost")
 
     dialect.do_commit = do_commit  # type: ignore[method-assign,assignment]
-    return broken
+    return storm
 
 
 def registered(store: Store) -> list[tuple[int, str]]:
@@ -203,9 +215,9 @@ def registered(store: Store) -> list[tuple[int, str]]:
         return [tuple(row) for row in connection.execute(select(parts.c.shard_id, parts.c.path))]
 
 
-def test_every_shard_is_committed_once(watched: Store, broken_commits: Counter[str]) -> None:
+def test_every_shard_is_committed_once(watched: Store, storm: Storm) -> None:
     job = running_job(watched, N_ROWS)
-    chaos = Chaos(store=watched, job=job)
+    chaos = Chaos(store=watched, job=job, storm=storm)
     chaos.run(interrupt=lambda: None)
     assert watched.jobs.by_id(job.id).state is JobState.COMPLETED
     assert check_tables(watched) == []
@@ -213,18 +225,18 @@ def test_every_shard_is_committed_once(watched: Store, broken_commits: Counter[s
     assert (progress.committed, progress.rows_done) == (progress.shards, N_ROWS)
     assert sorted(chaos.acknowledged) == sorted(registered(watched))
     # the storm was one
-    assert broken_commits["before"]
-    assert broken_commits["after"]
+    assert storm.broken["before"]
+    assert storm.broken["after"]
     assert chaos.fenced
 
 
-def test_a_cancel_in_the_storm_ends_in_order(watched: Store, broken_commits: Counter[str]) -> None:
+def test_a_cancel_in_the_storm_ends_in_order(watched: Store, storm: Storm) -> None:
     job = running_job(watched, N_ROWS)
-    chaos = Chaos(store=watched, job=job)
+    chaos = Chaos(store=watched, job=job, storm=storm)
 
     def cancel() -> None:
-        while len(chaos.acknowledged) < 5:
-            time.sleep(0.01)
+        while len(chaos.acknowledged) < 5 and not chaos.ended.wait(0.01):
+            continue
         watched.jobs.cancel(job.id)
 
     chaos.run(interrupt=cancel)
