@@ -17,6 +17,7 @@ from typing import Any
 
 from batchgen.errors import ModelError
 from batchgen.models.gguf import convert_gguf
+from batchgen.models.record import RECORD_FILE
 from batchgen.models.safety import scan_folder
 
 PACKAGE_PREFIX = "pypi:"
@@ -106,5 +107,6 @@ def _copy_files(folder: Path, target: Path) -> None:
     """Copy the wanted files of the top level, following links."""
     for pattern in PATTERNS:
         for path in folder.glob(pattern):
-            if path.is_file():
+            # The source may be a model of another registry: its record is not ours.
+            if path.is_file() and path.name != RECORD_FILE:
                 shutil.copyfile(path, target / path.name)

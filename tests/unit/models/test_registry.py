@@ -66,6 +66,13 @@ def test_a_pinned_model_outlives_its_source(registry: Registry, source: Path) ->
     assert registry.verify("tiny") == []
 
 
+def test_a_model_of_another_registry_is_a_source(registry: Registry, source: Path) -> None:
+    first = registry.import_model("first", source)
+    second = registry.import_model("second", first.path)
+    assert (second.sha256, second.files) == (first.sha256, first.files)
+    assert registry.verify("second") == []
+
+
 def test_files_that_no_model_needs_are_left_behind(registry: Registry, source: Path) -> None:
     (source / "training.log").touch()
     (source / "onnx").mkdir()
