@@ -1,0 +1,243 @@
+"""`run_local` as a process of its own, with the real engine on a tiny random model."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from batchgen.errors import HomeLocked, JobNotFound, ModelError
+from batchgen.jobs.database import Database
+from batchgen.jobs.records import JobRecord
+from batchgen.jobs.states import JobState
+from batchgen.jobs.store import Store
+from batchgen.models.record import ModelRecord
+from batchgen.settings import Settings
+from batchgen_workers import testing
+from batchgen_workers.finaliser import Finaliser
+from batchgen_workers.home_lock import locked_home
+from batchgen_workers.local import LocalProgress, run_local
+from tests.support.homes import pin_model
+from tests.support.processes import (
+    Processes,
+    dataset_rows,
+    half_done,
+    processes,
+    real_model,
+)
+from tests.support.workers import answer_of, is_alive, questions, submit_rows, wait_until
+
+ROWS = 200
+NEVER = 3600.0  # seconds; a lease that does not run out by itself
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def settings(home: Path) -> Settings:
+    return Settings(
+        home=home,
+        lease_ttl=NEVER,
+        checkpoint_interval=0.2,
+        engine={"max_num_seqs": 8, "threads": 1, "kv_memory": "32M"},  # type: ignore[arg-type]
+    )
+
+
+@pytest.fixture
+def store(home: Path, sqlite_template: Path) -> Iterator[Store]:
+    home.mkdir()
+    (home / "batchgen.db").write_bytes(sqlite_template.read_bytes())
+    store = Store(Database(f"sqlite:///{home / 'batchgen.db'}"))
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def model(home: Path, store: Store) -> ModelRecord:
+    return pin_model(home)
+
+
+@pytest.fixture
+def starter(settings: Settings, tmp_path: Path) -> Iterator[Processes]:
+    with processes(settings, tmp_path) as started:
+        yield started
+
+
+def long_job(store: Store, home: Path, model: ModelRecord) -> JobRecord:
+    """Submit rows that take a few seconds, so that they can be interrupted half-way."""
+    rows = questions(ROWS, max_tokens=60, ignore_eos=True)
+    return submit_rows(store, home, model, rows, start=False)
+
+
+def test_a_job_is_computed_by_the_real_engine(store: Store, home: Path, settings: Settings) -> None:
+    job = submit_rows(store, home, real_model(home), questions(40, max_tokens=8), start=False)
+    seen: list[LocalProgress] = []
+    run = run_local(settings, job.public_id, on_progress=seen.append)
+    assert run.job.state is JobState.COMPLETED
+    assert not run.interrupted
+    rows = dataset_rows(store, home, job)
+    assert [row.custom_id for row in rows] == [f"q{row}" for row in range(40)]
+    assert all(row.usage is not None and row.usage.prompt_tokens > 0 for row in rows)
+    assert all(row.seed is not None for row in rows)
+    assert seen[-1].progress.rows_ok == 40
+    assert seen[-1].engine is not None
+    assert seen[-1].engine.device == "cpu"
+    assert run.stats is not None
+    assert run.stats.busy_seconds > 0
+    assert run.first_row_at is not None
+    assert store.workers.list(alive_within=60.0) == []
+
+
+def test_killed_half_way_and_run_again_it_completes_with_every_row_once(
+    store: Store, home: Path, settings: Settings, starter: Processes
+) -> None:
+    job = long_job(store, home, real_model(home))
+    first = starter.local_run(job)
+    wait_until(half_done(store, job, rows=40))
+    children = first.children()
+    first.kill()
+    assert children
+    wait_until(lambda: not any(is_alive(child) for child in children))
+    # The leases would last for an hour: a home that is locked has no other worker to wait for.
+    second = starter.local_run(job)
+    assert second.wait() == 0
+    rows = dataset_rows(store, home, job)
+    assert {row.attempt for row in rows} == {1, 2}
+    assert {row.usage.completion_tokens for row in rows if row.usage} == {60}
+
+
+def test_interrupted_it_saves_what_is_finished_and_goes_on_later(
+    store: Store, home: Path, settings: Settings, starter: Processes, model: ModelRecord
+) -> None:
+    job = long_job(store, home, model)
+    first = starter.local_run(job, testing.SLOW)
+    wait_until(half_done(store, job, rows=20))
+    first.send(signal.SIGINT)
+    assert first.wait() == -signal.SIGINT  # KeyboardInterrupt, as Python reports it
+    progress = store.jobs.progress(job.id)
+    assert progress.leased == 0
+    assert progress.rows_done >= 20
+    run = run_local(settings, job.public_id, factory=testing.FAST)
+    assert run.job.state is JobState.COMPLETED
+    rows = dataset_rows(store, home, job)
+    assert sum(row.attempt == 1 for row in rows) >= 20
+    assert [row.choices[0].text for row in rows] == [
+        answer_of(row, tokens=60) for row in range(ROWS)
+    ]
+
+
+def test_a_dataset_half_written_is_written_again(
+    store: Store, home: Path, settings: Settings, model: ModelRecord
+) -> None:
+    job = submit_rows(store, home, model, questions(40), start=False)
+    with _finaliser_that_is_killed():
+        run_local(settings, job.public_id, factory=testing.FAST, stop=_soon(store, job))
+    assert store.jobs.by_id(job.id).state is JobState.FINALIZING
+    # no engine is started: there is no row left
+    run = run_local(settings, job.public_id, factory=testing.REFUSING)
+    assert run.job.state is JobState.COMPLETED
+    assert run.stats is None
+    assert len(dataset_rows(store, home, job)) == 40
+
+
+def test_an_ended_job_is_returned_at_once(
+    store: Store, home: Path, settings: Settings, model: ModelRecord
+) -> None:
+    job = submit_rows(store, home, model, questions(4), start=False)
+    run_local(settings, job.public_id, factory=testing.FAST)
+    again = run_local(settings, job.public_id, factory=testing.REFUSING)
+    assert again.job.state is JobState.COMPLETED
+
+
+def test_a_paused_job_goes_on_when_it_is_run(
+    store: Store, home: Path, settings: Settings, model: ModelRecord
+) -> None:
+    job = submit_rows(store, home, model, questions(4))
+    store.jobs.pause(job.id)
+    run = run_local(settings, job.public_id, factory=testing.FAST)
+    assert run.job.state is JobState.COMPLETED
+
+
+def test_a_cancelled_job_ends_complete(
+    store: Store, home: Path, settings: Settings, model: ModelRecord
+) -> None:
+    rows = [*questions(3), {"prompt": "long", "max_tokens": 1_000_000}]
+    job = submit_rows(store, home, model, rows, start=False)
+
+    def cancel(progress: LocalProgress) -> None:
+        if progress.progress.rows_done >= 3 and progress.job.state is JobState.RUNNING:
+            store.jobs.cancel(job.id)
+
+    quick = settings.model_copy(update={"lease_ttl": 2.0})
+    run = run_local(quick, job.public_id, factory=testing.SLOW, on_progress=cancel)
+    assert run.job.state is JobState.CANCELLED
+    progress = store.jobs.progress(job.id)
+    assert (progress.rows_ok, progress.rows_err) == (3, 1)
+
+
+def test_two_runs_of_one_home_are_refused(
+    store: Store, home: Path, settings: Settings, model: ModelRecord
+) -> None:
+    job = submit_rows(store, home, model, questions(4), start=False)
+    with locked_home(home), pytest.raises(HomeLocked):
+        run_local(settings, job.public_id, factory=testing.FAST)
+
+
+def test_an_engine_that_does_not_start_leaves_the_job_as_it_was(
+    store: Store, home: Path, settings: Settings, model: ModelRecord
+) -> None:
+    job = submit_rows(store, home, model, questions(4), start=False)
+    with pytest.raises(ModelError, match="bypasses"):
+        run_local(settings, job.public_id, factory=testing.REFUSING)
+    assert store.jobs.by_id(job.id).state is JobState.QUEUED
+    assert run_local(settings, job.public_id, factory=testing.FAST).job.state.ended
+
+
+def test_a_changed_model_is_refused(
+    store: Store, home: Path, settings: Settings, model: ModelRecord
+) -> None:
+    rows = questions(4)
+    job = submit_rows(store, home, _other(model), rows, start=False)
+    with pytest.raises(ModelError, match="changed"):
+        run_local(settings, job.public_id, factory=testing.FAST)
+
+
+def test_an_unknown_job_is_named(settings: Settings, store: Store) -> None:
+    with pytest.raises(JobNotFound):
+        run_local(settings, "f" * 32, factory=testing.FAST)
+
+
+def _other(model: ModelRecord) -> ModelRecord:
+    return msgspec.structs.replace(model, sha256="f" * 64)
+
+
+def _soon(store: Store, job: JobRecord) -> threading.Event:
+    stop = threading.Event()
+
+    def watch() -> None:
+        wait_until(lambda: store.jobs.by_id(job.id).state is JobState.FINALIZING)
+        stop.set()
+
+    threading.Thread(target=watch).start()
+    return stop
+
+
+@contextmanager
+def _finaliser_that_is_killed() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Finaliser, "run_once", _only_claim)
+        yield
+
+
+def _only_claim(finaliser: Finaliser) -> int:
+    for job_id in finaliser.store.finals.finalizable():
+        finaliser.store.finals.claim(job_id, owner="dead/1", ttl=NEVER)
+    return 0
