@@ -10,7 +10,8 @@ from typing import Any
 from batchgen.jobs.records import WorkerRecord
 from batchgen.service.views import JobView
 
-SPAN = 30.0  # seconds of the past that a rate is taken over
+TOKENS_SPAN = 30.0  # seconds of the past that the speed is taken over
+ROWS_SPAN = 300.0  # seconds; rows of one length end in waves, which a forecast must not follow
 SHORTEST = 2.0  # seconds below which a difference says too little
 
 
@@ -27,7 +28,7 @@ class Rates:
 
 
 class Meter:
-    """Observes one job. The first look gives averages since its start, later ones the last 30 s.
+    """Observes one job. The first look gives averages since its start, later ones the last time.
 
     (now, rows done)    (now, tokens)
          t0   40             t0   900        rate = (last - first) / (t_last - t_first)
@@ -45,7 +46,7 @@ class Meter:
             self._rows.clear()
             self._tokens.clear()
             return Rates()
-        _append(self._rows, view.progress.now, view.rows_done)
+        _append(self._rows, view.progress.now, view.rows_done, ROWS_SPAN)
         rows = _slope(self._rows)
         if rows is None:
             rows = _average(view.rows_done, view.elapsed_seconds)
@@ -64,7 +65,7 @@ class Meter:
             if not isinstance(generated, int | float):
                 continue
             samples = self._tokens.setdefault(worker.id, deque())
-            _append(samples, worker.heartbeat_at, generated)
+            _append(samples, worker.heartbeat_at, generated, TOKENS_SPAN)
             if (slope := _slope(samples)) is not None:
                 slopes.append(slope)
         if slopes:
@@ -83,13 +84,13 @@ def _kv_blocks(stats: Mapping[str, Any]) -> tuple[float, float]:
     return float(stats.get("kv_blocks_used") or 0), float(stats.get("kv_blocks") or 0)
 
 
-def _append(samples: deque[tuple[float, float]], now: float, value: float) -> None:
+def _append(samples: deque[tuple[float, float]], now: float, value: float, span: float) -> None:
     if samples and now <= samples[-1][0]:
         return
     if samples and value < samples[-1][1]:
         samples.clear()  # the counter began again
     samples.append((now, value))
-    while now - samples[0][0] > SPAN and len(samples) > 2:
+    while now - samples[0][0] > span and len(samples) > 2:
         samples.popleft()
 
 

@@ -59,6 +59,7 @@ def sentence(view: JobView, rates: Rates) -> str:
         facts.append(f"KV {percent(rates.kv_utilisation)}")
         facts.append(f"ETA {duration(rates.eta_seconds)}")
     elif view.has_ended:
+        facts.append(f"{count(view.progress.completion_tokens)} tokens")
         facts.append(f"took {duration(view.elapsed_seconds)}")
     return f"{view.state:<10} " + ", ".join(facts)
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,8 +34,11 @@ def test_a_job_that_waits_says_for_what() -> None:
 
 
 def test_an_ended_job_says_how_long_it_took() -> None:
-    view = a_view(done=100, state=JobState.COMPLETED, ended_at=1090.0, dataset=Path("/d"))
-    assert progress.sentence(view, Rates()) == "completed  100/100 rows, 0 failed, took 1m 30s"
+    done: dict[str, Any] = {"state": JobState.COMPLETED, "ended_at": 1090.0, "dataset": Path("/d")}
+    view = a_view(done=100, tokens=2000, **done)
+    assert progress.sentence(view, Rates()) == (
+        "completed  100/100 rows, 0 failed, 2,000 tokens, took 1m 30s"
+    )
 
 
 def test_lines_come_every_ten_seconds_and_with_each_state(

@@ -29,9 +29,12 @@ def test_later_looks_give_the_last_seconds() -> None:
 
 def test_what_is_long_past_is_forgotten() -> None:
     meter = Meter()
-    for now, done in [(1000.0, 0), (1100.0, 10), (1110.0, 20), (1131.0, 62)]:
-        rates = meter.observe(a_view(done=done, now=now))
-    assert rates.rows_per_second == 2.0  # 42 rows since 1110
+    for now, n in [(1000.0, 0), (2000.0, 10), (2100.0, 20), (2330.0, 89)]:
+        rates = meter.observe(a_view(done=n, now=now, workers=(beating(now, n * 10),)))
+    assert rates.rows_per_second == 0.3  # 69 rows since 2100
+    for now, n in [(2340.0, 90), (2350.0, 92), (2370.0, 95)]:
+        rates = meter.observe(a_view(done=n, now=now, workers=(beating(now, n * 10),)))
+    assert rates.tokens_per_second == 5 / 3  # 50 tokens since 2340
 
 
 def test_tokens_add_up_over_workers_and_heartbeats_that_repeat() -> None:

@@ -1,0 +1,152 @@
+"""The command as its users have it: real processes, a real engine, a tiny random model."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from batchgen.io.verify import verify_dataset
+from tests.support.tiny_models import tiny_llama
+from tests.support.workers import wait_until
+
+BATCHGEN = [sys.executable, "-P", "-m", "batchgen_cli.main"]
+PATIENCE = 240  # seconds for one command on a busy machine
+ROWS = 400
+CONTEXT = 256  # tokens of the tiny model
+
+
+class Shell:
+    """Runs `batchgen` in one home."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        home = {"BATCHGEN_HOME": str(folder / "home"), "BATCHGEN_DRAIN_GRACE": "0"}
+        engine = {"BATCHGEN_ENGINE__THREADS": "1", "BATCHGEN_ENGINE__KV_MEMORY": "64M"}
+        self.env = {**os.environ, **home, **engine}
+
+    def start(self, *args: object, **options: Any) -> subprocess.Popen[str]:
+        """Start a command with its output in pipes."""
+        return subprocess.Popen(
+            [*BATCHGEN, *map(str, args)],
+            cwd=self.folder,
+            env=self.env,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            **options,
+        )
+
+    def __call__(self, *args: object, code: int = 0) -> str:
+        """Run a command to its end, check its exit code, and return its data."""
+        with self.start(*args) as process:
+            try:
+                out, err = process.communicate(timeout=PATIENCE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
+        assert process.returncode == code, err
+        assert "Traceback" not in err
+        return out
+
+
+@pytest.fixture(scope="module")
+def shell(tmp_path_factory: pytest.TempPathFactory) -> Shell:
+    """A home with the model `tiny`, and a prompt file of which row 7 is too long."""
+    shell = Shell(tmp_path_factory.mktemp("cli"))
+    tiny_llama(shell.folder / "source")
+    assert shell("models", "import", "tiny", "source") == "tiny\n"
+    lines = [
+        {"id": f"q{row}", "prompt": "x" * CONTEXT * 4 if row == 7 else f"Count to {row}"}
+        for row in range(ROWS)
+    ]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (shell.folder / "prompts.jsonl").write_text(text)
+    return shell
+
+
+def events_until(process: subprocess.Popen[str], happened: Callable[[Any], bool]) -> Any:
+    """Read JSON events until one fits."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        event = json.loads(line)
+        if happened(event):
+            return event
+    raise AssertionError(f"no such event: {process.communicate()[1]}")
+
+
+def ids_of(folder: Path, kind: str) -> list[str]:
+    """Return the custom ids of a dataset's answered or failed rows, in order."""
+    return [
+        custom_id
+        for path in sorted((folder / kind).glob("*.parquet"))
+        for custom_id in pq.read_table(path)["custom_id"].to_pylist()
+    ]
+
+
+def check_dataset(folder: Path) -> None:
+    """Check that every row is there once, and that only row 7 failed."""
+    assert verify_dataset(folder) == []
+    assert ids_of(folder, "data") == [f"q{row}" for row in range(ROWS) if row != 7]
+    assert ids_of(folder, "errors") == ["q7"]
+
+
+def test_a_run_is_interrupted_and_goes_on(shell: Shell) -> None:
+    request = ("run", "prompts.jsonl", "-o", "out", "-m", "tiny")
+    fixed = ("-p", "temperature=0", "-p", "max_tokens=60", "-p", "ignore_eos=true")
+    with shell.start(*request, *fixed, "--json") as process:
+        events_until(process, lambda event: event["rows"]["done"] > 0)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=PATIENCE)
+    assert process.returncode == 130
+    assert not (shell.folder / "out" / "data").exists()
+    assert shell(*request, code=2) == ""  # other parameters
+    # one row is too long for the context: its error is a row, and the exit code says so
+    assert shell(*request, *fixed, code=1) == f"{shell.folder / 'out'}\n"
+    check_dataset(shell.folder / "out")
+    assert shell("verify", "out") == "out: ok\n"
+    assert shell("--home", "out/.batchgen", "fsck") == ""
+
+
+@contextmanager
+def stack(shell: Shell) -> Iterator[subprocess.Popen[bytes]]:
+    """Run `batchgen up` for the block, and check that it ends well and leaves no process."""
+    with (shell.folder / "up.log").open("w") as log:
+        process = subprocess.Popen(
+            [*BATCHGEN, "up", "-m", "tiny"], cwd=shell.folder, env=shell.env, stderr=log
+        )
+        try:
+            yield process
+        finally:
+            process.terminate()
+            code = process.wait(PATIENCE)
+    assert code == 0, (shell.folder / "up.log").read_text()
+
+
+def test_a_stack_on_one_machine(shell: Shell) -> None:
+    options = ("-m", "tiny", "-p", "max_tokens=20", "--name", "nightly")
+    public_id = shell("submit", "prompts.jsonl", *options).strip()
+    with stack(shell):
+        with shell.start("watch", "nightly", "--json") as watcher:
+            events_until(watcher, lambda event: event["id"] == public_id)
+            watcher.send_signal(signal.SIGINT)
+            watcher.communicate(timeout=PATIENCE)
+        assert watcher.returncode == 130
+        assert shell("wait", "nightly", code=1) == f"{public_id}  completed\n"
+        wait_until(lambda: shell("workers", "-q"))
+    shell("results", "nightly", "-o", "answers")
+    check_dataset(shell.folder / "answers")
+    lines = shell("results", "nightly", "--format", "openai").splitlines()
+    assert [json.loads(line)["custom_id"] for line in lines] == [f"q{row}" for row in range(ROWS)]
+    assert shell("fsck") == ""
+    shell("rm", "nightly")
+    assert shell("ls", "-q") == ""
