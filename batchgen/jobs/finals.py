@@ -14,6 +14,7 @@ from batchgen.jobs.records import FinalLease, JobRecord, PartRecord, SegmentReco
 from batchgen.jobs.states import OUTCOME, JobState, ShardState
 from batchgen.jobs.tables import jobs, parts, shard_is, shards
 from batchgen.jobs.transactions import Manager, reading, repeatable, transaction
+from batchgen.jobs.words import storable
 
 JobIds = list[int]
 Segments = list[SegmentRecord]
@@ -87,7 +88,11 @@ class FinalManager(Manager):
         released = connection.execute(
             update(jobs)
             .where(_held(final))
-            .values(final_owner=None, final_expires_at=None, error=error)
+            .values(
+                final_owner=None,
+                final_expires_at=None,
+                error=None if error is None else storable(error),
+            )
         )
         if not released.rowcount:
             raise Fenced

@@ -29,6 +29,7 @@ from batchgen.jobs.states import JobState, ShardState
 from batchgen.jobs.tables import checkpoints, jobs, parts, shard_is, shards, upsert
 from batchgen.jobs.transactions import Manager, reading, repeatable, transaction
 from batchgen.jobs.windows import Window
+from batchgen.jobs.words import storable
 
 if TYPE_CHECKING:
     from batchgen.io.parts import PartInfo  # pyarrow takes its time to load
@@ -168,7 +169,7 @@ class LeaseManager(Manager):
             "not_before": now_db() + delay if delay else 0.0,
         }
         if error is not None:
-            values["last_error"] = error
+            values["last_error"] = storable(error)
         released = connection.execute(
             update(shards).where(_held(lease)).values(**values, **NO_LEASE)
         )

@@ -11,6 +11,7 @@ from batchgen.jobs.database import now_db
 from batchgen.jobs.records import JobRecord
 from batchgen.jobs.states import TRANSITIONS, JobState, ShardState, StopReason
 from batchgen.jobs.tables import jobs, shard_is, shards
+from batchgen.jobs.words import storable
 
 
 def lock_job(connection: Connection, job_id: int) -> JobRecord:
@@ -44,7 +45,14 @@ def stop(connection: Connection, job: JobRecord, reason: StopReason) -> JobRecor
 
 def fail(connection: Connection, job: JobRecord, error: str) -> JobRecord:
     """Move a locked job to failed, for a reason that no repetition would mend."""
-    failed = move(connection, job, JobState.FAILED, error=error, paused=False, ended_at=now_db())
+    failed = move(
+        connection,
+        job,
+        JobState.FAILED,
+        error=storable(error),
+        paused=False,
+        ended_at=now_db(),
+    )
     stop_ready_shards(connection, job.id)
     return failed
 

@@ -32,6 +32,7 @@ START_LIMIT = 60.0  # seconds
 STOP_LIMIT = 20.0  # seconds
 NOBODY = 65534  # PostgreSQL refuses to run as root
 ADMIN_DATABASE = "postgres"
+DEBIAN = Path("/usr/lib/postgresql")  # where its servers lie, out of PATH
 
 INITDB_OPTIONS = ("-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync", "--no-instructions")
 
@@ -89,7 +90,7 @@ def postgres_server() -> Iterator[PostgresServer]:
     if given:
         yield from _serving(PostgresServer(given))
         return
-    with _folder("bgpg-") as folder, _running_postgres(folder) as url:
+    with server_folder("bgpg-") as folder, running_postgres(folder) as url:
         yield from _serving(PostgresServer(url))
 
 
@@ -136,7 +137,7 @@ def broker_server() -> Iterator[str]:
     if given:
         yield given
         return
-    with _folder("bgvk-") as folder, _running_broker(folder) as url:
+    with server_folder("bgvk-") as folder, running_broker(folder) as url:
         yield url
 
 
@@ -149,7 +150,8 @@ def broker_url(broker_server: str) -> str:
 
 
 @contextmanager
-def _folder(prefix: str) -> Iterator[Path]:
+def server_folder(prefix: str) -> Iterator[Path]:
+    """Make a folder for one server and remove it with all that the server left."""
     # pytest's own temporary folders are closed to the account a server runs under
     folder = Path(tempfile.mkdtemp(prefix=prefix))
     try:
@@ -159,7 +161,8 @@ def _folder(prefix: str) -> Iterator[Path]:
 
 
 @contextmanager
-def _running_postgres(folder: Path) -> Iterator[str]:
+def running_postgres(folder: Path) -> Iterator[str]:
+    """Run a PostgreSQL server in a folder and yield its URL."""
     programs = _postgres_programs(folder)
     data = folder / "data"
     account = _unprivileged(folder)
@@ -180,7 +183,8 @@ def _running_postgres(folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def _running_broker(folder: Path) -> Iterator[str]:
+def running_broker(folder: Path) -> Iterator[str]:
+    """Run a Valkey or Redis server in a folder and yield its URL."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -245,7 +249,7 @@ def _postgres_programs(folder: Path) -> Path:
     """Return the folder of initdb and postgres: PATH, Debian's place, else the wheel's."""
     found = shutil.which("postgres")
     near = [Path(found).resolve().parent] if found else []
-    debian = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    debian = sorted(DEBIAN.glob("*/bin"), reverse=True)
     for programs in [*near, *debian]:
         if (programs / "initdb").exists():
             return programs

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import pytest
 
 from batchgen.errors import DatabaseUnavailable, Fenced
+from batchgen.jobs import moves
 from batchgen.jobs.database import now_db
 from batchgen.jobs.records import Lease
 from batchgen.jobs.states import JobState, ShardState
@@ -250,6 +252,19 @@ class TestCommit:
         set_job(store, job.id, state=state)
         with pytest.raises(Fenced):
             store.leases.commit(lease, part_of(lease))
+        assert count_parts(store, job) == 0
+
+    def test_waits_for_whoever_is_moving_the_job(self, store: Store) -> None:
+        """The job cannot leave running between a commit's look at it and its COMMIT."""
+        job = running_job(store)
+        lease = claim_first(store, job)
+        with ThreadPoolExecutor(1) as threads:
+            with store.database.begin() as connection:
+                moves.fail(connection, moves.lock_job(connection, job.id), "the input changed")
+                committing = threads.submit(store.leases.commit, lease, part_of(lease))
+                # long enough for a commit that would not wait
+                wait([committing], timeout=0.3)
+            assert isinstance(committing.exception(), Fenced)
         assert count_parts(store, job) == 0
 
 
