@@ -36,7 +36,7 @@ class EngineSettings(BaseModel):
         default=128, ge=1, description="sequences computed in one step at most"
     )
     threads: int = Field(
-        default=0, ge=0, description="CPU threads of the engine; 0 takes every core"
+        default=0, ge=0, description="CPU threads of the engine; 0: OMP_NUM_THREADS or every core"
     )
 
 

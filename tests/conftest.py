@@ -19,6 +19,8 @@ def _scrub(environment: os._Environ[str]) -> None:
     config = Path(environment.get("XDG_CONFIG_HOME", Path.home() / ".config"))
     if (config / "pip" / "pip.conf").exists():  # where a test that builds a wheel finds packages
         environment.setdefault("PIP_CONFIG_FILE", str(config / "pip" / "pip.conf"))
+    # two OpenMP teams on the same cores wait for each other most of the time
+    environment["OMP_NUM_THREADS"] = "1"
     environment["BATCHGEN_HOME"] = str(Path(_HOME.name) / "home")
     environment["XDG_CONFIG_HOME"] = str(Path(_HOME.name) / "config")
     environment["XDG_DATA_HOME"] = str(Path(_HOME.name) / "data")

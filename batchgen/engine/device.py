@@ -55,8 +55,9 @@ def resolve_dtype(name: str, device: torch.device, stored: torch.dtype) -> Compu
 
 
 def set_threads(count: int) -> None:
-    """Let torch use `count` CPU threads; 0 means every core that this process may run on."""
-    torch.set_num_threads(count or cores())
+    """Let torch use `count` CPU threads; 0 means OMP_NUM_THREADS, or else every core we may use."""
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    torch.set_num_threads(count or (int(given) if given.isdecimal() and int(given) else cores()))
 
 
 def cores() -> int:

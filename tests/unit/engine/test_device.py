@@ -6,7 +6,13 @@ import pytest
 import torch
 
 from batchgen.engine import device as module
-from batchgen.engine.device import cores, free_memory, resolve_device, resolve_dtype
+from batchgen.engine.device import (
+    cores,
+    free_memory,
+    resolve_device,
+    resolve_dtype,
+    set_threads,
+)
 from batchgen.errors import InvalidParameter
 
 CPU = torch.device("cpu")
@@ -74,3 +80,17 @@ def test_cores_are_those_the_container_allows(
     assert cores() == 1
     (tmp_path / "cpu.max").write_text("max 100000\n")
     assert cores() == every
+
+
+@pytest.mark.parametrize(
+    ("asked", "environment", "expected"), [(3, "2", 3), (0, "2", 2), (0, "", 5), (0, "0", 5)]
+)
+def test_threads_are_those_asked_for_then_the_environments_then_all(
+    asked: int, environment: str, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[int] = []
+    monkeypatch.setenv("OMP_NUM_THREADS", environment)
+    monkeypatch.setattr(module, "cores", lambda: 5)
+    monkeypatch.setattr(torch, "set_num_threads", taken.append)
+    set_threads(asked)
+    assert taken == [expected]
