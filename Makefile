@@ -44,11 +44,16 @@ demo: $(STAMP) $(MODEL_RECORD) ## Answer 40 prompts with SmolLM2-135M into ./dem
 	head -n $(DEMO_ROWS) examples/prompts.jsonl | BATCHGEN_HOME=$(DEMO_HOME) $(BIN)/batchgen run - \
 		-o $(DEMO_OUTPUT) --model $(MODEL) --param temperature=0 --param max_tokens=64
 	@echo
-	@echo "$(DEMO_OUTPUT)/ is a dataset. Check it, then read it with what you like:"
-	@echo "  $(BIN)/batchgen verify $(DEMO_OUTPUT)"
-	@echo "  $(BIN)/python -c 'import polars; print(polars.read_parquet(\"$(DEMO_OUTPUT)/data/*.parquet\"))'"
-	@echo "  $(BIN)/python -c 'import datasets; print(datasets.load_dataset(\"$(DEMO_OUTPUT)\")[\"train\"][0])'"
-	@echo "  duckdb -c \"select custom_id, response from '$(DEMO_OUTPUT)/data/*.parquet'\""
+	@echo "$$READING"
+
+define READING
+$(DEMO_OUTPUT)/ is a dataset. Check it, and read it with what you like:
+  $(BIN)/batchgen verify $(DEMO_OUTPUT)
+  $(BIN)/python -c "import polars; print(polars.read_parquet('$(DEMO_OUTPUT)/data/*.parquet'))"
+  $(BIN)/python -c "import datasets; print(datasets.load_dataset('$(DEMO_OUTPUT)')['train'][0])"
+  $(BIN)/python -c "import duckdb; duckdb.sql('from \"$(DEMO_OUTPUT)/data/*.parquet\"').show()"
+endef
+export READING
 
 test: $(STAMP) ## Run every test
 	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup $(ARGS)
