@@ -12,7 +12,6 @@ from pathlib import Path
 
 import click
 
-from batchgen_cli.failures import EXIT_CODES
 from batchgen_cli.main import SECTIONS, cli
 
 TARGET = Path(__file__).with_name("cli.md")
@@ -34,8 +33,8 @@ Written by `python docs/generate_cli.py` from `--help`; a test fails when the tw
 
 def render() -> str:
     """Return the page as it should be."""
-    parts = [HEAD, f"```text\n{EXIT_CODES}```\n"]
     root = click.Context(cli, info_name="batchgen", terminal_width=WIDTH, **cli.context_settings)
+    parts = [HEAD, f"```text\n{cli.get_help(root)}\n```\n"]
     for title, commands in SECTIONS.items():
         parts.append(f"\n## {title}\n")
         for name in commands:

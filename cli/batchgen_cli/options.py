@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
+from batchgen.errors import BatchgenError
 from batchgen_cli.app import App, current_app
 from batchgen_cli.output import Format
 from batchgen_cli.params import KeyValue, collect
@@ -120,7 +121,7 @@ def engine_options(function: F) -> F:
             ("block-size", "TOKENS", "Tokens in one KV block."),
             ("max-batch-tokens", "TOKENS", "Token budget of one engine step."),
             ("max-num-seqs", "N", "Sequences computed in one step at most."),
-            ("threads", "N", "CPU threads of the engine; 0 takes every core."),
+            ("threads", "N", "CPU threads of the engine; 0: OMP_NUM_THREADS or every core."),
         ]
     ):
         function = click.option(
@@ -131,18 +132,22 @@ def engine_options(function: F) -> F:
 
 def complete_models(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
     """Offer the names of registered models."""
-    names = [model.name for model in _app_of(ctx).service.models.list()]
-    return [name for name in names if name.startswith(incomplete)]
+    return _matching(lambda app: app.service.models.names(), ctx, incomplete)
 
 
 def _complete_jobs(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    jobs = _app_of(ctx).service.records()
-    words = [job.public_id for job in jobs] + [job.name for job in jobs if job.name]
-    return [word for word in words if word.startswith(incomplete)]
+    def words(app: App) -> list[str]:
+        jobs = app.service.records()
+        return [job.public_id for job in jobs] + [job.name for job in jobs if job.name]
+
+    return _matching(words, ctx, incomplete)
 
 
-def _app_of(ctx: click.Context) -> App:
-    return ctx.find_object(App) or App()
+def _matching(words: Callable[[App], list[str]], ctx: click.Context, begun: str) -> list[str]:
+    try:
+        return [word for word in words(ctx.find_object(App) or App()) if word.startswith(begun)]
+    except BatchgenError:  # an error would be printed into the line that is being typed
+        return []
 
 
 def _set_verbose(ctx: click.Context, param: click.Parameter, value: bool) -> None:

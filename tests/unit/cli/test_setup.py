@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from batchgen.jobs.records import JobRecord
 from batchgen.jobs.schema import HEAD
 from batchgen.service import doctor
 from batchgen.service.doctor import Check, Result
+from batchgen_migrations import downgrade
+from tests.support.homes import prompts
 from tests.unit.cli.conftest import Command
 
 
@@ -64,15 +67,41 @@ def test_a_database_that_was_named_is_not_made_on_the_way(batchgen: Command) -> 
     batchgen.ok("ls")
 
 
+def test_postgresql_is_upgraded_first(batchgen: Command, postgres_url: str) -> None:
+    downgrade(postgres_url, "base")
+    batchgen.env["BATCHGEN_DATABASE_URL"] = postgres_url
+    prompt_file = batchgen.file("p.jsonl", prompts(2))
+    result = batchgen("submit", prompt_file, "-m", "tiny")
+    assert result.exit_code == 3
+    assert "batchgen db upgrade" in result.stderr
+    assert not (batchgen.home / "inputs").exists()
+    batchgen.ok("db", "upgrade")
+    public_id = batchgen.ok("submit", prompt_file, "-m", "tiny").stdout.strip()
+    assert batchgen.json("status", public_id)["rows"]["total"] == 2
+    assert batchgen.ok("fsck").stdout == ""
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion(batchgen: Command, shell: str) -> None:
     assert "_BATCHGEN_COMPLETE" in batchgen.ok("completion", shell).stdout
 
 
-def test_models_are_completed(batchgen: Command) -> None:
-    batchgen.env |= {
-        "_BATCHGEN_COMPLETE": "bash_complete",
-        "COMP_WORDS": "batchgen models show t",
-        "COMP_CWORD": "3",
-    }
-    assert "plain,tiny" in batchgen().stdout
+def complete(batchgen: Command, line: str) -> list[str]:
+    batchgen.env["_BATCHGEN_COMPLETE"] = "bash_complete"
+    batchgen.env["COMP_WORDS"] = line
+    batchgen.env["COMP_CWORD"] = str(len(line.split(" ")) - 1)
+    result = batchgen()
+    assert result.stderr == ""
+    return result.stdout.split()
+
+
+def test_names_are_completed(batchgen: Command, job: JobRecord) -> None:
+    assert complete(batchgen, "batchgen models show t") == ["plain,tiny"]
+    assert complete(batchgen, "batchgen status ni") == ["plain,nightly"]
+    assert complete(batchgen, "batchgen rm 0") == [f"plain,{job.public_id}"]
+    assert complete(batchgen, "batchgen sub") == ["plain,submit"]
+
+
+def test_completion_is_silent_about_errors(batchgen: Command) -> None:
+    (batchgen.home / "batchgen.db").write_bytes(b"not a database at all" * 100)
+    assert complete(batchgen, "batchgen status ni") == []

@@ -10,6 +10,7 @@ from batchgen.errors import DatabaseUnavailable, SchemaMismatch, Unavailable
 from batchgen.jobs.schema import HEAD
 from batchgen.service.database import current, open_database, upgrade
 from batchgen.settings import Settings
+from batchgen_migrations import downgrade
 
 
 @pytest.fixture
@@ -37,9 +38,10 @@ def test_a_named_database_is_only_checked(settings: Settings, tmp_path: Path) ->
 
 def test_postgresql_is_upgraded_by_its_owner(settings: Settings, postgres_url: str) -> None:
     served = settings.model_copy(update={"database_url": postgres_url})
-    if current(served) is None:
-        with pytest.raises(SchemaMismatch, match="batchgen db upgrade"):
-            open_database(served)
+    downgrade(postgres_url, "base")
+    with pytest.raises(SchemaMismatch, match="batchgen db upgrade"):
+        open_database(served)
+    assert current(served) is None
     assert upgrade(served) == HEAD
     open_database(served).close()
 
