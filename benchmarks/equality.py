@@ -92,7 +92,8 @@ def _reference_tokens(
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(path)
-    model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
+    model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+    model.eval()
     prompts, tokens, gaps = [], [], []
     for messages in chats:
         text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
@@ -137,6 +138,7 @@ def main() -> int:
     parser.add_argument("--rows", type=int, default=32)
     parser.add_argument("--max-tokens", type=int, default=64)
     parser.add_argument("--max-batch-tokens", type=int, default=64)
+    parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     config = EngineConfig(
@@ -144,6 +146,7 @@ def main() -> int:
         model_name=args.model.name,
         dtype="float32",
         max_batch_tokens=args.max_batch_tokens,
+        threads=args.threads,
     )
     result = compare(config, load_chats(args.questions, args.rows), max_tokens=args.max_tokens)
     if args.json:
