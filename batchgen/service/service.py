@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 MISSED_BEATS = 3  # heartbeats a live worker may be late by
 PUBLIC_ID = re.compile("[0-9a-f]{32}")
+BEGINNING = re.compile("[0-9a-f]{4,32}")  # or end
 PAGE = 500  # jobs read at a time where all are looked at
 
 
@@ -79,13 +81,14 @@ class Service:
         """Return the job that `ref` names: an id, a unique prefix of one, or a name."""
         if PUBLIC_ID.fullmatch(ref):
             return self.store.jobs.get(ref)
-        named = [job for job in self._all_jobs() if job.name == ref]
-        if len(named) == 1:
-            return named[0]
-        if named:
-            ids = ", ".join(f"{job.public_id} ({job.state})" for job in named[:5])
-            raise JobNotFound(f"{len(named)} jobs are named {ref!r}: {ids}. Name one by its id.")
-        return self.store.jobs.get(ref)
+        names = {job.name for job in self._all_jobs() if job.name}
+        if ref in names:
+            return self._named(ref)
+        if BEGINNING.fullmatch(ref):
+            return self.store.jobs.get(ref)
+        close = get_close_matches(ref, names, n=3)
+        hint = f"Did you mean {' or '.join(close)}?" if close else "See `batchgen ls`."
+        raise JobNotFound(f"No job has the id or the name {ref!r}. {hint}")
 
     def records(self, *, state: str | None = None, limit: int = 100) -> list[JobRecord]:
         """Return jobs, newest first."""
@@ -148,6 +151,13 @@ class Service:
                 "Wait for it or cancel it first."
             )
         self.models.remove(name)
+
+    def _named(self, name: str) -> JobRecord:
+        named = [job for job in self._all_jobs() if job.name == name]
+        if len(named) == 1:
+            return named[0]
+        ids = ", ".join(f"{job.public_id} ({job.state})" for job in named[:5])
+        raise JobNotFound(f"{len(named)} jobs are named {name!r}: {ids}. Name one by its id.")
 
     def _all_jobs(self) -> Iterator[JobRecord]:
         before = None

@@ -27,6 +27,12 @@ def test_a_name_goes_before_the_beginning_of_an_id(service: Service, submit: Sub
     assert service.job(first.public_id[:13]) == named
 
 
+def test_a_name_that_is_nearly_right_is_offered(service: Service, submit: Submit) -> None:
+    submit(name="nightly")
+    with pytest.raises(JobNotFound, match=r"Did you mean nightly\?"):
+        service.job("nightyl")
+
+
 def test_names_are_looked_for_among_all_jobs(
     service: Service, submit: Submit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
