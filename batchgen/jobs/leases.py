@@ -23,6 +23,7 @@ from sqlalchemy import (
 )
 
 from batchgen.errors import Fenced
+from batchgen.jobs import moves
 from batchgen.jobs.database import now_db
 from batchgen.jobs.records import CheckpointRecord, Lease, Renewal
 from batchgen.jobs.states import JobState, ShardState
@@ -191,13 +192,18 @@ class LeaseManager(Manager):
             )
         )
         # A shard may have come back while its job was being stopped.
-        halted = select(jobs.c.id).where(jobs.c.state.in_((JobState.STOPPING, JobState.FAILED)))
-        connection.execute(
-            update(shards)
-            .where(shard_is(ShardState.READY), shards.c.job_id.in_(halted))
-            .values(state=ShardState.STOPPED, enqueued_at=None)
-        )
+        for job_id in connection.execute(_HALTED_WITH_READY_SHARDS).scalars().all():
+            moves.stop_ready_shards(connection, job_id)
         return expired.rowcount
+
+
+_HALTED_WITH_READY_SHARDS = select(jobs.c.id).where(
+    jobs.c.state.in_((JobState.STOPPING, JobState.FAILED)),
+    select(shards.c.id)
+    .where(shards.c.job_id == jobs.c.id, shard_is(ShardState.READY))
+    .correlate(jobs)
+    .exists(),
+)
 
 
 def is_open(window_spec: str | None, now: float) -> bool:
