@@ -11,6 +11,7 @@ from kombu import Queue
 
 from batchgen.errors import BrokerUnavailable
 from batchgen.settings import Settings
+from batchgen_workers.redis_transport import install
 
 MEMORY = "memory://localhost/"
 RUN_SHARD = "batchgen.run_shard"  # the one task's name; its only argument is `shard`, an id
@@ -72,6 +73,7 @@ def create_app(settings: Settings, *, model: str | None = None, broker_url: str 
             "No broker is configured. Set BATCHGEN_BROKER_URL to a Redis or Valkey, "
             "or start everything on this machine with `batchgen up`."
         )
+    install()
     app = Celery("batchgen", broker=url, set_as_current=False)
     app.conf.update(CELERY_SETTINGS)
     app.conf.update(
