@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from batchgen.errors import InvalidParameter, NotAllowed, OutputConflict
+from batchgen.errors import BatchgenError, InvalidParameter, NotAllowed, OutputConflict
 from batchgen.io.export import check_free
 from batchgen.io.lines import check_defaults
 from batchgen.jobs.records import JobRecord
@@ -39,13 +39,11 @@ class RunFolder:
         self.models = settings.home / "models"
         #: The settings of the home below the folder: SQLite, no broker.
         self.settings = settings.model_copy(
-            update={
-                "home": self.out / HOME,
-                "database_url": "",
-                "broker_url": "",
-            }
+            update={"home": self.out / HOME, "database_url": "", "broker_url": ""}
         )
         self.service = Service(self.settings, models=self.models)
+        # Folders that `open` made, the home first; none where somebody else made the home.
+        self._made: list[Path] = []
 
     def open(self, source: BinaryIO, submission: Submission) -> JobRecord:
         """Return the job of this folder, made now or by an earlier run with the same request.
@@ -64,12 +62,29 @@ class RunFolder:
                 self._refuse_other(job, submission, model, _sha256_of(rows))
             return job
         check_free(self.out)
-        with self._undone_on_error():
+        self._make_home()
+        try:
             return self._submit(source, submission)
+        except BaseException:
+            if not self._holds_job():  # another `run` may have been faster
+                self.undo()
+            raise
 
     def export(self, job: JobRecord) -> Path:
         """Place the finished dataset in the folder and return it."""
         return self.service.results.export(job.public_id, self.out)
+
+    def undo(self) -> None:
+        """Remove what `open` made of the folder; nothing where an earlier run had made it."""
+        if not self._made:
+            return
+        self.service.close()
+        home, *above = self._made
+        shutil.rmtree(home, ignore_errors=True)
+        with suppress(OSError):  # somebody else's file has appeared in it
+            for folder in above:
+                folder.rmdir()
+        self._made = []
 
     def _job(self) -> JobRecord | None:
         if not (self.settings.home / "batchgen.db").exists():
@@ -77,12 +92,29 @@ class RunFolder:
         jobs = self.service.records(limit=1)
         return jobs[0] if jobs else None
 
-    def _submit(self, source: BinaryIO, submission: Submission) -> JobRecord:
+    def _holds_job(self) -> bool:
         try:
-            self.settings.home.mkdir(parents=True, exist_ok=True)
+            return self._job() is not None
+        except BatchgenError:  # not even a database
+            return False
+
+    def _make_home(self) -> None:
+        home = self.settings.home
+        missing = [path for path in (home, *home.parents) if not path.exists()]
+        try:
+            home.parent.mkdir(parents=True, exist_ok=True)
+            home.mkdir()
+        except FileExistsError:
+            if not home.is_dir():
+                message = f"{home} is not a folder. Choose another with -o."
+                raise OutputConflict(message) from None
+            return
         except OSError as error:
             message = f"The output folder {self.out} cannot be made: {error.strerror}."
             raise InvalidParameter(message, param="output") from error
+        self._made = missing
+
+    def _submit(self, source: BinaryIO, submission: Submission) -> JobRecord:
         try:
             keyed = dataclasses.replace(submission, idempotency_key=KEY)
             return self.service.submit(source, keyed)
@@ -110,22 +142,6 @@ class RunFolder:
             f"{self.out} holds a job with {other}. Give it the same file and parameters to go on, "
             "or choose another folder with -o."
         )
-
-    @contextmanager
-    def _undone_on_error(self) -> Iterator[None]:
-        """Leave no half-made home behind: what was not there before is removed again."""
-        home = self.settings.home
-        missing = [path for path in (home, *home.parents) if not path.exists()]
-        try:
-            yield
-        except BaseException:
-            self.service.close()
-            if home in missing:
-                shutil.rmtree(home, ignore_errors=True)
-            with suppress(OSError):  # somebody else's file has appeared in it
-                for folder in missing[1:]:
-                    folder.rmdir()
-            raise
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from batchgen.errors import InvalidParameter, ModelError
 from batchgen_cli.app import App, pass_app
 from batchgen_cli.failures import INTERRUPTED
 from batchgen_cli.follow import outcome, say_end
@@ -67,7 +68,11 @@ def command(app: App, file: str, out: Path, **asked: Any) -> None:
     with open_input(file) as source:
         job = folder.open(source, Submission(**asked))
     if not job.state.ended:
-        _compute(app, folder, job.public_id)
+        try:
+            _compute(app, folder, job.public_id)
+        except (InvalidParameter, ModelError):  # the engine cannot be had like this
+            folder.undo()
+            raise
     view = folder.service.status(job.public_id)
     if view.dataset is not None:
         folder.export(job)

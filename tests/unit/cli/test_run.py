@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from batchgen.engine.stats import EngineInfo, EngineStats
-from batchgen.errors import EngineFailed
+from batchgen.errors import EngineFailed, InvalidParameter
 from batchgen.io.verify import verify_dataset
 from batchgen.service import Service
 from batchgen.settings import Settings
@@ -163,6 +163,26 @@ def test_an_engine_that_fails_keeps_what_is_done(run: Callable[..., Any], runner
     assert "Error: The engine ended." in result.stderr
     runner.error = None
     assert run().exit_code == 0
+
+
+def test_an_engine_that_cannot_be_had_leaves_no_folder(
+    batchgen: Command, run: Callable[..., Any], runner: Runner
+) -> None:
+    runner.error = InvalidParameter("There is no cuda:7.")
+    assert run().exit_code == 2
+    assert not (batchgen.folder / "out").exists()
+
+
+def test_a_wrong_flag_later_keeps_what_was_done(
+    batchgen: Command, run: Callable[..., Any], runner: Runner
+) -> None:
+    runner.interrupted = True
+    run()
+    runner.error = InvalidParameter("There is no cuda:7.")
+    assert run("--device", "cuda:7").exit_code == 2
+    runner.error, runner.interrupted = None, False
+    assert run().exit_code == 0
+    assert verify_dataset(batchgen.folder / "out") == []
 
 
 def test_the_log_is_in_the_folder(batchgen: Command, run: Callable[..., Any]) -> None:

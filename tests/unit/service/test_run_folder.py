@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -133,6 +134,33 @@ def test_a_folder_that_cannot_be_made(folders: Folders) -> None:
     folders.out.parent.parent.write_bytes(b"a file")
     with pytest.raises((InvalidParameter, OutputConflict)):
         folders.open()
+
+
+def test_a_run_that_lost_a_race_removes_nothing(folders: Folders) -> None:
+    class Slow(io.BytesIO):
+        """Rows of a run that another one overtakes while it reads."""
+
+        def read(self, *size: int | None) -> bytes:
+            if self.tell() == 0:
+                folders.open(5)
+            return super().read(*size)
+
+        def readinto(self, buffer: Any) -> int:
+            if self.tell() == 0:
+                folders.open(5)
+            return super().readinto(buffer)
+
+    with pytest.raises(OutputConflict, match="another prompt file"):
+        folders.folder().open(Slow(prompts(4)), GREEDY)
+    assert folders.open(5).n_rows == 5
+
+
+def test_a_file_where_the_home_should_be(folders: Folders) -> None:
+    folders.out.mkdir(parents=True)
+    (folders.out / ".batchgen").write_bytes(b"mine")
+    with pytest.raises(OutputConflict):
+        folders.open()
+    assert (folders.out / ".batchgen").read_bytes() == b"mine"
 
 
 def test_the_dataset_lies_beside_its_home(folders: Folders) -> None:
