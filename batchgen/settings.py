@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Literal
+from urllib.parse import quote
 
 from platformdirs import user_config_path, user_data_path
 from pydantic import BaseModel, Field
@@ -99,4 +100,4 @@ class Settings(BaseSettings):
     @property
     def effective_database_url(self) -> str:
         """The database URL in use: the one set, or SQLite in the home folder."""
-        return self.database_url or f"sqlite:///{self.home / 'batchgen.db'}"
+        return self.database_url or f"sqlite:///{quote(str(self.home / 'batchgen.db'))}"

@@ -31,7 +31,7 @@ def openai_line(row: ResultRow, *, endpoint: str) -> dict[str, Any]:
             f"{endpoint!r} is not an endpoint: use {CHAT} or {COMPLETIONS}.", param="endpoint"
         )
     line: dict[str, Any] = {
-        "id": f"batch_req_{row.request_id}",
+        "id": f"batch_req_{_unique(row)}",
         "custom_id": row.custom_id,
         "response": None,
         "error": None,
@@ -65,14 +65,14 @@ def _chat_body(row: ResultRow) -> dict[str, Any]:
         }
         for choice in row.choices
     ]
-    return _body(row, f"chatcmpl-{row.request_id}", "chat.completion", choices)
+    return _body(row, f"chatcmpl-{_unique(row)}", "chat.completion", choices)
 
 
 def _completion_body(row: ResultRow) -> dict[str, Any]:
     choices = [
         {"index": choice.index, "text": choice.text, **_rest(choice)} for choice in row.choices
     ]
-    return _body(row, f"cmpl-{row.request_id}", "text_completion", choices)
+    return _body(row, f"cmpl-{_unique(row)}", "text_completion", choices)
 
 
 def _rest(choice: Choice) -> dict[str, Any]:
@@ -107,3 +107,8 @@ def _usage(usage: Usage | None) -> dict[str, Any] | None:
         "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
         "completion_tokens_details": {"reasoning_tokens": 0},
     }
+
+
+def _unique(row: ResultRow) -> str:
+    """Return what is unique in a row's request id, for ids of another kind."""
+    return row.request_id.removeprefix("req_")

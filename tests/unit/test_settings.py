@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
+from sqlalchemy import make_url
 
 from batchgen.settings import Settings
 from tests.support.repository import ROOT
@@ -105,3 +106,9 @@ def test_the_database_is_sqlite_in_the_home_unless_set(folder: Path) -> None:
     assert home.effective_database_url == f"sqlite:///{folder / 'home' / 'batchgen.db'}"
     other = Settings(database_url="postgresql://somewhere/db")
     assert other.effective_database_url == "postgresql://somewhere/db"
+
+
+@pytest.mark.parametrize("name", ["with space", "what?mode=ro", "50%41", "ä"])
+def test_a_home_of_any_name_keeps_its_database(tmp_path: Path, name: str) -> None:
+    url = make_url(Settings(home=tmp_path / name).effective_database_url)
+    assert url.database == str(tmp_path / name / "batchgen.db")

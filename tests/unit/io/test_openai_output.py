@@ -14,7 +14,7 @@ ROW = ok_row(
     1,
     custom_id="request-2",
     model="M",
-    request_id="c187b3",
+    request_id="req_c187b3",
     created_at=1_711_475_054_999_999,
     choices=[Choice(index=0, text="2 + 2 equals 4.", finish_reason="stop", score=-0.5)],
     usage=Usage(prompt_tokens=24, completion_tokens=15, cached_tokens=8),
@@ -34,7 +34,7 @@ def test_a_chat_answer_is_openais_line_exactly() -> None:
         "custom_id": "request-2",
         "response": {
             "status_code": 200,
-            "request_id": "c187b3",
+            "request_id": "req_c187b3",
             "body": {
                 "id": "chatcmpl-c187b3",
                 "object": "chat.completion",
