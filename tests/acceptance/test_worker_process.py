@@ -84,7 +84,7 @@ def starter(settings: Settings, tmp_path: Path) -> Iterator[Processes]:
         yield started
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT])
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_a_signal_drains_into_a_checkpoint(
     store: Store, home: Path, model: ModelRecord, starter: Processes, number: signal.Signals

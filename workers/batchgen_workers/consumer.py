@@ -56,8 +56,8 @@ class Consumer:
         hub = getattr(self._controller, "hub", None)
         if hub is not None:
             hub.call_soon(_nothing)
-        else:  # the loop of memory:// only wakes for a message
-            Doorbell(self._app).ring(self._model, [NO_SHARD])
+        else:  # the loop of memory:// wakes for a message, and looks for one once more at its end
+            Doorbell(self._app).ring(self._model, [NO_SHARD, NO_SHARD])
 
 
 def _stop_celery(status: int | None) -> None:

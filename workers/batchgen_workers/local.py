@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from batchgen.engine.stats import EngineInfo, EngineStats
-from batchgen.errors import EngineFailed, ModelError
+from batchgen.errors import EngineFailed, InvalidParameter, ModelError
 from batchgen.io.storage import LocalStorage
 from batchgen.jobs.records import JobRecord, Progress
 from batchgen.jobs.states import JobState
@@ -90,6 +90,7 @@ def run_local(
 
     Raises:
         HomeLocked: another process is at work on this home.
+        InvalidParameter: the database is not SQLite, so that others may be at work on it.
         JobNotFound, UnknownModel, ModelError (changed since the submit), EngineFailed.
         KeyboardInterrupt: a signal came; everything is saved.
     """
@@ -98,6 +99,11 @@ def run_local(
     )
     store = Store(open_database(settings))
     try:
+        if not store.database.is_sqlite:
+            raise InvalidParameter(
+                f"A local run needs a home of its own on SQLite, not {store.database.shown}.",
+                param="database_url",
+            )
         with locked_home(settings.home):
             record = store.jobs.get(job)
             if record.state.ended:
@@ -149,8 +155,6 @@ class _Session:
         try:
             with on_ending(stop), self._working(stopping), self._coordinator.running():
                 self._watch(on_progress, stopping)
-                if stopping.is_set():
-                    self._node.drain(0.0)
         except EngineFailed:
             if not stopping.is_set():
                 raise
@@ -181,7 +185,7 @@ class _Session:
         try:
             yield
         finally:
-            self._node.gate.close()
+            self._node.drain(0.0)
             consumer.stop()
             thread.join()
 

@@ -18,7 +18,7 @@ import msgspec
 
 from batchgen import __version__
 from batchgen.engine.config import EngineConfig
-from batchgen.engine.stats import EngineStats
+from batchgen.engine.stats import EngineInfo, EngineStats
 from batchgen.errors import BatchgenError, DatabaseUnavailable, Fenced
 from batchgen.io.results import to_table
 from batchgen.io.storage import Storage
@@ -73,6 +73,7 @@ class Node:
         self.on_settled: Callable[[], None] = lambda: None
         #: Called when the worker cannot go on; see `failure`.
         self.on_failure: Callable[[], None] = lambda: None
+        self._info: EngineInfo | None = None
         self._give_up = threading.Event()
         self._feeder = Feeder(store=store, storage=storage, host=self.host, give_up=self._give_up)
         self._settler = Settler(
@@ -133,7 +134,9 @@ class Node:
             log.info(
                 "shard claimed", rows=lease.n_rows, attempt=lease.attempts, **lease.log_context()
             )
-            threading.Thread(target=self._settle, args=(shard,), name="settler").start()
+            threading.Thread(
+                target=self._settle, args=(shard,), name="settler", daemon=True
+            ).start()
             self._feeder.feed(shard)
 
     def drain(self, grace: float) -> None:
@@ -195,7 +198,8 @@ class Node:
         self._keeper.tick()
 
     def _beat(self) -> None:
-        info = self.host.info
+        # the present child may still be loading; what the first one settled on stays true
+        info = self._info = self.host.info or self._info
         assert info is not None
         self.store.workers.heartbeat(
             WorkerRecord(

@@ -19,6 +19,8 @@ from batchgen.errors import BatchgenError
 from batchgen.settings import Settings
 from batchgen_workers.logs import configure_logging, get_logger
 
+STDERR = 2  # our own standard error, where logs go
+
 log = get_logger(__name__)
 
 
@@ -50,7 +52,7 @@ def spawn(settings: Settings, *arguments: str) -> subprocess.Popen[bytes]:
         [sys.executable, "-P", "-m", "batchgen_workers.process", *arguments],
         env={**os.environ, **environment_of(settings)},
         stdin=subprocess.PIPE,
-        stdout=sys.stderr.fileno(),
+        stdout=STDERR,
         # Ctrl-C in a terminal reaches the whole group; who supervises decides who ends when
         start_new_session=True,
     )

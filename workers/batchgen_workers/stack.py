@@ -26,6 +26,7 @@ from batchgen_workers.signals import on_ending
 MAX_RESTARTS = 5  # of one process within RESTART_SPAN
 RESTART_SPAN = 60.0  # seconds
 RESTART_PAUSE = 1.0  # seconds
+HOPELESS = (2, 4)  # exit statuses of what the next start would only meet again
 STOP_LIMIT = 30.0  # seconds a process may take to end, beside a worker's grace
 
 
@@ -59,6 +60,7 @@ class _Member:
     name: str
     start: Callable[[], subprocess.Popen[bytes]]
     process: subprocess.Popen[bytes] = field(init=False)
+    watcher: threading.Thread = field(init=False)
     restarts: deque[float] = field(default_factory=lambda: deque(maxlen=MAX_RESTARTS))
 
     def event(self, kind: StackEventKind) -> StackEvent:
@@ -124,22 +126,27 @@ class _Stack:
     def _start(self, member: _Member) -> StackEvent:
         member.process = member.start()
         self._running.append(member)
-        watcher = threading.Thread(target=self._watch, args=(member,), daemon=True)
-        watcher.start()
+        member.watcher = threading.Thread(target=self._watch, args=(member,), daemon=True)
+        member.watcher.start()
         return member.event(StackEventKind.STARTED)
 
     def _watch(self, member: _Member) -> None:
         member.process.wait()
+        if member.process.stdin is not None:
+            member.process.stdin.close()
         self._happened.put(member)
 
     def _start_again(self, member: _Member) -> StackEvent:
         self._running.remove(member)
+        status = member.process.returncode
+        if status in HOPELESS:
+            raise BatchgenError(f"The {member.name} cannot run, see its log: exit status {status}.")
         now = time.monotonic()
         full = len(member.restarts) == MAX_RESTARTS
         if full and now - member.restarts[0] < RESTART_SPAN:
             raise BatchgenError(
                 f"The {member.name} ended {MAX_RESTARTS + 1} times within a minute, the last time "
-                f"with status {member.process.returncode}. See its log above."
+                f"with status {status}. See its log."
             )
         member.restarts.append(now)
         time.sleep(RESTART_PAUSE)
@@ -155,7 +162,7 @@ class _Stack:
                 member.process.terminate()
                 yield member.event(StackEventKind.STOPPING)
             for member in group:
-                _wait(member.process, self._stop_limit)
+                _wait(member, self._stop_limit)
                 self._running.remove(member)
                 yield member.event(StackEventKind.STOPPED)
 
@@ -164,14 +171,12 @@ class _Stack:
         for member in self._running:
             member.process.terminate()
         for member in reversed(self._running):
-            _wait(member.process, self._stop_limit)
+            _wait(member, self._stop_limit)
 
 
-def _wait(process: subprocess.Popen[bytes], limit: float) -> None:
+def _wait(member: _Member, limit: float) -> None:
     try:
-        process.wait(limit)
+        member.process.wait(limit)
     except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-    if process.stdin is not None:
-        process.stdin.close()
+        member.process.kill()
+    member.watcher.join()

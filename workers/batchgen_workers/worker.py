@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from batchgen.errors import BrokerUnavailable
+from batchgen.errors import BrokerUnavailable, EngineFailed
 from batchgen.io.storage import LocalStorage
 from batchgen.jobs.store import Store
 from batchgen.models.registry import Registry
@@ -40,6 +40,9 @@ def run_worker(settings: Settings, model: str, *, factory: str = ENGINE) -> None
         with on_ending(stopping.set):
             node.start(give_up=stopping.is_set)
             _serve(node, Consumer(app, node), stopping)
+    except EngineFailed:
+        if not stopping.is_set():  # else it was told to end while it loaded its model
+            raise
     finally:
         node.close()
         app.close()

@@ -33,7 +33,7 @@ def silent() -> Iterator[Doorbell]:
 
 def messages(broker_url: str, queue: str) -> list[dict[str, object]]:
     with redis.Redis.from_url(broker_url) as client:
-        stored: list[bytes] = client.lrange(f"batchgen:{queue}", 0, -1)  # type: ignore[assignment]
+        stored: list[bytes] = client.lrange(f"batchgen:{queue}", 0, -1)
     return [json.loads(message) for message in stored]
 
 

@@ -119,7 +119,12 @@ def test_a_child_that_hangs_is_killed_and_replaced() -> None:
         host.on_death = lambda keys, error: deaths.append(keys)
         host.check_stalled(0.0)
         submit(host, 1, testing.HANG)
-        wait_until(lambda: bool(host.check_stalled(0.1)) or bool(deaths))
+
+        def killed() -> bool:
+            host.check_stalled(0.1)
+            return bool(deaths)
+
+        wait_until(killed)
         wait_until(lambda: host.is_ready)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from batchgen.errors import Fenced
+from batchgen.io.dataset import write_dataset
 from batchgen.io.reader import iter_rows
 from batchgen.io.storage import LocalStorage
 from batchgen.io.verify import verify_dataset
@@ -168,7 +169,7 @@ def test_a_finaliser_that_lost_its_lease_leaves_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     job = computed(store, home, model, 10)
-    write = module.write_dataset
+    write = write_dataset
 
     def slow(*args: Any, **fields: Any) -> Any:
         info = write(*args, **fields)
@@ -202,7 +203,7 @@ def test_a_long_write_keeps_its_lease(
 ) -> None:
     computed(store, home, model, 10)
     renewed = threading.Event()
-    renew, write = store.finals.renew, module.write_dataset
+    renew, write = store.finals.renew, write_dataset
     calls: list[float] = []
 
     def counted(final: Any, *, ttl: float) -> None:

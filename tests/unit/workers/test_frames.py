@@ -102,7 +102,8 @@ def test_frames_of_several_threads_do_not_mix(pair: tuple[socket.socket, socket.
     threads = [threading.Thread(target=send, args=(first,)) for first in (0, 1000, 2000)]
     for thread in threads:
         thread.start()
-    keys = [receiver.receive().keys for _ in range(600)]
+    frames: list[Any] = [receiver.receive() for _ in range(600)]
+    keys = [frame.keys for frame in frames]
     for thread in threads:
         thread.join()
     assert all(len(set(key)) == 1 for key in keys)

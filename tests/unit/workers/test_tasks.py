@@ -58,7 +58,7 @@ def test_a_draining_worker_gives_the_message_back(task: Any, node: Node) -> None
     node.error = Draining()
     with pytest.raises(Reject) as rejected:
         task(shard=1)
-    assert rejected.value.requeue
+    assert vars(rejected.value)["requeue"]
 
 
 def test_an_absent_database_drops_the_message(task: Any, node: Node) -> None:

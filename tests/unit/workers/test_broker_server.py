@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+
+import pytest
+import redis
+
+from batchgen.errors import BrokerUnavailable
+from batchgen_workers import broker_server
+from batchgen_workers.broker_server import BrokerServer, find_program
+
+
+@pytest.fixture
+def server() -> Iterator[BrokerServer]:
+    server = BrokerServer()
+    yield server
+    server.remove()
+
+
+def client_of(server: BrokerServer) -> redis.Redis:
+    return redis.Redis(unix_socket_path=server.url.removeprefix("redis+socket://"))
+
+
+def test_the_server_answers_on_its_socket_and_refuses_rather_than_forgets(
+    server: BrokerServer,
+) -> None:
+    process = server.start()
+    try:
+        with client_of(server) as client:
+            config = client.config_get("*")
+            assert config["maxmemory-policy"] == "noeviction"
+            assert config["port"] == "0"
+            assert config["save"] == ""
+        path = Path(server.url.removeprefix("redis+socket://"))
+        assert path.stat().st_mode & 0o077 == 0
+        assert path.parent.stat().st_mode & 0o077 == 0
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def test_the_server_starts_again_at_the_same_address(server: BrokerServer) -> None:
+    for _ in range(2):
+        process = server.start()
+        with client_of(server) as client:
+            assert client.dbsize() == 0
+            client.set("key", "value")
+        process.kill()
+        process.wait()
+
+
+def test_nothing_is_left_behind(server: BrokerServer) -> None:
+    path = Path(server.url.removeprefix("redis+socket://"))
+    assert path.parent.is_dir()
+    server.remove()
+    assert not path.parent.exists()
+
+
+def test_a_program_that_does_not_start_is_a_named_error(
+    server: BrokerServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(broker_server, "find_program", lambda: Path("/bin/false"))
+    with pytest.raises(BrokerUnavailable, match="/bin/false does not start"):
+        server.start()
+
+
+def test_without_the_wheel_a_program_on_the_path_is_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(broker_server, "find_spec", _no_wheel)
+    monkeypatch.setattr(shutil, "which", {"redis-server": "/usr/bin/redis-server"}.get)
+    assert find_program() == Path("/usr/bin/redis-server")
+
+
+def test_without_any_program_the_error_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(broker_server, "find_spec", _no_wheel)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(BrokerUnavailable, match="install Valkey or Redis"):
+        find_program()
+
+
+def _no_wheel(name: str) -> ModuleSpec | None:
+    return None

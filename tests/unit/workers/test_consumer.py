@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from batchgen.settings import Settings
+from batchgen_workers.app import MEMORY, create_app
+from batchgen_workers.consumer import Consumer, started
+from batchgen_workers.doorbell import Doorbell
+from batchgen_workers.gate import Draining
+from tests.support.workers import wait_until
+
+
+class Model:
+    """A model of a name no other test has: queues in memory live as long as the process."""
+
+    def __init__(self) -> None:
+        self.name = f"model-{uuid.uuid4().hex}"
+
+
+class Node:
+    """Notes the shards it is asked for; one that is held keeps its caller."""
+
+    def __init__(self) -> None:
+        self.settings = Settings(shards_in_flight=2)
+        self.model = Model()
+        self.asked: list[int] = []
+        self.held = threading.Event()
+        self.held.set()
+        self.draining = False
+
+    def run_shard(self, shard_id: int) -> None:
+        if self.draining:
+            raise Draining
+        self.asked.append(shard_id)
+        self.held.wait()
+
+
+@pytest.fixture(params=["memory", "redis"])
+def url(request: pytest.FixtureRequest) -> str:
+    return MEMORY if request.param == "memory" else request.getfixturevalue("broker_url")
+
+
+@pytest.fixture
+def app(url: str, node: Node) -> Iterator[Any]:
+    app = create_app(Settings(shards_in_flight=2), model=node.model.name, broker_url=url)
+    yield app
+    app.close()
+
+
+@pytest.fixture
+def node() -> Node:
+    return Node()
+
+
+@pytest.fixture
+def consumer(app: Any, node: Node) -> Iterator[Consumer]:
+    consumer = Consumer(app, node)  # type: ignore[arg-type]
+    thread = started(consumer)
+    yield consumer
+    node.held.set()
+    consumer.stop()
+    thread.join(30)
+    assert not thread.is_alive()
+
+
+def test_every_shard_that_is_rung_for_reaches_the_node(
+    app: Any, consumer: Consumer, node: Node
+) -> None:
+    Doorbell(app).ring(node.model.name, list(range(1, 51)))
+    wait_until(lambda: sorted(node.asked) == list(range(1, 51)))
+
+
+def test_no_more_messages_are_held_than_there_are_slots(
+    app: Any, consumer: Consumer, node: Node
+) -> None:
+    node.held.clear()
+    bell = Doorbell(app)
+    bell.ring(node.model.name, list(range(1, 11)))
+    wait_until(lambda: len(node.asked) == 2)
+    assert bell.waiting(node.model.name) >= 7
+    node.held.set()
+    wait_until(lambda: len(node.asked) == 10)
+
+
+def test_a_second_app_in_one_process_has_its_own_node(url: str) -> None:
+    for shard_id in (7, 8):
+        node = Node()
+        app = create_app(Settings(), model=node.model.name, broker_url=url)
+        consumer = Consumer(app, node)  # type: ignore[arg-type]
+        thread = started(consumer)
+        Doorbell(app).ring(node.model.name, [shard_id])
+        wait_until(lambda node=node: bool(node.asked))  # type: ignore[misc]
+        assert node.asked == [shard_id]
+        consumer.stop()
+        thread.join(30)
+        app.close()
+
+
+def test_a_draining_node_loses_no_message(app: Any, url: str, node: Node) -> None:
+    node.draining = True
+    consumer = Consumer(app, node)  # type: ignore[arg-type]
+    thread = started(consumer)
+    bell = Doorbell(app)
+    consumer.stop()
+    thread.join(30)
+    waiting = bell.waiting(node.model.name)
+    bell.ring(node.model.name, [1])
+    assert bell.waiting(node.model.name) == waiting + 1

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from batchgen.errors import DatabaseUnavailable, Fenced
+from batchgen_workers import persistence
+from batchgen_workers.persistence import persist
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(persistence, "LONGEST_PAUSE", 0.001)
+
+
+class Flaky:
+    """Fails as often as told, then returns."""
+
+    def __init__(self, failures: int, error: type[Exception] = DatabaseUnavailable) -> None:
+        self.calls = 0
+        self._failures = failures
+        self._error = error
+
+    def __call__(self) -> str:
+        self.calls += 1
+        if self.calls <= self._failures:
+            raise self._error
+        return "done"
+
+
+def test_an_absent_database_is_waited_for() -> None:
+    action = Flaky(20)
+    assert persist(action, what="a test", give_up=threading.Event()) == "done"
+    assert action.calls == 21
+
+
+def test_any_other_error_is_the_callers() -> None:
+    action = Flaky(1, Fenced)
+    with pytest.raises(Fenced):
+        persist(action, what="a test", give_up=threading.Event())
+    assert action.calls == 1
+
+
+def test_giving_up_ends_the_wait_with_the_reason() -> None:
+    give_up = threading.Event()
+    give_up.set()
+    action = Flaky(1_000_000)
+    with pytest.raises(DatabaseUnavailable):
+        persist(action, what="a test", give_up=give_up)
+    assert action.calls == 1
+
+
+def test_a_last_attempt_is_made_even_when_it_is_late() -> None:
+    give_up = threading.Event()
+    give_up.set()
+    assert persist(Flaky(0), what="a test", give_up=give_up) == "done"

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from batchgen.engine.config import EngineConfig
+from batchgen.io.params import SamplingParams
+from batchgen.io.rows import Generation, GenerationRequest
+from batchgen_workers.testing import MAX_LENGTH, FakeEngine, answer_to
+
+CONFIG = EngineConfig(model_path=Path("/models/t"), model_name="t", max_num_seqs=2)
+
+
+def request(key: int, prompt: str = "hello", **params: object) -> GenerationRequest:
+    values = {"temperature": 0.0, "max_tokens": 3, **params}
+    return GenerationRequest(key=key, params=SamplingParams(**values), prompt=prompt)  # type: ignore[arg-type]
+
+
+def run(engine: FakeEngine, *requests: GenerationRequest) -> dict[int, Generation]:
+    for each in requests:
+        engine.add(each)
+    ended: dict[int, Generation] = {}
+    while engine.has_unfinished():
+        ended.update({generation.key: generation for generation in engine.step()})
+    return ended
+
+
+def test_every_row_ends_once_with_its_words() -> None:
+    ended = run(FakeEngine(CONFIG), *(request(key, f"prompt {key}") for key in range(9)))
+    texts = {key: generation.choices[0].text for key, generation in ended.items()}
+    assert texts == {key: answer_to(f"prompt {key}", seed=None, tokens=3) for key in range(9)}
+
+
+def test_an_answer_depends_on_the_seed_only_when_it_is_sampled() -> None:
+    greedy = run(FakeEngine(CONFIG), request(1, seed=1), request(2, seed=2))
+    assert greedy[1].choices == greedy[2].choices
+    sampled = run(
+        FakeEngine(CONFIG), request(1, seed=1, temperature=1.0), request(2, seed=2, temperature=1.0)
+    )
+    assert sampled[1].choices != sampled[2].choices
+
+
+def test_no_more_rows_run_than_fit() -> None:
+    engine = FakeEngine(CONFIG)
+    for key in range(5):
+        engine.add(request(key))
+    engine.step()
+    assert (engine.stats().running, engine.stats().waiting) == (2, 3)
+
+
+def test_counters_grow_with_the_work() -> None:
+    engine = FakeEngine(CONFIG)
+    run(engine, request(1, "two words"), request(2, "two words"))
+    stats = engine.stats()
+    assert (stats.steps, stats.prompt_tokens, stats.generated_tokens) == (3, 4, 6)
+    assert stats.busy_seconds > 0
+
+
+@pytest.mark.parametrize("prompt", ["", "word " * MAX_LENGTH])
+def test_a_row_that_cannot_be_computed_is_an_error(prompt: str) -> None:
+    ended = run(FakeEngine(CONFIG), request(1, prompt))
+    assert ended[1].error is not None
+    assert ended[1].choices == []
+
+
+def test_an_aborted_row_never_ends() -> None:
+    engine = FakeEngine(CONFIG)
+    engine.add(request(1))
+    engine.abort([1, 2])
+    assert not engine.has_unfinished()
