@@ -32,7 +32,7 @@ EXAMPLES = ROOT / "examples" / "prompts.jsonl"
 BATCHGEN = Path(sys.executable).with_name("batchgen")
 MODEL = "recovery"
 LEASE_TTL = 15  # seconds
-POLL = 0.2  # seconds
+POLL = 2.0  # seconds; each look is a process of its own
 LIMIT = 3600  # seconds until a part of this counts as stuck
 
 Environment = Mapping[str, str]
