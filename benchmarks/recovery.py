@@ -41,8 +41,9 @@ Environment = Mapping[str, str]
 def call(*arguments: str | Path, env: Environment) -> str:
     """Run the command to its end and return what it printed; raise where it fails."""
     done = subprocess.run(
-        [BATCHGEN, *arguments], env=env, check=True, capture_output=True, text=True, timeout=LIMIT
+        [BATCHGEN, *arguments], env=env, capture_output=True, text=True, timeout=LIMIT
     )
+    assert done.returncode == 0, f"{arguments}: exit {done.returncode}: {done.stderr}"
     return done.stdout.strip()
 
 
