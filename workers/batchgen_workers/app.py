@@ -1,4 +1,4 @@
-"""The Celery app: a doorbell and nothing more. Why each setting is as it is: docs/design.md."""
+"""The Celery app: a doorbell and nothing more."""
 
 from __future__ import annotations
 
