@@ -73,6 +73,7 @@ ci: lint test ## What CI runs
 bench: $(STAMP) $(MODEL_RECORD) ## Measure what the README says (many minutes)
 	$(BIN)/python benchmarks/ingest.py
 	$(BIN)/python benchmarks/equality.py $(dir $(MODEL_RECORD))
+	$(BIN)/python benchmarks/busy.py $(dir $(MODEL_RECORD))
 	$(BIN)/python benchmarks/recovery.py $(dir $(MODEL_RECORD))
 
 audit: $(STAMP) ## Known vulnerabilities in the pinned packages (needs the network; not part of CI)
