@@ -6,7 +6,19 @@ import re
 from collections.abc import Callable, Collection
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, delete, func, or_, select, update
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    Row,
+    bindparam,
+    cast,
+    delete,
+    func,
+    or_,
+    select,
+    update,
+)
 
 from batchgen.errors import JobNotFound, NotAllowed
 from batchgen.jobs import moves, submission
@@ -31,18 +43,23 @@ JobRecords = list[JobRecord]
 ShardRecords = list[ShardRecord]
 
 
+def _total(column: ColumnElement[Any]) -> ColumnElement[int]:
+    """Sum a column as an integer: PostgreSQL sums BIGINT as NUMERIC, which is Decimal here."""
+    return cast(func.coalesce(func.sum(column), 0), BigInteger)
+
+
 # Shards and parts in one statement, so that a commit is seen in both or in neither.
 _PROGRESS = (
     select(
         shards.c.state,
         func.count().label("n"),
-        func.sum(shards.c.n_rows).label("n_rows"),
-        func.sum(shards.c.rows_done).label("rows_reported"),
-        func.coalesce(func.sum(parts.c.n_rows), 0).label("rows_committed"),
-        func.coalesce(func.sum(parts.c.n_ok), 0).label("n_ok"),
-        func.coalesce(func.sum(parts.c.n_err), 0).label("n_err"),
-        func.coalesce(func.sum(parts.c.prompt_tokens), 0).label("prompt_tokens"),
-        func.coalesce(func.sum(parts.c.completion_tokens), 0).label("completion_tokens"),
+        _total(shards.c.n_rows).label("n_rows"),
+        _total(shards.c.rows_done).label("rows_reported"),
+        _total(parts.c.n_rows).label("rows_committed"),
+        _total(parts.c.n_ok).label("n_ok"),
+        _total(parts.c.n_err).label("n_err"),
+        _total(parts.c.prompt_tokens).label("prompt_tokens"),
+        _total(parts.c.completion_tokens).label("completion_tokens"),
     )
     .select_from(shards)
     .outerjoin(parts, parts.c.shard_id == shards.c.id)

@@ -69,6 +69,8 @@ class EngineClient:
         self.credits = Credits(max(ROWS_PER_FRAME, BATCHES_AHEAD * config.max_num_seqs))
         #: Called once, on the reader thread, with the keys in flight, when the child is gone.
         self.on_death: Callable[[list[int]], None] = lambda keys: None
+        #: Called on the reader thread after rows ended.
+        self.on_answers: Callable[[], None] = lambda: None
         #: Filled by the child: what it settled on, its counters, why it ended.
         self.info: EngineInfo | None = None
         self.stats: EngineStats | None = None
@@ -223,6 +225,7 @@ class EngineClient:
                 self._moved_at = time.monotonic()
                 for generation in generations:
                     self._deliver(generation)
+                self.on_answers()
             case Report(stats=stats):
                 if self.stats is None or stats.steps != self.stats.steps:
                     self._moved_at = time.monotonic()

@@ -29,7 +29,7 @@ class EngineHost:
         self._spawn = spawn
         #: Called on every death with the keys that were in the engine, before a new child starts.
         self.on_death: Callable[[list[int], BatchgenError], None] = lambda keys, error: None
-        #: Called when a new child is ready, and when there will be no more.
+        #: Called when rows ended, when a new child is ready, and when there will be no more.
         self.on_change: Callable[[], None] = lambda: None
         #: Set once the engine died too often; why the worker has to end.
         self.failure: BatchgenError | None = None
@@ -109,6 +109,7 @@ class EngineHost:
     def _start(self, give_up: Callable[[], bool]) -> EngineInfo:
         client = self._client = self._spawn()
         client.on_death = lambda keys: self._died(client, keys)
+        client.on_answers = lambda: self.on_change()
         return client.start(give_up=give_up)
 
     def _died(self, client: EngineClient, keys: list[int]) -> None:

@@ -189,8 +189,11 @@ class Node:
             self.on_settled()
 
     def _has_room(self) -> bool:
-        return self.host.is_ready and len(self.shards) < (
-            SHARDS_PER_SLOT * self.settings.shards_in_flight
+        """Whether another shard would be computed now: rows that only wait are others' to take."""
+        return (
+            self.host.is_ready
+            and self.host.outstanding < self.settings.engine.max_num_seqs
+            and len(self.shards) < SHARDS_PER_SLOT * self.settings.shards_in_flight
         )
 
     def _keep(self) -> None:

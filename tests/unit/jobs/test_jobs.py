@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import astuple
+from decimal import Decimal
 
 import pytest
 
@@ -102,6 +104,7 @@ class TestProgress:
         assert progress.rows_done == 32 + 10 + 32
         assert (progress.rows_ok, progress.rows_err) == (30, 2)
         assert (progress.prompt_tokens, progress.completion_tokens) == (7 * 32, 3 * 32)
+        assert not any(isinstance(value, Decimal) for value in astuple(progress))
 
     def test_a_stopped_shard_is_not_done(self, store: Store) -> None:
         job = running_job(store, 100)

@@ -166,21 +166,36 @@ def test_draining_lets_rows_end_that_the_engine_has(
 
 
 def test_draining_feeds_no_more_rows(store: Store, home: Path, model: ModelRecord) -> None:
-    # the first shard fills the engine, the feeder of the second waits for room
-    job = submit_rows(store, home, model, questions(64, max_tokens=50))
-    first, second = store.jobs.shards(job.id)
+    # shards of 40 rows, of which the engine takes 32: the feeder of the first waits for room
+    job = submit_rows(store, home, model, questions(64 * 40, max_tokens=LONG))
+    first, second = store.jobs.shards(job.id)[:2]
     with fake_node(store, home, factory=testing.SLOW, engine={"max_num_seqs": 2}) as worker:
-        worker.run_shard(first.id)
-        feeder = threading.Thread(target=worker.run_shard, args=(second.id,))
+        feeder = threading.Thread(target=worker.run_shard, args=(first.id,))
         feeder.start()
-        wait_until(lambda: len(worker.shards) == 2)
-        at_the_gate = threading.Thread(target=_refused, args=(worker, first.id))
+        wait_until(lambda: worker.host.outstanding == 32)
+        at_the_gate = threading.Thread(target=_refused, args=(worker, second.id))
         at_the_gate.start()
         worker.drain(0.0)
         feeder.join()
         at_the_gate.join()
     assert leased(store) == 0
-    assert states_of(store, job) == [ShardState.READY, ShardState.READY]
+    assert set(states_of(store, job)) == {ShardState.READY}
+
+
+def test_a_shard_that_would_only_wait_is_left_to_another_worker(
+    store: Store, home: Path, model: ModelRecord
+) -> None:
+    job = submit_rows(store, home, model, questions(64, max_tokens=LONG))
+    first, second = store.jobs.shards(job.id)
+    slow: dict[str, Any] = {"factory": testing.SLOW, "engine": {"max_num_seqs": 32}}
+    with fake_node(store, home, **slow) as full, fake_node(store, home, **slow) as idle:
+        full.run_shard(first.id)
+        at_the_gate = threading.Thread(target=_refused, args=(full, second.id))
+        at_the_gate.start()
+        idle.run_shard(second.id)
+        assert (len(full.shards), len(idle.shards)) == (1, 1)
+        full.drain(0.0)
+        at_the_gate.join()
 
 
 def test_a_paused_job_is_saved_and_released(store: Store, home: Path, model: ModelRecord) -> None:
