@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
-from batchgen.errors import UnsafeModel, UnsupportedModel
+from batchgen.errors import ModelExists, UnsafeModel, UnsupportedModel
 from batchgen.models import ModelRecord, Registry
 from tests.unit.models.gguf_files import (
     CHAT_TEMPLATE,
@@ -19,20 +20,23 @@ from tests.unit.models.gguf_files import (
     write_llama,
 )
 
-# One process converts for all of these.
-pytestmark = pytest.mark.xdist_group("gguf")
 
-
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def weights() -> Weights:
     return llama_weights()
 
 
-@pytest.fixture(scope="module")
-def converted(weights: Weights, tmp_path_factory: pytest.TempPathFactory) -> ModelRecord:
-    base = tmp_path_factory.mktemp("gguf")
-    source = write_llama(base / "tiny.gguf", weights)
-    return Registry(base / "models").import_model("tiny", source)
+@pytest.fixture(scope="session")
+def converted(
+    weights: Weights, tmp_path_factory: pytest.TempPathFactory, worker_id: str
+) -> ModelRecord:
+    """Return the converted model; of several xdist workers one converts, the others wait."""
+    base = tmp_path_factory.getbasetemp()
+    registry = Registry((base if worker_id == "master" else base.parent) / "gguf-models")
+    source = write_llama(tmp_path_factory.mktemp("gguf") / "tiny.gguf", weights)
+    with suppress(ModelExists):
+        registry.import_model("tiny", source)
+    return registry.get("tiny")
 
 
 def read(record: ModelRecord, name: str) -> dict[str, object]:
