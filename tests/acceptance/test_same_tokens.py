@@ -24,5 +24,6 @@ def test_greedy_equals_transformers_in_one_chunked_batch(smollm2: ModelRecord) -
     result = compare(config, load_chats(EXAMPLES, ROWS), max_tokens=24)
     assert result.different == []
     assert result.equal + result.ties == ROWS
-    assert result.most_running == ROWS
+    # the shortest answers end before the last prompt, in chunks of the budget, has begun
+    assert result.most_running > ROWS // 2
     assert result.chunked_prefills
