@@ -36,6 +36,16 @@ class EngineSettings(BaseModel):
     max_num_seqs: int = Field(
         default=128, ge=1, description="sequences computed in one step at most"
     )
+    prefix_caching: bool = Field(
+        default=True, description="keep the blocks of prompts and answers for rows that begin alike"
+    )
+    preemption: Literal["auto", "swap", "recompute"] = Field(
+        default="auto", description="what happens to rows that give up their KV blocks"
+    )
+    swap_memory: str = Field(
+        default="0.25",
+        description="host memory for swapped-out rows: bytes or a fraction of what is free",
+    )
     threads: int = Field(
         default=0, ge=0, description="CPU threads of the engine; 0: OMP_NUM_THREADS or every core"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from batchgen.errors import InvalidParameter
 from batchgen.settings import EngineSettings
@@ -24,6 +25,9 @@ class EngineConfig:
     block_size: int = 16
     max_batch_tokens: int = 2048
     max_num_seqs: int = 128
+    prefix_caching: bool = True
+    preemption: Literal["auto", "swap", "recompute"] = "auto"
+    swap_memory: str = "0.25"
     threads: int = 0
 
     @classmethod

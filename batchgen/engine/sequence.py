@@ -7,12 +7,17 @@
 
 One rule covers prefill, chunked prefill, decode and restart after preemption: a sequence is given
 tokens until `num_computed` has caught up with `num_tokens`; then its last logits draw one more.
+
+A group is what one request asked for: one answer, n samples, or the beams of a search. It starts as
+one sequence, its prompt; when the prompt is computed it is forked into as many as are needed, which
+share the prompt's blocks. A group is admitted, preempted, swapped and resumed as one.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Protocol, Self
 
 from batchgen.io.params import SamplingParams
 from batchgen.io.rows import FinishReason
@@ -25,14 +30,24 @@ class GroupState(StrEnum):
 
     WAITING = "waiting"  #: No blocks held: new, or preempted to be computed again.
     RUNNING = "running"  #: Holds blocks and table rows; part of the steps.
+    SWAPPED = "swapped"  #: Preempted with its keys and values, which the host pool holds.
     FINISHED = "finished"  #: Ended or aborted; holds nothing.
 
 
 TRANSITIONS = {
     GroupState.WAITING: {GroupState.RUNNING, GroupState.FINISHED},
-    GroupState.RUNNING: {GroupState.WAITING, GroupState.FINISHED},
+    GroupState.RUNNING: {GroupState.WAITING, GroupState.SWAPPED, GroupState.FINISHED},
+    GroupState.SWAPPED: {GroupState.RUNNING, GroupState.FINISHED},
     GroupState.FINISHED: set[GroupState](),
 }
+
+
+class Companion(Protocol):
+    """What is remembered of a growing answer beside its tokens; it forks with the sequence."""
+
+    def fork(self) -> Self:
+        """Return an independent copy."""
+        ...
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -49,9 +64,11 @@ class Sequence:
     num_computed: int = 0
     # Row of the block tables while running, set by the scheduler.
     row: int = NO_ROW
-    # Cumulative log-probability of the generated tokens.
+    # Cumulative log-probability of the generated tokens; a beam's final score once it ended.
     score: float = 0.0
     finish_reason: FinishReason | None = None
+    # The engine's record of the answer; the scheduler never looks at it.
+    companion: Companion | None = None
 
     @property
     def num_tokens(self) -> int:
@@ -78,6 +95,18 @@ class Sequence:
         self.tokens.append(token)
         self.score += logprob
 
+    def fork(self, index: int) -> Sequence:
+        """Return a copy that grows on its own, without a table row yet."""
+        return Sequence(
+            key=self.key,
+            index=index,
+            tokens=self.tokens.copy(),
+            num_prompt=self.num_prompt,
+            num_computed=self.num_computed,
+            score=self.score,
+            companion=self.companion.fork() if self.companion is not None else None,
+        )
+
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class SequenceGroup:
@@ -88,18 +117,44 @@ class SequenceGroup:
     params: SamplingParams
     # Tokens each answer may have; resolved against the context.
     max_tokens: int
+    # One until the prompt is computed, then `width` of them.
     sequences: list[Sequence]
+    # Sequences that grow at once: samples, or beams.
+    width: int = 1
+    # As the request's.
+    job: str = ""
+    salt: str = ""
     # Position in the order of arrival, set by the scheduler.
     arrival: int = field(default=-1, init=False)
     state: GroupState = field(default=GroupState.WAITING, init=False)
+    # What it cost, for the row's record: see `KVUse`.
+    preemptions: int = field(default=0, init=False)
+    copies: int = field(default=0, init=False)
+    # Prompt tokens found in the prefix cache when it was first admitted; None before that.
+    cached_tokens: int | None = field(default=None, init=False)
 
     @classmethod
     def of_prompt(
-        cls, key: int, prompt: list[int], params: SamplingParams, *, max_tokens: int
+        cls,
+        key: int,
+        prompt: list[int],
+        params: SamplingParams,
+        *,
+        max_tokens: int,
+        job: str = "",
+        salt: str = "",
     ) -> SequenceGroup:
         """Return a group of one sequence that is its prompt."""
         sequence = Sequence(key=key, index=0, tokens=prompt, num_prompt=len(prompt))
-        return cls(key=key, params=params, max_tokens=max_tokens, sequences=[sequence])
+        return cls(
+            key=key,
+            params=params,
+            max_tokens=max_tokens,
+            sequences=[sequence],
+            width=params.width,
+            job=job,
+            salt=salt,
+        )
 
     @property
     def unfinished(self) -> list[Sequence]:
@@ -107,9 +162,24 @@ class SequenceGroup:
         return [sequence for sequence in self.sequences if sequence.finish_reason is None]
 
     @property
+    def slots(self) -> int:
+        """Sequences that it computes at once, or will once its prompt is computed."""
+        return self.width if self.is_prompt else len(self.unfinished)
+
+    @property
+    def is_prompt(self) -> bool:
+        """Whether no token has been drawn yet."""
+        return len(self.sequences) == 1 and self.sequences[0].num_generated == 0
+
+    @property
+    def num_prompt(self) -> int:
+        """Tokens of the prompt."""
+        return self.sequences[0].num_prompt
+
+    @property
     def peak_tokens(self) -> int:
         """Tokens with keys and values at the end: the last one drawn is never computed."""
-        return self.sequences[0].num_prompt + self.max_tokens - 1
+        return self.num_prompt + self.max_tokens - 1
 
     def move_to(self, state: GroupState) -> None:
         """Change the state, along `TRANSITIONS` only."""

@@ -59,6 +59,10 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     messages: list[dict[str, Any]] | None = None
     prompt: str | None = None
     prompt_token_ids: list[int] | None = None
+    # The job it belongs to: answer lengths are learned, and a common prompt prefix kept, per job.
+    job: str = ""
+    # Prompts share cached blocks only with prompts of the same salt.
+    cache_salt: str = ""
 
     def __repr__(self) -> str:
         return f"GenerationRequest(key={self.key})"
@@ -86,6 +90,19 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     cached_tokens: int = 0
 
 
+class KVUse(msgspec.Struct, frozen=True, kw_only=True):
+    """What a row did to the KV pool, and how the pool fared while it ran."""
+
+    # Times that the row gave up its blocks.
+    preemptions: int = 0
+    # Blocks copied on write for it.
+    copies: int = 0
+    # Of the whole engine, mean over the steps of the row's life: filled slots over slots of the
+    # blocks in use, and 1 - blocks in use over blocks that would be without sharing; 0 to 1.
+    utilisation: float = 0.0
+    sharing_saving: float = 0.0
+
+
 class Generation(msgspec.Struct, frozen=True, kw_only=True):
     """What the engine returns for one request: choices, best first, or an error."""
 
@@ -95,6 +112,8 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True):
     error: RowError | None = None
     # Milliseconds from the engine's first sight of the request to its end.
     latency_ms: int = 0
+    # None where the engine never computed the request.
+    kv: KVUse | None = None
 
     def __repr__(self) -> str:
         return f"Generation(key={self.key}, error={self.error and self.error.code})"
