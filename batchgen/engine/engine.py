@@ -1,9 +1,9 @@
 """The engine: requests in, steps, generations out.
 
-add ─► Ongoing ─► scheduler.schedule ─► model.forward ─► sampler.draw ─► accept ─► commit
-                         ▲                                                          │
-                         └──────────── not ended: one more token ◄──────────────────┘
-                                       ended: a Generation
+add ─► Ongoing ─► schedule ─► move blocks ─► forward ─► advance ─► decode ─► retire
+                     ▲                                                         │
+                     └────────────── not ended: one more token ◄───────────────┘
+                                     ended: a Generation
 """
 
 from __future__ import annotations
@@ -12,28 +12,29 @@ import time
 from collections.abc import Iterable
 
 import torch
+from torch import Tensor
 
 from batchgen.engine.blocks import BlockPool
 from batchgen.engine.config import EngineConfig, memory_bytes
+from batchgen.engine.decoding import Decoder
 from batchgen.engine.device import free_memory, set_threads
-from batchgen.engine.kvcache import KVCache, count_blocks
+from batchgen.engine.grammar import GrammarCompiler
+from batchgen.engine.kvcache import KVCache, count_blocks, count_host_blocks
+from batchgen.engine.limits import Limits
 from batchgen.engine.loading import end_tokens
+from batchgen.engine.meter import PoolMeter, measure
 from batchgen.engine.model import CausalModel, vocabulary_size
 from batchgen.engine.plan import StepPlan
-from batchgen.engine.requests import Limits, Ongoing, make_group
-from batchgen.engine.sampler import Rows, draw
+from batchgen.engine.prefixes import PrefixCache
+from batchgen.engine.requests import Ongoing, compile_grammar, make_group
 from batchgen.engine.scheduler import Scheduler
 from batchgen.engine.sequence import SequenceGroup
 from batchgen.engine.stats import EngineInfo, EngineStats
+from batchgen.engine.swapping import Swapper
 from batchgen.engine.tables import BlockTables
 from batchgen.engine.tokenizer import Tokenizer
 from batchgen.io.rows import Generation, GenerationRequest, RowError
 from batchgen_kernels.registry import create_kernels
-
-INVALID_LOGITS = RowError(
-    code="invalid_logits",
-    message="The model's output for this row is not a number (NaN or infinity).",
-)
 
 
 class Engine:
@@ -50,25 +51,25 @@ class Engine:
         self.model = CausalModel.load(config)
         self.tokenizer = Tokenizer(config.model_path)
         self.ends = end_tokens(self.model.network, self.tokenizer.eos_token_id)
+        vocabulary = vocabulary_size(self.model.network)
+        self.grammars = GrammarCompiler(self.tokenizer.backend, vocabulary, self.ends)
         self.cache = self._allocate_cache()
         self.model.bind(create_kernels("reference", self.cache.pool, self.cache.layout))
-        pool = BlockPool(self.cache.num_blocks, config.block_size)
-        width = pool.blocks_for(self.model.max_length)
-        self.tables = BlockTables(pool, rows=config.max_num_seqs, width=width)
-        self.scheduler = Scheduler(
-            self.tables,
-            max_batch_tokens=config.max_batch_tokens,
-            max_num_seqs=config.max_num_seqs,
-        )
+        self.scheduler = self._make_scheduler()
+        self.tables = self.scheduler.tables
+        self.meter = PoolMeter(self.scheduler)
         self.limits = Limits(
-            length=min(self.model.max_length, pool.capacity * config.block_size),
             context=self.model.max_length,
-            vocabulary=vocabulary_size(self.model.network),
+            blocks=self.tables.pool.capacity,
+            block_size=config.block_size,
+            vocabulary=vocabulary,
+            width=min(config.max_num_seqs, config.max_batch_tokens),
         )
         self._ongoing: dict[int, Ongoing] = {}  # {key: request}
         self._refused: list[Generation] = []  # returned by the next step
         self._steps = self._prompt_tokens = self._generated_tokens = 0
-        self._busy_seconds = 0.0
+        self._busy_seconds = self._scheduler_seconds = 0.0
+        self._decoder = Decoder(self.scheduler, self._ongoing)
 
     @property
     def info(self) -> EngineInfo:
@@ -85,6 +86,7 @@ class Engine:
             dtype=str(self.model.dtype).removeprefix("torch."),
             block_size=self.config.block_size,
             num_blocks=self.cache.num_blocks,
+            host_blocks=len(self.cache.host),
             max_length=self.limits.length,
             max_batch_tokens=self.config.max_batch_tokens,
             max_num_seqs=self.config.max_num_seqs,
@@ -100,9 +102,15 @@ class Engine:
         assert request.key not in self._ongoing, request.key
         group = make_group(request, self.tokenizer, self.limits)
         if isinstance(group, RowError):
-            self._refused.append(Generation(key=request.key, error=group))
+            self._refuse(request, group)
             return
-        self._ongoing[request.key] = Ongoing.of(group, self.tokenizer)
+        grammar = compile_grammar(request.params, self.grammars)
+        if isinstance(grammar, RowError):
+            self._refuse(request, grammar)
+            return
+        self._ongoing[request.key] = Ongoing.of(
+            group, self.tokenizer, grammar=grammar, ends=self.ends, began=self.meter.reading
+        )
         self.scheduler.add(group)
 
     def abort(self, keys: Iterable[int]) -> None:
@@ -121,61 +129,99 @@ class Engine:
         ended, self._refused = self._refused, []
         if self.scheduler.has_unfinished():
             began = time.perf_counter()
-            ended += [self._end(group) for group in self._compute(self.scheduler.schedule())]
+            ended += self._compute()
             self._busy_seconds += time.perf_counter() - began
             self._steps += 1
         return ended
 
     def stats(self) -> EngineStats:
         """Return the counters, and the state after the last step."""
-        pool, scheduler = self.tables.pool, self.scheduler
-        computed = {
-            sequence.row: sequence.num_computed
-            for group in scheduler.running
-            for sequence in group.unfinished
-        }
+        pool, scheduler, prefixes = self.tables.pool, self.scheduler, self.scheduler.prefixes
+        utilisation, saving = measure(scheduler)
         return EngineStats(
             steps=self._steps,
             running=scheduler.num_running,
             waiting=scheduler.num_waiting,
+            swapped=len(scheduler.preempted),
             prompt_tokens=self._prompt_tokens,
             generated_tokens=self._generated_tokens,
+            prefix_queries=prefixes.asked_tokens if prefixes is not None else 0,
+            prefix_hits=prefixes.hit_tokens if prefixes is not None else 0,
             kv_blocks=pool.capacity,
             kv_blocks_used=pool.num_used,
-            kv_utilisation=self.tables.utilisation(computed),
-            sharing_saving=self.tables.sharing_saving(),
+            kv_utilisation=utilisation,
+            sharing_saving=saving,
             preemptions=scheduler.preemptions,
+            swapped_blocks=scheduler.swapper.moved,
             copies=pool.copies_made,
             busy_seconds=self._busy_seconds,
+            scheduler_seconds=self._scheduler_seconds,
         )
 
-    def _compute(self, plan: StepPlan) -> list[SequenceGroup]:
-        """Run `plan` and hand every drawn token to its request; return the groups that ended."""
-        logits = self.model.forward(plan)
-        ongoing = [self._ongoing[sequence.key] for sequence in plan.drawing]
-        groups = [one.group for one in ongoing]
-        drawn = draw(logits, Rows.of(list(zip(groups, plan.drawing, strict=True))))
-        tokens, logprobs, valid = (
-            array.tolist() for array in (drawn.tokens, drawn.logprobs, drawn.valid)
-        )
-        for i, (one, sequence) in enumerate(zip(ongoing, plan.drawing, strict=True)):
-            if valid[i]:
-                one.accept(sequence, tokens[i], logprobs[i], ends=self.ends)
-            else:
-                one.fail(INVALID_LOGITS)
+    def _compute(self) -> list[Generation]:
+        """Compute one step; return the requests that ended."""
+        began = time.perf_counter()
+        plan = self.scheduler.schedule()
+        scheduled = time.perf_counter()
+        logits = self._forward(plan)
+        computed = time.perf_counter()
+        self.scheduler.advance(plan)
+        self.meter.tick()
+        advanced = time.perf_counter()
+        self._generated_tokens += self._decoder.decode(plan, logits)
+        decoded = time.perf_counter()
+        ended = self.scheduler.retire(plan)
         self._prompt_tokens += plan.num_prompt_tokens
-        self._generated_tokens += sum(valid)
-        return self.scheduler.commit(plan)
+        retired = time.perf_counter()
+        self._scheduler_seconds += scheduled - began + advanced - computed + retired - decoded
+        return [self._end(group) for group in ended]
+
+    def _forward(self, plan: StepPlan) -> Tensor:
+        """Move the blocks that `plan` wants moved, then compute its tokens."""
+        self.cache.swap_out(plan.swap_outs)
+        self.cache.swap_in(plan.swap_ins)
+        return self.model.forward(plan)
 
     def _end(self, group: SequenceGroup) -> Generation:
-        return self._ongoing.pop(group.key).generation(self.tokenizer)
+        return self._ongoing.pop(group.key).generation(self.tokenizer, self.meter)
+
+    def _refuse(self, request: GenerationRequest, error: RowError) -> None:
+        self._refused.append(Generation(key=request.key, error=error))
+
+    def _make_scheduler(self) -> Scheduler:
+        config, layout = self.config, self.model.layout
+        pool = BlockPool(self.cache.num_blocks, config.block_size)
+        width = pool.blocks_for(self.model.max_length)
+        tables = BlockTables(pool, rows=config.max_num_seqs, width=width)
+        host = len(self.cache.host)
+        windows = [shape.window for shape in layout.layers]
+        return Scheduler(
+            tables,
+            max_batch_tokens=config.max_batch_tokens,
+            max_num_seqs=config.max_num_seqs,
+            swapper=Swapper(tables, BlockPool(host, config.block_size) if host else None),
+            preemption=config.preemption,
+            prefixes=PrefixCache(pool, model=config.model_name) if config.prefix_caching else None,
+            window=None if None in windows else max(w for w in windows if w is not None),
+        )
 
     def _allocate_cache(self) -> KVCache:
         config, model = self.config, self.model
+        free = free_memory(model.device)
         blocks = count_blocks(
             model.layout,
             model.dtype,
-            memory=memory_bytes(config.kv_memory, free=free_memory(model.device)),
+            memory=memory_bytes(config.kv_memory, free=free),
             useful=config.max_num_seqs * -(-model.max_length // config.block_size),
         )
-        return KVCache(model.layout, num_blocks=blocks, dtype=model.dtype, device=model.device)
+        host = 0
+        if config.preemption != "recompute":
+            memory = memory_bytes(config.swap_memory, free=free_memory(torch.device("cpu")))
+            host = count_host_blocks(model.layout, model.dtype, memory=memory, device=blocks)
+        return KVCache(
+            model.layout,
+            num_blocks=blocks,
+            host_blocks=host,
+            dtype=model.dtype,
+            device=model.device,
+        )

@@ -9,22 +9,43 @@ from batchgen_kernels.layout import PoolLayout
 
 
 class KVCache:
-    """The pool `[num_blocks, E]`; `layout.views(pool)` are its layers.
+    """The pool `[num_blocks, E]` and, for groups that are swapped out, a smaller one on the host.
 
-    Not initialised: an unwritten slot may hold anything, NaN included, and memory that no block
-    uses is never touched.
+    `layout.views(pool)` are the layers. Not initialised: an unwritten slot may hold anything, NaN
+    included, and memory that no block uses is never touched.
     """
 
     def __init__(
-        self, layout: PoolLayout, *, num_blocks: int, dtype: torch.dtype, device: torch.device
+        self,
+        layout: PoolLayout,
+        *,
+        num_blocks: int,
+        host_blocks: int,
+        dtype: torch.dtype,
+        device: torch.device,
     ) -> None:
+        """Take the memory; `host_blocks` is 0 where nothing is ever swapped."""
         self.layout = layout
         self.pool = torch.empty(num_blocks, layout.elements, dtype=dtype, device=device)
+        pinned = device.type == "cuda"
+        self.host = torch.empty(host_blocks, layout.elements, dtype=dtype, pin_memory=pinned)
 
     @property
     def num_blocks(self) -> int:
-        """Blocks of the pool, the null block included."""
+        """Blocks of the device pool, the null block included."""
         return len(self.pool)
+
+    def swap_out(self, pairs: list[tuple[int, int]]) -> None:
+        """Copy whole blocks, (device, host), all layers."""
+        if pairs:
+            here, there = torch.tensor(pairs).unbind(1)
+            self.host[there] = self.pool[here.to(self.pool.device)].to(self.host.device)
+
+    def swap_in(self, pairs: list[tuple[int, int]]) -> None:
+        """Copy whole blocks, (host, device), all layers."""
+        if pairs:
+            there, here = torch.tensor(pairs).unbind(1)
+            self.pool[here.to(self.pool.device)] = self.host[there].to(self.pool.device)
 
 
 def count_blocks(layout: PoolLayout, dtype: torch.dtype, *, memory: int, useful: int) -> int:
@@ -41,3 +62,13 @@ def count_blocks(layout: PoolLayout, dtype: torch.dtype, *, memory: int, useful:
             "Raise --kv-memory."
         )
     return min(affordable, useful + 1)
+
+
+def count_host_blocks(layout: PoolLayout, dtype: torch.dtype, *, memory: int, device: int) -> int:
+    """Return how many blocks a host pool of `memory` bytes has, 0 where it holds none.
+
+    Never more than the `device` pool has: what does not fit there was never computed. The null
+    block is one of them and never moves.
+    """
+    affordable = memory // (layout.elements * dtype.itemsize)
+    return min(affordable, device) if affordable >= 2 else 0

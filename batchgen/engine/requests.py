@@ -5,21 +5,25 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
+from batchgen.engine.answer import Answer
+from batchgen.engine.beam import BeamSearch
+from batchgen.engine.grammar import Grammar, GrammarCompiler, GrammarError
+from batchgen.engine.limits import Limits
+from batchgen.engine.logprobs import TokenLogprob, TopTokens, to_json
+from batchgen.engine.meter import PoolMeter, Reading
+from batchgen.engine.randomness import as_word
 from batchgen.engine.sequence import Sequence, SequenceGroup
-from batchgen.engine.tokenizer import StopScanner, Tokenizer, cut_at_stop
-from batchgen.io.rows import Choice, Generation, GenerationRequest, RowError, Usage
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """What a sequence can be, in tokens."""
-
-    # Prompt and answer together: the model's context, or less where the pool holds less.
-    length: int
-    # The model's context alone.
-    context: int
-    # Token ids that the model can read.
-    vocabulary: int
+from batchgen.engine.tokenizer import StopScanner, Tokenizer
+from batchgen.io.params import SamplingParams
+from batchgen.io.rows import (
+    Choice,
+    FinishReason,
+    Generation,
+    GenerationRequest,
+    KVUse,
+    RowError,
+    Usage,
+)
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -27,111 +31,154 @@ class Ongoing:
     """One request with its group, until it ends."""
 
     group: SequenceGroup
-    # Of each sequence, in order; None where no stop string is looked for.
-    scanners: list[StopScanner | None]
+    # Token ids that end an answer: the model's, unless they are to be ignored, and the request's.
+    ends: frozenset[int]
+    # The state of a beam search; None where tokens are drawn.
+    beams: BeamSearch | None
+    # The pool's meter when the request came.
+    began: Reading
     since: float = field(default_factory=time.monotonic)
-    # {index of a sequence: its text}, where a stop string ended it.
-    stopped: dict[int, str] = field(default_factory=dict)
+    # {position in the prompt: how likely its token was}, where the request wants it.
+    prompt_logprobs: dict[int, TokenLogprob] = field(default_factory=dict)
     error: RowError | None = None
 
     @classmethod
-    def of(cls, group: SequenceGroup, tokenizer: Tokenizer) -> Ongoing:
-        """Return the record of a new group."""
-        stop = group.params.stop
-        scanners = [StopScanner(tokenizer.decode, stop) if stop else None for _ in group.sequences]
-        return cls(group=group, scanners=scanners)
+    def of(
+        cls,
+        group: SequenceGroup,
+        tokenizer: Tokenizer,
+        *,
+        grammar: Grammar | None,
+        ends: frozenset[int],
+        began: Reading,
+    ) -> Ongoing:
+        """Return the record of a new group; `ends` are the model's own end tokens."""
+        params = group.params
+        ends = frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else ends)
+        scanner = StopScanner(tokenizer.decode, params.stop) if params.stop else None
+        group.sequences[0].companion = Answer(params, scanner=scanner, grammar=grammar)
+        beams = None
+        if params.num_beams > 1:
+            beams = BeamSearch(params, max_tokens=group.max_tokens, num_ends=len(ends))
+        return cls(group=group, ends=ends, beams=beams, began=began)
+
+    @property
+    def seed(self) -> int:
+        """The row's seed as 64 bits; rows come with one, without it the key tells rows apart."""
+        seed = self.group.params.seed
+        return as_word(self.group.key if seed is None else seed)
 
     def accept(
-        self, sequence: Sequence, token: int, logprob: float, *, ends: frozenset[int]
-    ) -> None:
-        """Add a drawn token to `sequence` and decide whether its answer is complete."""
+        self, sequence: Sequence, token: int, logprob: float, top: TopTokens | None
+    ) -> FinishReason | None:
+        """Add a token to `sequence` and return why its answer is complete, if it is."""
         sequence.append(token, logprob)
-        scanner = self.scanners[sequence.index]
-        if token in ends and not self.group.params.ignore_eos:
-            sequence.finish_reason = "stop"
-        elif scanner is not None and (text := scanner.push(token)) is not None:
-            self.stopped[sequence.index] = text
-            sequence.finish_reason = "stop"
-        elif sequence.num_generated >= self.group.max_tokens:
-            sequence.finish_reason = "length"
+        answer = answer_of(sequence)
+        answer.note(token, logprob, top)
+        counts = sequence.num_generated >= self.group.params.min_tokens
+        if answer.push(token, counts=counts, is_end=token in self.ends):
+            return "stop"
+        return "length" if sequence.num_generated >= self.group.max_tokens else None
+
+    def ending(self, sequence: Sequence, token: int) -> FinishReason | None:
+        """Return "stop" where `token` would end the answer of `sequence`, whatever its length."""
+        if token in self.ends:
+            return "stop"
+        answer = answer_of(sequence)
+        if not answer.reads_text:
+            return None
+        counts = sequence.num_generated + 1 >= self.group.params.min_tokens
+        return "stop" if answer.fork().push(token, counts=counts, is_end=False) else None
 
     def fail(self, error: RowError) -> None:
         """End every sequence of the request: it has an error instead of an answer."""
         self.error = error
+        self.finish()
+
+    def finish(self) -> None:
+        """End every sequence that still grows."""
         for sequence in self.group.unfinished:
             sequence.finish_reason = "stop"
 
-    def generation(self, tokenizer: Tokenizer) -> Generation:
+    def generation(self, tokenizer: Tokenizer, meter: PoolMeter) -> Generation:
         """Return the answer, or the error."""
         latency = int((time.monotonic() - self.since) * 1000)
         key, sequences = self.group.key, self.group.sequences
         if self.error is not None:
             return Generation(key=key, error=self.error, latency_ms=latency)
-        usage = Usage(
-            prompt_tokens=sequences[0].num_prompt,
-            completion_tokens=sum(sequence.num_generated for sequence in sequences),
+        if self.beams is not None:
+            sequences = self.beams.results()
+        utilisation, saving = meter.since(self.began)
+        return Generation(
+            key=key,
+            choices=[self._choice(sequence, tokenizer) for sequence in sequences],
+            usage=Usage(
+                prompt_tokens=self.group.num_prompt,
+                completion_tokens=sum(sequence.num_generated for sequence in sequences),
+                cached_tokens=self.group.cached_tokens or 0,
+            ),
+            latency_ms=latency,
+            kv=KVUse(
+                preemptions=self.group.preemptions,
+                copies=self.group.copies,
+                utilisation=utilisation,
+                sharing_saving=saving,
+            ),
         )
-        choices = [self._choice(sequence, tokenizer) for sequence in sequences]
-        return Generation(key=key, choices=choices, usage=usage, latency_ms=latency)
 
     def _choice(self, sequence: Sequence, tokenizer: Tokenizer) -> Choice:
         assert sequence.finish_reason is not None
-        text = self.stopped.get(sequence.index)
-        if text is None:
-            # What the scanner held back is whole now, or as whole as it gets.
-            whole = tokenizer.decode(sequence.generated)
-            cut = cut_at_stop(whole, self.group.params.stop)
-            text = whole if cut is None else cut
+        params = self.group.params
         return Choice(
             index=sequence.index,
-            text=text,
+            text=answer_of(sequence).text(sequence.generated, tokenizer.decode),
             finish_reason=sequence.finish_reason,
             score=sequence.score,
-            tokens=sequence.generated if self.group.params.return_token_ids else None,
+            tokens=sequence.generated if params.return_token_ids else None,
+            logprobs=self._logprobs(sequence, tokenizer),
         )
+
+    def _logprobs(self, sequence: Sequence, tokenizer: Tokenizer) -> str | None:
+        params = self.group.params
+        if not params.logprobs and params.prompt_logprobs is None:
+            return None
+        prompt = None
+        if params.prompt_logprobs is not None and sequence.index == 0:
+            prompt = [self.prompt_logprobs[i] for i in range(1, self.group.num_prompt)]
+        content = answer_of(sequence).logprobs if params.logprobs else None
+        return to_json(content, prompt, tokenizer.backend)
+
+
+def answer_of(sequence: Sequence) -> Answer:
+    """Return the companion that every sequence of the engine has."""
+    answer = sequence.companion
+    assert isinstance(answer, Answer)
+    return answer
+
+
+def compile_grammar(params: SamplingParams, compiler: GrammarCompiler) -> Grammar | RowError | None:
+    """Return the grammar of a request, None where it has none, or why it cannot be used."""
+    try:
+        return compiler.compile(params)
+    except GrammarError as error:
+        field = "json_schema" if params.json_schema is not None else "regex"
+        return RowError(code="invalid_value", message=str(error), param=field)
 
 
 def make_group(
     request: GenerationRequest, tokenizer: Tokenizer, limits: Limits
 ) -> SequenceGroup | RowError:
-    """Return the sequence group of a request, or why it cannot be computed."""
-    if request.params.n != 1:
-        message = f"n is {request.params.n}; this engine draws one answer a row."
-        return RowError(code="unsupported_parameter", message=message, param="n")
+    """Return the sequence group of a request, or why it can never be computed."""
     prompt = tokenizer.encode(request)
     if isinstance(prompt, RowError):
         return prompt
-    error = _check_prompt(prompt, limits) or _check_length(len(prompt), request, limits)
-    if error is not None:
-        return error
-    room = limits.length - len(prompt)
-    asked = request.params.max_tokens
-    return SequenceGroup.of_prompt(
-        request.key, prompt, request.params, max_tokens=room if asked is None else asked
+    group = SequenceGroup.of_prompt(
+        request.key,
+        prompt,
+        request.params,
+        max_tokens=request.params.max_tokens or 0,
+        job=request.job,
+        salt=request.cache_salt,
     )
-
-
-def _check_prompt(prompt: list[int], limits: Limits) -> RowError | None:
-    if not prompt:
-        return RowError(code="empty_prompt", message="The prompt holds no tokens.", param="prompt")
-    if not 0 <= min(prompt) <= max(prompt) < limits.vocabulary:
-        message = f"The prompt has a token id outside 0 to {limits.vocabulary - 1}."
-        return RowError(code="invalid_value", message=message, param="prompt")
-    return None
-
-
-def _check_length(prompt: int, request: GenerationRequest, limits: Limits) -> RowError | None:
-    """Refuse what can never fit, in OpenAI's words: the worst case, not the likely one."""
-    asked = request.params.max_tokens
-    total = prompt + (1 if asked is None else asked)
-    if total <= limits.length:
-        return None
-    if limits.length < limits.context:
-        limit = f"The KV pool holds {limits.length} tokens of one row (the model's context is "
-        limit += f"{limits.context}; raise --kv-memory)"
-    else:
-        limit = f"This model's maximum context length is {limits.context} tokens"
-    answer = "at least 1 in the answer" if asked is None else f"{asked} in the answer"
-    message = f"{limit}. However, this row needs {total} tokens: {prompt} in the prompt, {answer}."
     param = "messages" if request.messages is not None else "prompt"
-    return RowError(code="context_length_exceeded", message=message, param=param)
+    return limits.check(group, param=param) or group

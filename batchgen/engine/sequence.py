@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol, Self
+from typing import Protocol, Self, TypeVar
 
 from batchgen.io.params import SamplingParams
 from batchgen.io.rows import FinishReason
@@ -50,6 +50,9 @@ class Companion(Protocol):
         ...
 
 
+Item = TypeVar("Item")
+
+
 @dataclass(slots=True, kw_only=True, eq=False)
 class Sequence:
     """One prompt with one answer as it grows."""
@@ -67,6 +70,8 @@ class Sequence:
     # Cumulative log-probability of the generated tokens; a beam's final score once it ended.
     score: float = 0.0
     finish_reason: FinishReason | None = None
+    # Of its full blocks, as far as they are known; see `PrefixCache`.
+    keys: list[bytes] = field(default_factory=list)
     # The engine's record of the answer; the scheduler never looks at it.
     companion: Companion | None = None
 
@@ -104,6 +109,7 @@ class Sequence:
             num_prompt=self.num_prompt,
             num_computed=self.num_computed,
             score=self.score,
+            keys=self.keys.copy(),
             companion=self.companion.fork() if self.companion is not None else None,
         )
 
@@ -124,6 +130,9 @@ class SequenceGroup:
     # As the request's.
     job: str = ""
     salt: str = ""
+    # While only the first of the unfinished sequences is computed again after a preemption: up to
+    # this token, then the others are forked off it. None while each has a table row of its own.
+    shared_tokens: int | None = field(default=None, init=False)
     # Position in the order of arrival, set by the scheduler.
     arrival: int = field(default=-1, init=False)
     state: GroupState = field(default=GroupState.WAITING, init=False)
@@ -162,6 +171,15 @@ class SequenceGroup:
         return [sequence for sequence in self.sequences if sequence.finish_reason is None]
 
     @property
+    def computing(self) -> list[Sequence]:
+        """The sequences that are computed at present, each with a table row while it runs."""
+        return self.unfinished[:1] if self.shared_tokens is not None else self.unfinished
+
+    def goal(self, sequence: Sequence) -> int:
+        """Return the tokens up to which `sequence` is to be computed now."""
+        return sequence.num_tokens if self.shared_tokens is None else self.shared_tokens
+
+    @property
     def slots(self) -> int:
         """Sequences that it computes at once, or will once its prompt is computed."""
         return self.width if self.is_prompt else len(self.unfinished)
@@ -170,6 +188,12 @@ class SequenceGroup:
     def is_prompt(self) -> bool:
         """Whether no token has been drawn yet."""
         return len(self.sequences) == 1 and self.sequences[0].num_generated == 0
+
+    @property
+    def wants_prompt_logprobs(self) -> bool:
+        """Whether tokens that are computed next are to be judged."""
+        first = self.computing[0] if self.params.prompt_logprobs is not None else None
+        return first is not None and first.num_computed < self.num_prompt - 1
 
     @property
     def num_prompt(self) -> int:
@@ -181,7 +205,23 @@ class SequenceGroup:
         """Tokens with keys and values at the end: the last one drawn is never computed."""
         return self.num_prompt + self.max_tokens - 1
 
+    def forget_computed(self) -> None:
+        """Note that no key or value is left: what all share is computed once, then the rest."""
+        growing = self.unfinished
+        for sequence in growing:
+            sequence.num_computed = 0
+        self.shared_tokens = None
+        if len(growing) > 1:
+            alike = common_length([sequence.tokens for sequence in growing])
+            self.shared_tokens = min(alike, *(sequence.num_tokens - 1 for sequence in growing))
+
     def move_to(self, state: GroupState) -> None:
         """Change the state, along `TRANSITIONS` only."""
         assert state in TRANSITIONS[self.state], f"{self.state} → {state}"
         self.state = state
+
+
+def common_length(lists: list[list[Item]]) -> int:
+    """Return how many items all of `lists` begin with."""
+    columns = enumerate(zip(*lists, strict=False))
+    return next((i for i, items in columns if len(set(items)) > 1), min(map(len, lists)))

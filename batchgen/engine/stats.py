@@ -22,6 +22,8 @@ class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
     # Token budget and sequences of one step.
     max_batch_tokens: int
     max_num_seqs: int
+    # Blocks of host memory for groups that are swapped out; 0 if none are.
+    host_blocks: int = 0
     # CPU threads.
     threads: int = 1
     # What differs from what was asked, for a person to read.
@@ -33,12 +35,16 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
 
     # Steps with work in them.
     steps: int = 0
-    # Sequences in the pool; groups that wait for a place in it.
+    # Sequences in the pool; groups that wait for a place in it; those of them in host memory.
     running: int = 0
     waiting: int = 0
+    swapped: int = 0
     # Tokens computed of prompts (again after a preemption), and tokens drawn.
     prompt_tokens: int = 0
     generated_tokens: int = 0
+    # Prompt tokens looked up in the prefix cache, and found there: not computed.
+    prefix_queries: int = 0
+    prefix_hits: int = 0
     # Blocks that can be in use, and that are.
     kv_blocks: int = 0
     kv_blocks_used: int = 0
@@ -46,8 +52,10 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
     kv_utilisation: float = 0.0
     # 1 - blocks in use over blocks that would be without sharing.
     sharing_saving: float = 0.0
-    # Groups that gave up their blocks, and blocks copied on write.
+    # Groups that gave up their blocks; blocks moved to or from the host; blocks copied on write.
     preemptions: int = 0
+    swapped_blocks: int = 0
     copies: int = 0
-    # Seconds spent inside steps with work in them.
+    # Seconds spent inside steps with work in them, and those of them in the scheduler.
     busy_seconds: float = 0.0
+    scheduler_seconds: float = 0.0

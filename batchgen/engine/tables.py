@@ -3,14 +3,18 @@
     blocks [rows, width]                 block_size 4
 row 0:   7   3   9   0   0  …     slots of tokens  0-3 in block 7, 4-7 in 3, 8-11 in 9
 row 1:   7   3   5   0   0  …     a fork of row 0 that wrote its own last block
-row 2:   0   0   0   0   0  …     closed
+row 2:   0   0   4   6   0  …     tokens 0-7 have left the window of every layer
+row 3:   0   0   0   0   0  …     closed
 """
 
 from __future__ import annotations
 
-import numpy as np
+from collections import Counter
 
-from batchgen.engine.blocks import BlockPool, Blocks
+import numpy as np
+import numpy.typing as npt
+
+from batchgen.engine.blocks import NULL_BLOCK, BlockPool, Blocks
 
 
 class BlockTables:
@@ -22,7 +26,7 @@ class BlockTables:
     def __init__(self, pool: BlockPool, *, rows: int, width: int) -> None:
         self.pool = pool
         self.blocks = np.zeros((rows, width), dtype=np.int32)
-        self.sizes = [0] * rows  # blocks of each row
+        self.sizes = [0] * rows  # blocks of each row, those that left the window included
         self._closed = list(range(rows - 1, -1, -1))
 
     @property
@@ -35,14 +39,24 @@ class BlockTables:
         """Rows that `open` can still give."""
         return len(self._closed)
 
-    def open(self) -> int:
-        """Return an empty row; there must be a closed one."""
-        return self._closed.pop()
+    def open(self, blocks: Blocks | None = None) -> int:
+        """Return a row that shares `blocks` with others, or an empty one; one must be closed."""
+        row = self._closed.pop()
+        if blocks is not None and len(blocks):
+            self.pool.share(blocks)
+            self._put(row, blocks)
+        return row
+
+    def open_with(self, blocks: Blocks) -> int:
+        """Return a row that takes over the caller's references on `blocks`."""
+        row = self._closed.pop()
+        self._put(row, blocks)
+        return row
 
     def close(self, row: int) -> None:
         """Drop every block of `row` and take the row back."""
         self.pool.release(self.of(row))
-        self.blocks[row] = 0
+        self.blocks[row] = NULL_BLOCK
         self.sizes[row] = 0
         self._closed.append(row)
 
@@ -64,16 +78,35 @@ class BlockTables:
 
     def fork(self, row: int) -> int:
         """Return a new row that shares every block of `row`."""
-        child = self.open()
-        self.sizes[child] = self.sizes[row]
-        self.blocks[child] = self.blocks[row]
-        self.pool.share(self.of(child))
-        return child
+        return self.open(self.of(row).copy())
+
+    def copies_to_own(self, writers: list[tuple[int, int]]) -> int:
+        """Return how many blocks `own` would copy for all (row, position) together.
+
+        Of a block that w rows write and r rows read, w are copied; the last writer keeps it if no
+        other reader is left, so one less where w = r.
+        """
+        size = self.pool.block_size
+        written = Counter(
+            int(self.blocks[row, position // size]) for row, position in writers if position % size
+        )
+        return sum(min(count, self.pool.sharers(block) - 1) for block, count in written.items())
 
     def own(self, row: int, position: int) -> None:
-        """Make the block of token `position` safe to write: copy it first if it is shared."""
-        index = position // self.pool.block_size
-        self.blocks[row, index] = self.pool.writable(int(self.blocks[row, index]))
+        """Make the block of token `position` safe to write: copy it first if it is shared.
+
+        The first slot of a block is only ever written after `grow` brought the block.
+        """
+        index, slot = divmod(position, self.pool.block_size)
+        if slot:
+            self.blocks[row, index] = self.pool.writable(int(self.blocks[row, index]))
+
+    def forget(self, row: int, position: int) -> None:
+        """Drop the blocks of `row` whose tokens all lie before `position`."""
+        before = self.blocks[row, : min(position // self.pool.block_size, self.sizes[row])]
+        if len(before) and before[-1] != NULL_BLOCK:
+            self.pool.release(before)
+            before[:] = NULL_BLOCK
 
     def utilisation(self, computed: dict[int, int]) -> float:
         """Return filled slots over slots of all blocks in use, for {row: tokens computed}."""
@@ -89,13 +122,20 @@ class BlockTables:
 
     def sharing_saving(self) -> float:
         """Return the share of blocks saved because tables share them, 0 to 1."""
-        named = sum(self.sizes)
+        named = int(np.count_nonzero(self.blocks))
         return 1.0 - self.pool.num_used / named if named else 0.0
+
+    def _put(self, row: int, blocks: npt.NDArray[np.int32]) -> None:
+        self.blocks[row, : len(blocks)] = blocks
+        self.sizes[row] = len(blocks)
 
     def check_integrity(self) -> None:
         """Assert that pool and tables agree and that closed rows are empty."""
         for row in self._closed:
             assert self.sizes[row] == 0, f"row {row} is closed and holds blocks"
         for row, size in enumerate(self.sizes):
-            assert (self.of(row) != 0).all() and not self.blocks[row, size:].any(), f"row {row}"
+            assert not self.blocks[row, size:].any(), f"row {row} has blocks past its end"
+            held = np.flatnonzero(self.of(row))
+            # Only what left the window may be missing, and that is the beginning.
+            assert len(held) == 0 or held[0] + len(held) == size, f"row {row} has a hole"
         self.pool.check_integrity([self.of(row) for row in range(len(self.sizes))])

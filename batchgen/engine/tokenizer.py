@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +36,14 @@ class Tokenizer:
     def __init__(self, path: Path) -> None:
         """Load from `path`; raise UnsupportedModel where there is no tokenizer to load."""
         try:
-            self._tokenizer: Any = transformers.AutoTokenizer.from_pretrained(path, **LOCAL)
+            self.backend: Any = transformers.AutoTokenizer.from_pretrained(path, **LOCAL)
         except (OSError, ValueError, KeyError, ImportError) as error:
             raise UnsupportedModel(f"The tokenizer in {path} cannot be loaded: {error}") from error
 
     @property
     def eos_token_id(self) -> int | None:
         """The id that the tokenizer says ends a text."""
-        eos: int | None = self._tokenizer.eos_token_id
+        eos: int | None = self.backend.eos_token_id
         return eos
 
     def encode(self, request: GenerationRequest) -> list[int] | RowError:
@@ -51,14 +52,14 @@ class Tokenizer:
             return list(request.prompt_token_ids)
         if request.messages is None:
             return self._ids(request.prompt or "", special=True)
-        if not self._tokenizer.chat_template:
+        if not self.backend.chat_template:
             return RowError(
                 code="no_chat_template",
                 message="This model has no chat template: send `prompt` instead of `messages`.",
                 param="messages",
             )
         try:
-            text = self._tokenizer.apply_chat_template(
+            text = self.backend.apply_chat_template(
                 request.messages, tokenize=False, add_generation_prompt=True
             )
         except TEMPLATE_ERRORS as error:
@@ -68,13 +69,13 @@ class Tokenizer:
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of `ids` without special tokens."""
-        text: str = self._tokenizer.decode(
+        text: str = self.backend.decode(
             ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
         return text
 
     def _ids(self, text: str, *, special: bool) -> list[int]:
-        ids: list[int] = self._tokenizer(text, add_special_tokens=special)["input_ids"]
+        ids: list[int] = self.backend(text, add_special_tokens=special)["input_ids"]
         return ids
 
 
@@ -97,9 +98,19 @@ class StopScanner:
         self._start = self._end = 0
         self._context = ""
         self._text = ""
+        self._from = 0  # no stop string that begins before this character counts
 
-    def push(self, token: int) -> str | None:
-        """Take the next token; return the answer where a stop string ended it, without it."""
+    def fork(self) -> StopScanner:
+        """Return a scanner that goes on from here on its own."""
+        other = copy(self)
+        other._ids = self._ids.copy()
+        return other
+
+    def push(self, token: int, *, counts: bool = True) -> str | None:
+        """Take the next token; return the answer where a stop string ended it, without it.
+
+        Where a token does not count, no stop string that begins up to it ends the answer.
+        """
         self._ids.append(token)
         window = self._decode(self._ids[self._start :])
         held = len(self._ids) - self._end <= PARTIAL and window.endswith(INCOMPLETE)
@@ -109,10 +120,19 @@ class StopScanner:
         self._text += window[len(self._context) :]
         self._start, self._end = self._end, len(self._ids)
         self._context = self._decode(self._ids[self._start : self._end])
-        return cut_at_stop(self._text, self._stop, start=searched - self._reach)
+        if not counts:
+            self._from = len(self._text)
+            return None
+        return self._cut(self._text, searched)
 
+    def finish(self) -> str:
+        """Return the whole answer; what was held back is as whole as it gets."""
+        whole = self._decode(self._ids)
+        cut = self._cut(whole, len(self._text))
+        return whole if cut is None else cut
 
-def cut_at_stop(text: str, stop: Sequence[str], *, start: int = 0) -> str | None:
-    """Return `text` up to its first stop string, searched from `start`; None if there is none."""
-    found = [at for at in (text.find(s, max(0, start)) for s in stop) if at >= 0]
-    return text[: min(found)] if found else None
+    def _cut(self, text: str, searched: int) -> str | None:
+        """Return `text` up to its first stop string, None if there is none."""
+        start = max(self._from, searched - self._reach)
+        found = [at for at in (text.find(s, start) for s in self._stop) if at >= 0]
+        return text[: min(found)] if found else None

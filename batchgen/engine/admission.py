@@ -1,0 +1,64 @@
+"""Whether a group may start: what it needs now, what all will need, and what can never be."""
+
+from __future__ import annotations
+
+from batchgen.engine.lengths import LengthBook, expected_peak
+from batchgen.engine.sequence import SequenceGroup
+from batchgen.engine.tables import BlockTables
+
+
+class Admission:
+    """Keeps the pool full without letting groups in that others must soon make room for."""
+
+    def __init__(self, tables: BlockTables, lengths: LengthBook, *, max_num_seqs: int) -> None:
+        self.tables = tables
+        self.pool = tables.pool
+        self.lengths = lengths
+        self.max_num_seqs = max_num_seqs
+        # Where even this many blocks are there, no expectation is needed.
+        self._ample = max_num_seqs * tables.width
+
+    def can_ever_fit(self, group: SequenceGroup) -> bool:
+        """Return whether the worst case of `group` has room when it runs alone."""
+        longest = self.pool.blocks_for(group.peak_tokens)
+        return longest <= self.tables.width and peak_blocks(group, self.pool.block_size) <= (
+            self.pool.capacity
+        )
+
+    def blocks_to_start(self, group: SequenceGroup, *, cached: int) -> int:
+        """Return the blocks for all known tokens, not for the first chunk only.
+
+        `cached` blocks of them are in use by others already.
+        """
+        first = self.pool.blocks_for(group.goal(group.computing[0])) - cached
+        if group.shared_tokens is None:
+            return first
+        # Others will be forked off the first sequence: what is whole by then is shared.
+        shared = group.shared_tokens // self.pool.block_size
+        return first + sum(
+            self.pool.blocks_for(sequence.num_tokens) - shared for sequence in group.unfinished
+        )
+
+    def allows(self, group: SequenceGroup, needed: int, *, running: list[SequenceGroup]) -> bool:
+        """Return whether `group`, which needs so many blocks at once, may join `running`.
+
+        A block for each group stays free, so that the newcomer is not preempted at once. Who would
+        run alone may always start.
+        """
+        if group.slots + sum(other.slots for other in running) > self.max_num_seqs:
+            return False
+        if not running:
+            return needed <= self.pool.num_free
+        if needed + len(running) + group.slots > self.pool.num_free:
+            return False
+        if self.pool.capacity >= self._ample:
+            return True
+        peak = expected_peak(self.lengths, self.pool, [*running, group])
+        return peak + needed <= self.pool.capacity
+
+
+def peak_blocks(group: SequenceGroup, block_size: int) -> int:
+    """Return the blocks that `group` holds at most: whole prompt blocks are shared to the end."""
+    shared = group.num_prompt // block_size if group.width > 1 else 0
+    each = -(-group.peak_tokens // block_size) - shared
+    return shared + group.width * each
