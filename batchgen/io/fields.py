@@ -1,93 +1,81 @@
 """Sampling fields by name: what each may hold, which are not served, which change nothing.
 
 field name ──► check(name, value) ──► the value as SamplingParams wants it
+                                 ──► Sets: values of parameters of other names
                                  ──► UNSET: accepted, and nothing to do
                                  ──► LineError: wrong type, out of bounds, or not served
+
+What several fields may be together is for `batchgen.io.rules`, once the job's are known.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any, Final
 
 from msgspec import UNSET
 
+from batchgen.io.checks import (
+    EARLY_STOPPING,
+    FLAG,
+    LOGIT_BIAS,
+    STOP,
+    Check,
+    Field,
+    Sets,
+    number,
+    token_ids,
+    whole,
+)
+from batchgen.io.grammars import REGEX, SCHEMA, read_response_format, read_structured_outputs
 from batchgen.io.line_error import LineError
 
-Check = Callable[[str, Any], Any]
-
 MAX_TOKENS: Final = 1 << 20  # longer than any context a model here has
-MAX_STOP_STRINGS: Final = 16
-MAX_STOP_LENGTH: Final = 1_000  # characters
-MAX_SAMPLES: Final = 16
+MAX_TOP_K: Final = (1 << 31) - 1
+MAX_SAMPLES: Final = 128
+MAX_BEAMS: Final = 64
+MAX_ALTERNATIVES: Final = 20  # of a token, with their log-probabilities
+MAX_PENALTY: Final = 2
+MAX_REPETITION_PENALTY: Final = 10
+MAX_LENGTH_PENALTY: Final = 10
+MAX_ALLOWED_TOKENS: Final = 1 << 16
+MAX_STOP_TOKENS: Final = 128
 _COMPARED: Final = 64  # characters of a name that are looked at for a suggestion
 
-
-def _whole(low: int, high: int) -> Check:
-    def check(name: str, value: Any) -> int:
-        if type(value) is not int:
-            raise LineError("invalid_type", f"'{name}' must be a whole number.", name)
-        if not low <= value <= high:
-            bounds = f"from {low} to {high}"
-            raise LineError("invalid_value", f"'{name}' must be {bounds}, not {value}.", name)
-        return value
-
-    return check
-
-
-def _number(low: float, high: float, *, above: bool = False) -> Check:
-    """Return a check for low <= value <= high, or low < value <= high where `above`."""
-
-    def check(name: str, value: Any) -> float:
-        if type(value) is not float and type(value) is not int:
-            raise LineError("invalid_type", f"'{name}' must be a number.", name)
-        if not low <= value <= high or (above and value == low):
-            bounds = f"above {low} and at most {high}" if above else f"from {low} to {high}"
-            raise LineError("invalid_value", f"'{name}' must be {bounds}, not {value}.", name)
-        return float(value)
-
-    return check
-
-
-def _flag(name: str, value: Any) -> bool:
-    if type(value) is not bool:
-        raise LineError("invalid_type", f"'{name}' must be true or false.", name)
-    return value
+_MAX_TOKENS = whole(1, MAX_TOKENS)
+_SAMPLES = whole(1, MAX_SAMPLES)
+_ALTERNATIVES = whole(0, MAX_ALTERNATIVES)
+_PENALTY = number(-MAX_PENALTY, MAX_PENALTY)
+_TOP_K = whole(-1, MAX_TOP_K)
 
 
 def _top_k(name: str, value: Any) -> int:
     # vLLM's -1 and our 0 both keep every token.
-    return max(0, int(_TOP_K(name, value)))
+    return max(0, int(_TOP_K.check(name, value)))
 
 
-_TOP_K = _whole(-1, (1 << 31) - 1)
+def _logprobs(name: str, value: Any) -> Any:
+    """Read OpenAI's older form, the number of alternatives, beside the newer one."""
+    if type(value) is bool:
+        return value
+    return Sets(logprobs=True, top_logprobs=_ALTERNATIVES.check(name, value))
 
 
-def _stop(name: str, value: Any) -> tuple[str, ...]:
-    stops = [value] if type(value) is str else value
-    if type(stops) is not list or not all(type(stop) is str for stop in stops):
-        raise LineError("invalid_type", f"'{name}' must be a string or a list of strings.", name)
-    if len(stops) > MAX_STOP_STRINGS:
-        most = f"at most {MAX_STOP_STRINGS} strings"
-        raise LineError("invalid_value", f"'{name}' may hold {most}, not {len(stops)}.", name)
-    if not all(0 < len(stop) <= MAX_STOP_LENGTH for stop in stops):
-        length = f"1 to {MAX_STOP_LENGTH} characters"
-        raise LineError("invalid_value", f"Each string of '{name}' must have {length}.", name)
-    return tuple(stops)
+def _chat_logprobs(name: str, value: Any) -> bool:
+    if type(value) is int:
+        message = f"'{name}' must be true or false: the number is called 'top_logprobs' in a chat."
+        raise LineError("invalid_type", message, name)
+    return bool(FLAG.check(name, value))
 
 
-def _samples(name: str, value: Any) -> int:
-    if _SAMPLES(name, value) > 1:
-        raise LineError(
-            "unsupported_parameter",
-            f"'{name}' above 1 is not served: write one line for each sample.",
-            name,
-        )
-    return 1
+def _also(parameter: str, field: Field) -> Check:
+    """Return a check for another name of a parameter."""
 
+    def check(name: str, value: Any) -> Sets:
+        return Sets({parameter: field.check(name, value)})
 
-_SAMPLES = _whole(1, MAX_SAMPLES)
+    return check
 
 
 def _unserved(*neutral: Any) -> Check:
@@ -111,10 +99,12 @@ def _stream(name: str, value: Any) -> Any:
     )
 
 
-def _called(ours: str) -> Check:
+def _called(ours: str, *neutral: Any) -> Check:
     """Return a check for another system's name of a field that is served."""
 
     def check(name: str, value: Any) -> Any:
+        if value in neutral:
+            return UNSET
         raise LineError("unknown_parameter", f"'{name}' is called '{ours}' here: rename it.", name)
 
     return check
@@ -124,52 +114,69 @@ def _ignored(name: str, value: Any) -> Any:
     return UNSET
 
 
-SAMPLING: Final[Mapping[str, Check]] = {
-    "max_tokens": _whole(1, MAX_TOKENS),
-    "max_completion_tokens": _whole(1, MAX_TOKENS),
-    "temperature": _number(0, 2),
-    "top_p": _number(0, 1, above=True),
-    "top_k": _top_k,
-    "seed": _whole(-(1 << 63), (1 << 63) - 1),
-    "stop": _stop,
-    "ignore_eos": _flag,
-    "n": _samples,
-    "return_token_ids": _flag,
+#: Every parameter of SamplingParams.
+SAMPLING: Final[Mapping[str, Field]] = {
+    "max_tokens": _MAX_TOKENS,
+    "temperature": number(0, 2),
+    "top_p": number(0, 1, above=True),
+    "top_k": Field(check=_top_k, kind=_TOP_K.kind, bounds=_TOP_K.bounds),
+    "min_p": number(0, 1),
+    "repetition_penalty": number(0, MAX_REPETITION_PENALTY, above=True),
+    "presence_penalty": _PENALTY,
+    "frequency_penalty": _PENALTY,
+    "logit_bias": LOGIT_BIAS,
+    "allowed_token_ids": token_ids(1, MAX_ALLOWED_TOKENS),
+    "seed": whole(-(1 << 63), (1 << 63) - 1),
+    "min_tokens": whole(0, MAX_TOKENS),
+    "stop": STOP,
+    "stop_token_ids": token_ids(0, MAX_STOP_TOKENS),
+    "ignore_eos": FLAG,
+    "n": _SAMPLES,
+    "num_beams": whole(1, MAX_BEAMS),
+    "length_penalty": number(-MAX_LENGTH_PENALTY, MAX_LENGTH_PENALTY),
+    "early_stopping": EARLY_STOPPING,
+    "logprobs": Field(
+        check=_logprobs, kind="true or false, or a number: see below", bounds=_ALTERNATIVES.bounds
+    ),
+    "top_logprobs": _ALTERNATIVES,
+    "prompt_logprobs": _ALTERNATIVES,
+    "json_schema": SCHEMA,
+    "regex": REGEX,
+    "return_token_ids": FLAG,
+}
+#: Other systems' names and forms of them.
+ALIASES: Final[Mapping[str, Check]] = {
+    "max_completion_tokens": _also("max_tokens", _MAX_TOKENS),
+    "num_return_sequences": _also("n", _SAMPLES),
+    "guided_json": _also("json_schema", SCHEMA),
+    "guided_regex": _also("regex", REGEX),
+    "response_format": read_response_format,
+    "structured_outputs": read_structured_outputs,
 }
 _UNSERVED: Final[Mapping[str, Check]] = {
     "bad_words": _unserved([]),
     "best_of": _unserved(1),
-    "early_stopping": _unserved(False),
-    "frequency_penalty": _unserved(0),
     "function_call": _unserved("none"),
     "functions": _unserved([]),
-    "length_penalty": _unserved(1),
-    "logit_bias": _unserved({}),
-    "logprobs": _unserved(False),
-    "min_p": _unserved(0),
-    "min_tokens": _unserved(0),
-    "num_beams": _unserved(1),
-    "num_return_sequences": _unserved(1),
-    "presence_penalty": _unserved(0),
-    "prompt_logprobs": _unserved(False),
-    "repetition_penalty": _unserved(1),
-    "response_format": _unserved({"type": "text"}),
-    "stop_token_ids": _unserved([]),
+    "guided_choice": _unserved(),
+    "guided_grammar": _unserved(),
     "stream": _stream,
-    "structured_outputs": _unserved(),
     "tool_choice": _unserved("none"),
     "tools": _unserved([]),
-    "top_logprobs": _unserved(0),
-    "use_beam_search": _unserved(False),
     "max_new_tokens": _called("max_tokens"),
     "max_output_tokens": _called("max_tokens"),
     "stop_sequences": _called("stop"),
+    "use_beam_search": _called("num_beams", False),
 }
 # The fields of a shorthand line and of --param. Whatever else a shorthand line holds is the
 # caller's own data, so only names that can mean nothing but sampling are listed.
-SHORTHAND_FIELDS: Final[Mapping[str, Check]] = {**SAMPLING, **_UNSERVED}
-# The fields of an OpenAI request body, beside `messages` or `prompt` and `model`.
-OPENAI_FIELDS: Final[Mapping[str, Check]] = {
+SHORTHAND_FIELDS: Final[Mapping[str, Check]] = {
+    **{name: field.check for name, field in SAMPLING.items()},
+    **ALIASES,
+    **_UNSERVED,
+}
+# The fields of an OpenAI request body, beside `prompt` and `model`.
+COMPLETION_FIELDS: Final[Mapping[str, Check]] = {
     **SHORTHAND_FIELDS,
     "audio": _unserved(),
     "echo": _unserved(False),
@@ -189,6 +196,8 @@ OPENAI_FIELDS: Final[Mapping[str, Check]] = {
     "stream_options": _ignored,
     "user": _ignored,
 }
+# The same beside `messages`.
+CHAT_FIELDS: Final[Mapping[str, Check]] = {**COMPLETION_FIELDS, "logprobs": _chat_logprobs}
 
 
 def read_sampling(
@@ -205,19 +214,29 @@ def read_sampling(
         if check is None:
             unknown[name] = value
         elif value is not None and (checked := check(name, value)) is not UNSET:
-            known[name] = checked
-    if "max_completion_tokens" in known:
-        limit = known.pop("max_completion_tokens")
-        if known.setdefault("max_tokens", limit) != limit:
-            raise LineError(
-                "invalid_value",
-                "'max_tokens' and 'max_completion_tokens' differ: give one of them.",
-                "max_completion_tokens",
-            )
+            if type(checked) is Sets:
+                for parameter, each in checked.items():
+                    _set(known, parameter, each, name)
+            else:
+                _set(known, name, checked, name)
     return known, unknown
 
 
-def suggestion(name: str, fields: Mapping[str, Check]) -> str:
+def _set(known: dict[str, Any], parameter: str, value: Any, name: str) -> None:
+    """Note what the field `name` sets; another field may have said the same."""
+    former = known.setdefault(parameter, value)
+    if former is None:
+        known[parameter] = value
+    elif value is not None and former is not value and former != value:
+        raise LineError(
+            "invalid_value",
+            f"'{parameter}' gets different values from '{name}' and another name of it: "
+            "give one of them.",
+            name,
+        )
+
+
+def suggestion(name: str, fields: Iterable[str]) -> str:
     """Return ' Did you mean …?' where a known field is spelled nearly so, else ''."""
     close = get_close_matches(name[:_COMPARED], fields, n=1)
     return f" Did you mean '{close[0]}'?" if close else ""

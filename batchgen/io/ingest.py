@@ -45,14 +45,18 @@ class StoredInput:
 
 
 def validate(
-    source: BinaryIO, *, defaults: Mapping[str, Any], model: str | None = None
+    source: BinaryIO,
+    *,
+    defaults: Mapping[str, Any],
+    model: str | None = None,
+    context: int | None = None,
 ) -> ValidationReport:
     """Check every line and id of an input, and store nothing.
 
-    `source` is read to its end. Raises EmptyInput, MissingInput, InvalidInput where it is no text
-    at all, and InvalidParameter for `defaults`.
+    `source` is read to its end. `model` and `context` are those of LineParser. Raises EmptyInput,
+    MissingInput, InvalidInput where it is no text at all, and InvalidParameter for `defaults`.
     """
-    parser = LineParser(defaults, model)
+    parser = LineParser(defaults, model, context)
     with ExitStack() as stack:
         index = stack.enter_context(tempfile.TemporaryFile())
         if source.seekable():
@@ -75,6 +79,7 @@ def ingest(
     defaults: Mapping[str, Any],
     model: str,
     on_invalid: OnInvalid,
+    context: int | None = None,
 ) -> StoredInput:
     """Store an input under its SHA-256, with an index of its rows, if its lines can be used.
 
@@ -82,7 +87,7 @@ def ingest(
     also heals a stored copy that was damaged. Ids must be unique even where bad lines are kept.
     Raises BadLines, EmptyInput, MissingInput, InvalidInput and InvalidParameter.
     """
-    parser = LineParser(defaults, model)
+    parser = LineParser(defaults, model, context)
     digest = hashlib.sha256()
     with (
         storage.write(input_key("incoming")) as data,

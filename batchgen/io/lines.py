@@ -1,7 +1,7 @@
 """One input line, bytes to a row: an OpenAI batch line or a shorthand line.
 
-raw ──strict_json──► dict ──openai_lines | shorthand──► Question ──defaults──► InputRow
-                                any LineError on the way ──────────────────────► BadRow
+raw ──strict_json──► dict ──openai_lines | shorthand──► Question ──defaults, rules──► InputRow
+                                any LineError on the way ─────────────────────────────► BadRow
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from batchgen.io.line_error import LineError, quoted
 from batchgen.io.openai_lines import is_openai_line, read_openai_line
 from batchgen.io.params import SamplingParams
 from batchgen.io.rows import BadRow, InputRow
+from batchgen.io.rules import check_together, filled
 from batchgen.io.shorthand import read_shorthand_line
 from batchgen.io.strict_json import decode_object
 
@@ -25,13 +26,17 @@ class LineParser:
     """Parses the lines of one job; `defaults` fill what a row does not set.
 
     `model` is the job's model: an OpenAI line that names another one is a bad row. None accepts
-    any. Raises InvalidParameter where the defaults themselves cannot be used.
+    any. `context` is what the model holds of prompt and answer, in tokens: a row that asks for more
+    is a bad row. None leaves that to the engine. Raises InvalidParameter where the defaults
+    themselves cannot be used.
     """
 
-    def __init__(self, defaults: Mapping[str, Any], model: str | None = None) -> None:
-        self._defaults = _read_defaults(defaults)
-        self._params = SamplingParams(**self._defaults)
+    def __init__(
+        self, defaults: Mapping[str, Any], model: str | None = None, context: int | None = None
+    ) -> None:
+        self._defaults, self.params = _read_defaults(defaults, context)
         self.model = model
+        self.context = context
 
     def parse(self, raw: bytes, row: int) -> InputRow | BadRow:
         """Return record `row`, 0-based, of the input; never raises for what the bytes hold."""
@@ -43,19 +48,25 @@ class LineParser:
                 question = read_openai_line(data, self.model)
             else:
                 question = read_shorthand_line(data)
+            params = self.filled(question.params)
         except LineError as error:
             return BadRow(row=row, custom_id=custom_id or implicit_id(row), error=error.error)
         return InputRow(
             row=row,
             custom_id=custom_id or implicit_id(row),
-            params=self._filled(question.params),
+            params=params,
             messages=question.messages,
             prompt=question.prompt,
             extra=question.extra,
         )
 
-    def _filled(self, own: dict[str, Any]) -> SamplingParams:
-        return SamplingParams(**(self._defaults | own)) if own else self._params
+    def filled(self, own: Mapping[str, Any]) -> SamplingParams:
+        """Return the parameters of a row that sets `own`; raise LineError."""
+        if not own:
+            return self.params
+        params = filled(self._defaults, own)
+        check_together(params, self.context)
+        return params
 
 
 def parse_line(
@@ -65,9 +76,9 @@ def parse_line(
     return LineParser(defaults, model).parse(raw, row)
 
 
-def check_defaults(params: Mapping[str, Any]) -> SamplingParams:
+def check_defaults(params: Mapping[str, Any], context: int | None = None) -> SamplingParams:
     """Return the parameters of a row that sets none; raise InvalidParameter, naming the field."""
-    return SamplingParams(**_read_defaults(params))
+    return _read_defaults(params, context)[1]
 
 
 def implicit_id(row: int) -> str:
@@ -94,9 +105,13 @@ def read_id(data: dict[str, Any]) -> str | None:
     return value
 
 
-def _read_defaults(params: Mapping[str, Any]) -> dict[str, Any]:
+def _read_defaults(
+    params: Mapping[str, Any], context: int | None
+) -> tuple[dict[str, Any], SamplingParams]:
     try:
         known, unknown = read_sampling(params, SHORTHAND_FIELDS)
+        together = filled({}, known)
+        check_together(together, context)
     except LineError as error:
         raise InvalidParameter(error.error.message, param=error.error.param) from None
     for name in unknown:
@@ -105,4 +120,4 @@ def _read_defaults(params: Mapping[str, Any]) -> dict[str, Any]:
             f"There is no parameter {quoted(name)}.{suggestion(name, SAMPLING)} Served: {served}.",
             param=name,
         )
-    return known
+    return known, together

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final, NoReturn
 
-from batchgen.io.fields import OPENAI_FIELDS, read_sampling, suggestion
+from batchgen.io.fields import CHAT_FIELDS, COMPLETION_FIELDS, read_sampling, suggestion
 from batchgen.io.line_error import LineError, quoted
 from batchgen.io.messages import check_messages
 from batchgen.io.shorthand import Question, check_prompt
@@ -38,12 +38,13 @@ def read_openai_line(data: dict[str, Any], model: str | None) -> Question:
     asked = body.get("model")
     if asked is not None:
         _check_model(asked, model)
-    content = "messages" if url == CHAT_URL else "prompt"
+    chat = url == CHAT_URL
+    content, fields = ("messages", CHAT_FIELDS) if chat else ("prompt", COMPLETION_FIELDS)
     if body.get(content) is None:
         raise LineError("missing_required_parameter", f"'{content}' is missing in 'body'.", content)
-    params, unknown = read_sampling(body, OPENAI_FIELDS)
+    params, unknown = read_sampling(body, fields)
     messages = prompt = None
-    if content == "messages":
+    if chat:
         messages = check_messages(unknown.pop("messages"))
     else:
         prompt = check_prompt(unknown.pop("prompt"))
@@ -51,7 +52,7 @@ def read_openai_line(data: dict[str, Any], model: str | None) -> Question:
     for name in unknown:
         raise LineError(
             "unknown_parameter",
-            f"{url} has no field {quoted(name)}: remove it." + suggestion(name, OPENAI_FIELDS),
+            f"{url} has no field {quoted(name)}: remove it." + suggestion(name, fields),
             name,
         )
     extra = {}

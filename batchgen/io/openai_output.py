@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-import msgspec
-
 from batchgen.errors import InvalidParameter
+from batchgen.io.openai_logprobs import chat_logprobs, completion_logprobs
 from batchgen.io.rows import Choice, ResultRow, RowError, Usage
 
 CHAT: Final = "/v1/chat/completions"
@@ -61,7 +60,7 @@ def _chat_body(row: ResultRow) -> dict[str, Any]:
         {
             "index": choice.index,
             "message": {"role": "assistant", "content": choice.text, "refusal": None},
-            **_rest(choice),
+            **_rest(choice, *chat_logprobs(choice.logprobs)),
         }
         for choice in row.choices
     ]
@@ -70,16 +69,25 @@ def _chat_body(row: ResultRow) -> dict[str, Any]:
 
 def _completion_body(row: ResultRow) -> dict[str, Any]:
     choices = [
-        {"index": choice.index, "text": choice.text, **_rest(choice)} for choice in row.choices
+        {
+            "index": choice.index,
+            "text": choice.text,
+            **_rest(choice, *completion_logprobs(choice.logprobs, choice.text)),
+        }
+        for choice in row.choices
     ]
     return _body(row, f"cmpl-{_unique(row)}", "text_completion", choices)
 
 
-def _rest(choice: Choice) -> dict[str, Any]:
-    logprobs = None if choice.logprobs is None else msgspec.json.decode(choice.logprobs)
+def _rest(
+    choice: Choice, logprobs: dict[str, Any] | None, prompt: list[Any] | None
+) -> dict[str, Any]:
     rest: dict[str, Any] = {"logprobs": logprobs, "finish_reason": choice.finish_reason}
-    if choice.tokens is not None:  # vLLM's field; OpenAI has none
-        rest["token_ids"] = choice.tokens
+    # OpenAI has none of these: they are there only where they were asked for.
+    if prompt is not None:
+        rest["prompt_logprobs"] = prompt
+    if choice.tokens is not None:
+        rest |= {"token_ids": choice.tokens, "score": choice.score}
     return rest
 
 

@@ -12,15 +12,31 @@ from typing import Annotated, Any, Literal, TypedDict
 import msgspec
 from msgspec import Meta
 
-from batchgen.io.fields import MAX_STOP_LENGTH, MAX_STOP_STRINGS, MAX_TOKENS, SHORTHAND_FIELDS
+from batchgen.io.checks import MAX_STOP_LENGTH, MAX_STOP_STRINGS
+from batchgen.io.fields import (
+    MAX_ALTERNATIVES,
+    MAX_BEAMS,
+    MAX_LENGTH_PENALTY,
+    MAX_PENALTY,
+    MAX_REPETITION_PENALTY,
+    MAX_SAMPLES,
+    MAX_TOKENS,
+    MAX_TOP_K,
+    SHORTHAND_FIELDS,
+)
 from batchgen.io.line_error import LineError
-from batchgen.io.lines import MAX_ID_LENGTH, implicit_id
+from batchgen.io.lines import MAX_ID_LENGTH, LineParser, implicit_id
 from batchgen.io.openai_lines import CHAT_URL
 from batchgen.io.strict_json import MAX_LINE_BYTES, count_words, decode_object
 
 _Id = Annotated[str, Meta(min_length=1, max_length=MAX_ID_LENGTH)]
 _Tokens = Annotated[int, Meta(ge=1, le=MAX_TOKENS)]
 _Stop = Annotated[str, Meta(min_length=1, max_length=MAX_STOP_LENGTH)]
+_Alternatives = Annotated[int, Meta(ge=0, le=MAX_ALTERNATIVES)]
+_Penalty = Annotated[float, Meta(ge=-MAX_PENALTY, le=MAX_PENALTY)]
+# Fields that contradict each other, the job's or the context at some values. `max_tokens` does too,
+# but has a way of its own: nearly every line sets it.
+_COUPLED = frozenset({"n", "num_beams", "min_tokens", "logprobs", "top_logprobs"})
 
 
 class _Message(TypedDict):
@@ -35,12 +51,23 @@ class _Request(TypedDict, total=False):
     max_completion_tokens: _Tokens
     temperature: Annotated[float, Meta(ge=0, le=2)]
     top_p: Annotated[float, Meta(gt=0, le=1)]
-    top_k: Annotated[int, Meta(ge=-1, le=(1 << 31) - 1)]
+    top_k: Annotated[int, Meta(ge=-1, le=MAX_TOP_K)]
     seed: Annotated[int, Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
     stop: _Stop | Annotated[list[_Stop], Meta(min_length=1, max_length=MAX_STOP_STRINGS)]
-    n: Literal[1]
+    n: Annotated[int, Meta(ge=1, le=MAX_SAMPLES)]
     ignore_eos: bool
     return_token_ids: bool
+    min_p: Annotated[float, Meta(ge=0, le=1)]
+    repetition_penalty: Annotated[float, Meta(gt=0, le=MAX_REPETITION_PENALTY)]
+    presence_penalty: _Penalty
+    frequency_penalty: _Penalty
+    min_tokens: Annotated[int, Meta(ge=0, le=MAX_TOKENS)]
+    num_beams: Annotated[int, Meta(ge=1, le=MAX_BEAMS)]
+    length_penalty: Annotated[float, Meta(ge=-MAX_LENGTH_PENALTY, le=MAX_LENGTH_PENALTY)]
+    early_stopping: bool | Literal["never"]
+    logprobs: bool
+    top_logprobs: _Alternatives
+    prompt_logprobs: _Alternatives
 
 
 class _Body(_Request, total=False):
@@ -60,10 +87,14 @@ _decode = _decoder.decode
 
 
 class PlainLines:
-    """Recognises the plain lines of one job; an OpenAI line must not name another model."""
+    """Recognises the plain lines of one job, whose `parser` reads all others."""
 
-    def __init__(self, model: str | None) -> None:
-        self._model = model
+    def __init__(self, parser: LineParser) -> None:
+        self._parser = parser
+        self._model = parser.model
+        # What a line may set as max_tokens if it sets none of the coupled fields.
+        self._least = parser.params.min_tokens
+        self._most = MAX_TOKENS if parser.context is None else parser.context - 1
 
     def id_of(self, raw: bytes, row: int) -> str | None:
         """Return the id of a plain line, given or implicit; None where the line is not plain."""
@@ -78,7 +109,7 @@ class PlainLines:
             return None
         if "body" in line:
             return line["custom_id"] if self._is_batch_line(line) else None
-        if not _asks_one_thing(line) or "method" in line or "url" in line:
+        if not self._is_request(line) or "method" in line or "url" in line:
             return None
         if "custom_id" in line:
             return None if "id" in line else line["custom_id"]
@@ -89,15 +120,29 @@ class PlainLines:
             return False
         body = line["body"]
         asked = "messages" if line["url"] == CHAT_URL else "prompt"
-        if asked not in body or not _asks_one_thing(body):
+        if asked not in body or not self._is_request(body):
             return False
         return self._model is None or body.get("model", self._model) == self._model
 
-
-def _asks_one_thing(request: dict[str, Any]) -> bool:
-    return ("messages" in request) != ("prompt" in request) and not (
-        "max_tokens" in request and "max_completion_tokens" in request
-    )
+    def _is_request(self, request: dict[str, Any]) -> bool:
+        """Whether it asks one thing, and its parameters agree with each other and the job's."""
+        if ("messages" in request) == ("prompt" in request):
+            return False
+        asked = request.get("max_tokens")
+        if "max_completion_tokens" in request:
+            if asked is not None:
+                return False
+            asked = request["max_completion_tokens"]
+        if _COUPLED.isdisjoint(request):
+            return asked is None or self._least <= asked <= self._most
+        own = {name: request[name] for name in _COUPLED if name in request}
+        if asked is not None:
+            own["max_tokens"] = asked
+        try:
+            self._parser.filled(own)
+        except LineError:
+            return False
+        return True
 
 
 def _only_data_was_dropped(raw: bytes, line: dict[str, Any]) -> bool:

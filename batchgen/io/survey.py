@@ -34,7 +34,7 @@ class Survey:
 
     def __init__(self, parser: LineParser) -> None:
         self._parser = parser
-        self._plain = PlainLines(parser.model)
+        self._plain = PlainLines(parser)
         self._ids = IdHashes()
         self._bad_rows = array("q")
         self._repeated_rows = array("q")

@@ -55,7 +55,7 @@ class RunFolder:
                 the folder until then is gone again.
         """
         model = self.service.models.get(submission.model)
-        check_defaults(dict(submission.params))
+        check_defaults(dict(submission.params), model.max_length)
         job = self._job()
         if job is not None:
             with _spooled(source) as rows:

@@ -62,12 +62,12 @@ def submit(
         NotAllowed: the idempotency key belongs to a job with other content.
         DatabaseUnavailable, SchemaMismatch: the truth cannot be reached.
     """
-    check_defaults(dict(submission.params))
+    check_defaults(dict(submission.params), model.max_length)
     timing = check_timing(submission)
     store.database.check_schema()
-    stored = _ingest(source, submission, storage)
+    stored = _ingest(source, submission, storage, model)
     job = store.jobs.submit(_new_job(submission, timing, stored, model))
-    _keep_input(source, submission, job, store=store, storage=storage)
+    _keep_input(source, submission, job, store=store, storage=storage, model=model)
     return job
 
 
@@ -88,13 +88,16 @@ def check_timing(submission: Submission) -> Timing:
     return Timing(not_before=not_before, deadline=deadline, window=window)
 
 
-def _ingest(source: BinaryIO, submission: Submission, storage: Storage) -> StoredInput:
+def _ingest(
+    source: BinaryIO, submission: Submission, storage: Storage, model: ModelRecord
+) -> StoredInput:
     return ingest(
         source,
         storage=storage,
         defaults=dict(submission.params),
         model=submission.model,
         on_invalid=OnInvalid(submission.on_invalid),
+        context=model.max_length,
     )
 
 
@@ -118,7 +121,13 @@ def _new_job(
 
 
 def _keep_input(
-    source: BinaryIO, submission: Submission, job: JobRecord, *, store: Store, storage: Storage
+    source: BinaryIO,
+    submission: Submission,
+    job: JobRecord,
+    *,
+    store: Store,
+    storage: Storage,
+    model: ModelRecord,
 ) -> None:
     """Store the rows again where the removal of another job took them between two steps."""
     keys = (input_key(job.input_sha256), index_key(job.input_sha256))
@@ -130,4 +139,4 @@ def _keep_input(
         message = "The stored input was removed with another job that used it. Submit again."
         store.jobs.fail(job.id, message)
         raise Corrupt(message) from None
-    _ingest(source, submission, storage)
+    _ingest(source, submission, storage, model)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from batchgen.errors import BadLines
+from batchgen.errors import BadLines, UnknownModel
 from batchgen_cli.app import App, pass_app
 from batchgen_cli.formats import count
 from batchgen_cli.group import Command
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     "-m",
     metavar="NAME",
     shell_complete=complete_models,
-    help="The model the lines must ask for, where they ask for one.",
+    help="The model the lines must ask for, where they ask for one, and whose context answers "
+    "must fit where it is imported.",
 )
 @param_option
 @output_options
@@ -42,12 +43,23 @@ def command(app: App, file: str, model: str | None, params: dict[str, Any]) -> N
     from batchgen.io.ingest import validate
     from batchgen.io.lines import check_defaults
 
-    check_defaults(params)
+    context = _context(app, model)
+    check_defaults(params, context)
     with open_input(file) as source:
-        report = validate(source, defaults=params, model=model)
+        report = validate(source, defaults=params, model=model, context=context)
     _show(app, file, report)
     if report.n_bad:
         raise click.exceptions.Exit(BadLines.exit_code)
+
+
+def _context(app: App, model: str | None) -> int | None:
+    """Return the tokens that the model holds, None where it is not here to ask."""
+    if model is None:
+        return None
+    try:
+        return app.service.models.get(model).max_length
+    except UnknownModel:  # lines can be checked where no model is
+        return None
 
 
 def _show(app: App, file: str, report: ValidationReport) -> None:

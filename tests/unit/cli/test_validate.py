@@ -45,6 +45,17 @@ def test_what_cannot_be_checked_is_code_2(
     assert (result.exit_code, result.stdout) == (2, "")
 
 
+def test_answers_must_fit_a_model_that_is_there(batchgen: Command) -> None:
+    file = batchgen.file("p.jsonl", b'{"prompt": "x", "max_tokens": 256}\n')
+    batchgen.ok("validate", file)
+    batchgen.ok("validate", file, "--model", "elsewhere")
+    result = batchgen("validate", file, "--model", "tiny")
+    assert result.exit_code == 2
+    assert "maximum context length is 256 tokens" in result.stdout
+    good = batchgen.file("q.jsonl", prompts(1))
+    assert batchgen("validate", good, "-m", "tiny", "-p", "max_tokens=256").exit_code == 2
+
+
 def test_stores_nothing(batchgen: Command) -> None:
     before = sorted(batchgen.home.rglob("*"))
     batchgen.ok("validate", batchgen.file("p.jsonl", prompts(3)))

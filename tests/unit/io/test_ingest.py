@@ -190,6 +190,24 @@ def test_validation_knows_the_model() -> None:
     assert problem.code == "model_mismatch"
 
 
+def test_answers_must_fit_the_models_context(storage: LocalStorage) -> None:
+    data = b'{"prompt": "a", "max_tokens": 7}\n{"prompt": "a", "max_tokens": 8}\n'
+    assert validate(io.BytesIO(data), defaults={}).n_bad == 0
+    [problem] = validate(io.BytesIO(data), defaults={}, context=8).problems
+    assert (problem.line, problem.code) == (2, "context_length_exceeded")
+    with pytest.raises(BadLines, match="line 2"):
+        ingest(
+            io.BytesIO(data),
+            storage=storage,
+            defaults={},
+            model="m",
+            on_invalid=OnInvalid.REFUSE,
+            context=8,
+        )
+    with pytest.raises(InvalidParameter):
+        validate(io.BytesIO(data), defaults={"max_tokens": 8}, context=8)
+
+
 @given(st.lists(LINES, min_size=1, max_size=8).map(b"\n".join) | st.binary(min_size=1, max_size=80))
 def test_any_bytes_are_as_many_rows_as_records(data: bytes) -> None:
     try:

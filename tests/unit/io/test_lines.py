@@ -32,6 +32,48 @@ def test_the_newer_name_of_a_field_overrides_the_jobs_older_one() -> None:
     assert read({"prompt": "x", "max_completion_tokens": 3}, max_tokens=9).params.max_tokens == 3
 
 
+def test_a_rows_grammar_stands_in_for_the_jobs() -> None:
+    row = read({"prompt": "x", "regex": "a"}, response_format={"type": "json_object"})
+    assert (row.params.json_schema, row.params.regex) == (None, "a")
+    row = read({"prompt": "x", "response_format": {"type": "text"}}, regex="a")
+    assert (row.params.json_schema, row.params.regex) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("line", "defaults", "code", "param"),
+    [
+        ({"n": 3}, {"num_beams": 2}, "invalid_value", "n"),
+        ({"num_beams": 2}, {"n": 3}, "invalid_value", "n"),
+        ({"max_tokens": 5}, {"min_tokens": 6}, "invalid_value", "min_tokens"),
+        ({"top_logprobs": 2}, {}, "invalid_value", "top_logprobs"),
+        ({"json_schema": {}, "regex": "a"}, {}, "invalid_value", "regex"),
+        ({"max_tokens": 8}, {}, "context_length_exceeded", "max_tokens"),
+        ({"max_completion_tokens": 9}, {}, "context_length_exceeded", "max_tokens"),
+        ({"min_tokens": 8}, {}, "context_length_exceeded", "min_tokens"),
+    ],
+)
+def test_parameters_must_agree_with_each_other_the_jobs_and_the_context(
+    line: dict[str, Any], defaults: dict[str, Any], code: str, param: str
+) -> None:
+    parser = LineParser(defaults, context=8)
+    row = parser.parse(json.dumps({"prompt": "x", "id": "a", **line}).encode(), 0)
+    assert isinstance(row, BadRow)
+    assert (row.custom_id, row.error.code, row.error.param) == ("a", code, param)
+
+
+def test_what_just_fits_the_context() -> None:
+    for line in (b'{"prompt": "x", "max_tokens": 7}', b'{"prompt": "x"}'):
+        assert isinstance(LineParser({}, context=8).parse(line, 0), InputRow)
+
+
+def test_defaults_must_fit_the_context() -> None:
+    assert check_defaults({"max_tokens": 7}, 8).max_tokens == 7
+    for check in (check_defaults, lambda params, context: LineParser(params, "m", context)):
+        with pytest.raises(InvalidParameter, match="maximum context length is 8 tokens") as caught:
+            check({"max_tokens": 8}, 8)
+        assert caught.value.param == "max_tokens"
+
+
 def test_null_leaves_the_jobs_value() -> None:
     assert read({"prompt": "x", "seed": None}, seed=5).params.seed == 5
 
@@ -105,10 +147,12 @@ def test_defaults_are_checked_once() -> None:
     ("params", "said"),
     [
         ({"temperature": 3}, "'temperature' must be from 0 to 2, not 3"),
-        ({"n": 2}, "'n' above 1 is not served"),
+        ({"best_of": 2}, "'best_of' is not served"),
         ({"max_token": 5}, "no parameter 'max_token'. Did you mean 'max_tokens'?"),
-        ({"colour": 5}, "Served: ignore_eos, max_completion_tokens, max_tokens"),
-        ({"logprobs": True}, "'logprobs' is not served"),
+        ({"colour": 5}, "Served: allowed_token_ids, early_stopping, frequency_penalty"),
+        ({"json_schema": {"type": "objekt"}}, "'json_schema' cannot be served: Invalid type"),
+        ({"n": 4, "num_beams": 2}, "'n' is 4, of 2 beams"),
+        ({"top_logprobs": 2}, "'top_logprobs' needs 'logprobs'"),
     ],
 )
 def test_defaults_that_cannot_be_used(params: dict[str, Any], said: str) -> None:

@@ -42,6 +42,13 @@ def test_a_completion() -> None:
     assert question.params == {"max_tokens": 5}
 
 
+def test_log_probabilities_are_asked_for_as_each_endpoint_has_it() -> None:
+    asked = {"logprobs": True, "top_logprobs": 2}
+    assert read_openai_line(with_body(**asked), "m").params == asked
+    body = {"prompt": "Once", "logprobs": 2}
+    assert read_openai_line(changed(url="/v1/completions", body=body), "m").params == asked
+
+
 def test_further_fields_beside_the_body_are_carried() -> None:
     assert read_openai_line(changed(source="page 3"), "m").extra == {"source": "page 3"}
 
@@ -70,7 +77,9 @@ def test_any_model_will_do_where_the_job_names_none() -> None:
         (with_body(prompt="x"), "unknown_parameter", "prompt"),
         (with_body(temprature=1), "unknown_parameter", "temprature"),
         (with_body(stream=True), "unsupported_parameter", "stream"),
-        (with_body(n=2), "unsupported_parameter", "n"),
+        (with_body(best_of=2), "unsupported_parameter", "best_of"),
+        (with_body(logprobs=2), "invalid_type", "logprobs"),
+        (with_body(json_schema={"type": "objekt"}), "invalid_json_schema", "json_schema"),
         (with_body(reasoning_effort="high"), "unsupported_parameter", "reasoning_effort"),
         (with_body(max_tokens=0), "invalid_value", "max_tokens"),
         (changed(url="/v1/completions"), "missing_required_parameter", "prompt"),

@@ -69,16 +69,54 @@ def test_a_completion_has_its_text_in_the_choice() -> None:
     assert body["usage"] == USAGE
 
 
-@pytest.mark.parametrize("endpoint", [CHAT, COMPLETIONS])
-def test_logprobs_and_token_ids_are_given_where_they_were_asked_for(endpoint: str) -> None:
-    choice = Choice(
-        index=0, text="a", finish_reason="length", tokens=[5, 6], logprobs='{"content": []}'
-    )
+LOGPROBS = {
+    "content": [{"token": "a", "logprob": -0.5, "bytes": [97], "top_logprobs": []}],
+    "refusal": None,
+}
+PROMPT = [None, {"token": "b", "logprob": -1.5, "bytes": [98], "top_logprobs": []}]
+
+
+def choice_of(endpoint: str, **fields: Any) -> dict[str, Any]:
+    """The one choice of a row, in the shape of an endpoint."""
+    choice = Choice(index=0, text="a", finish_reason="length", **fields)
     row = ok_row(0, choices=[choice])
     (given,) = openai_line(row, endpoint=endpoint)["response"]["body"]["choices"]
-    assert given["logprobs"] == {"content": []}
-    assert given["token_ids"] == [5, 6]
     assert given["finish_reason"] == "length"
+    return dict(given)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "expected"),
+    [
+        (CHAT, LOGPROBS),
+        (
+            COMPLETIONS,
+            {
+                "tokens": ["a"],
+                "token_logprobs": [-0.5],
+                "top_logprobs": None,
+                "text_offset": [0],
+            },
+        ),
+    ],
+)
+def test_logprobs_have_the_shape_of_the_endpoint(endpoint: str, expected: Any) -> None:
+    given = choice_of(endpoint, logprobs=json.dumps(LOGPROBS))
+    assert given["logprobs"] == expected
+    assert "prompt_logprobs" not in given
+    with_prompt = choice_of(endpoint, logprobs=json.dumps({**LOGPROBS, "prompt": PROMPT}))
+    assert with_prompt == {**given, "prompt_logprobs": PROMPT}
+
+
+@pytest.mark.parametrize("endpoint", [CHAT, COMPLETIONS])
+def test_token_ids_and_score_are_given_where_they_were_asked_for(endpoint: str) -> None:
+    plain = choice_of(endpoint, score=-2.5)
+    assert choice_of(endpoint, score=-2.5, tokens=[5, 6]) == {
+        **plain,
+        "token_ids": [5, 6],
+        "score": -2.5,
+    }
+    assert "score" not in plain
 
 
 def test_every_choice_is_given() -> None:

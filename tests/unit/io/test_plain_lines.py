@@ -8,14 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchgen.io.fields import MAX_STOP_LENGTH, MAX_STOP_STRINGS, MAX_TOKENS
+from batchgen.io.checks import MAX_STOP_LENGTH, MAX_STOP_STRINGS
+from batchgen.io.fields import MAX_TOKENS, SHORTHAND_FIELDS
 from batchgen.io.lines import MAX_ID_LENGTH, LineParser
 from batchgen.io.openai_lines import CHAT_URL, COMPLETIONS_URL
 from batchgen.io.plain_lines import PlainLines
 from batchgen.io.rows import InputRow
 
 MODEL = "m"
-PLAIN, PARSER = PlainLines(MODEL), LineParser({}, MODEL)
+PARSER = LineParser({}, MODEL)
+PLAIN = PlainLines(PARSER)
+# A job that leaves less room: many values of a row contradict it.
+TIGHT = LineParser({"num_beams": 3, "min_tokens": 2, "logprobs": True, "top_logprobs": 2}, MODEL, 9)
 CHAT = [{"role": "user", "content": 'Say "yes": \\ or no'}]
 BATCH = {"custom_id": "a", "method": "POST", "url": CHAT_URL, "body": {"messages": CHAT}}
 
@@ -27,12 +31,15 @@ BASES: list[dict[str, Any]] = [
     {"prompt": "x", "custom_id": "c"},
     {"prompt": "x", "topic": {"a": [1, "b"]}, "max_tokens": 2},
     {"messages": CHAT, "topic": 1, "max_completion_tokens": 2},
+    {"prompt": "x", "n": 2, "num_beams": 2},
+    {"prompt": "x", "min_tokens": 2, "max_tokens": 3, "logprobs": True, "top_logprobs": 1},
     BATCH,
     COMPLETION,
 ]
 # Values of every type and on both sides of every bound.
 VALUES: list[Any] = [
-    *(None, True, -1, 0, 1, 2, 3, 0.0, 1.0, 1.5, 2.0, 2.5, 1e-9, -0.5),
+    *(None, True, False, -1, 0, 1, 2, 3, 0.0, 1.0, 1.5, 2.0, 2.5, 1e-9, -0.5),
+    *(8, 9, 10, 10.5, 20, 21, 64, 65, 128, 129, -2, -2.5, -10, -10.5, "never"),
     *(MAX_TOKENS, MAX_TOKENS + 1, (1 << 63) - 1, 1 << 63, -(1 << 63), -(1 << 63) - 1),
     *("", "x", 'a "b": c', "\\", "\0", "\u2028", "row-3", MODEL, "POST", CHAT_URL, COMPLETIONS_URL),
     *("s" * MAX_STOP_LENGTH, "s" * (MAX_STOP_LENGTH + 1)),
@@ -45,9 +52,8 @@ VALUES: list[Any] = [
     [{"role": "user", "content": [{"type": "text", "text": "x"}]}],
 ]
 FIELDS = [
-    *("id", "custom_id", "method", "url", "body", "messages", "prompt", "model"),
-    *("max_tokens", "max_completion_tokens", "temperature", "top_p", "top_k", "seed", "stop", "n"),
-    *("ignore_eos", "stream", "logprobs", "topic"),
+    *("id", "custom_id", "method", "url", "body", "messages", "prompt", "model", "topic"),
+    *SHORTHAND_FIELDS,
 ]
 
 
@@ -62,16 +68,17 @@ def variants(base: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("base", BASES, ids=lambda base: "-".join(base))
+@pytest.mark.parametrize("parser", [PARSER, TIGHT], ids=["free", "tight"])
 @pytest.mark.parametrize("ascii_only", [True, False])
 def test_a_plain_line_is_one_that_the_parser_accepts(
-    base: dict[str, Any], ascii_only: bool
+    base: dict[str, Any], ascii_only: bool, parser: LineParser
 ) -> None:
-    plain = 0
+    plain_lines, plain = PlainLines(parser), 0
     for line in variants(base):
         raw = json.dumps(line, ensure_ascii=ascii_only).encode()
-        if (found := PLAIN.id_of(raw, 4)) is not None:
+        if (found := plain_lines.id_of(raw, 4)) is not None:
             plain += 1
-            parsed = PARSER.parse(raw, 4)
+            parsed = parser.parse(raw, 4)
             assert isinstance(parsed, InputRow), line
             assert parsed.custom_id == found, line
     assert plain > len(FIELDS)
@@ -97,6 +104,14 @@ def test_a_plain_line_gives_no_name_twice(pairs: list[tuple[str, Any]]) -> None:
         (BATCH, "a"),
         ({**BATCH, "body": {"messages": CHAT, "model": MODEL, "top_p": 0.5}}, "a"),
         ({**BATCH, "url": COMPLETIONS_URL, "body": {"prompt": "x"}}, "a"),
+        ({"prompt": "x", "min_p": 0.1, "repetition_penalty": 1.1, "prompt_logprobs": 0}, "row-4"),
+        ({"prompt": "x", "presence_penalty": -2, "frequency_penalty": 2, "id": "q"}, "q"),
+        ({"prompt": "x", "n": 4, "num_beams": 4, "early_stopping": "never", "id": "q"}, "q"),
+        ({**BATCH, "body": {"messages": CHAT, "logprobs": True, "top_logprobs": 5}}, "a"),
+        (
+            {"prompt": "x", "min_tokens": 5, "max_completion_tokens": 5, "length_penalty": 0},
+            "row-4",
+        ),
     ],
 )
 def test_common_lines_are_plain(line: Any, custom_id: str) -> None:
@@ -111,7 +126,11 @@ def test_common_lines_are_plain(line: Any, custom_id: str) -> None:
         b"\xff",
         b'{"prompt": "x", "topic": 1, "topic": 1}',
         b'{"prompt": "x", "topic": {"a": 18446744073709551616}}',
-        b'{"prompt": "x", "logprobs": true}',
+        b'{"prompt": "x", "logprobs": 1}',
+        b'{"prompt": "x", "regex": "a"}',
+        b'{"prompt": "x", "n": 3, "num_beams": 2}',
+        b'{"prompt": "x", "min_tokens": 3, "max_tokens": 2}',
+        b'{"prompt": "x", "top_logprobs": 1}',
         b'{"messages": [{"role": "user", "content": "x", "weight": 1}], "topic": 1}',
         b'{"prompt": "x", "prompt": "x"}',
         b'{"prompt": "x\\u0000"}',

@@ -106,6 +106,7 @@ def test_files_of_somebody_else_are_refused(folders: Folders) -> None:
         (b"{oops\n", GREEDY, BadLines),
         (b'{"prompt": "x"}\n', Submission(model="none"), UnknownModel),
         (b'{"prompt": "x"}\n', Submission(model="tiny", params={"n": 0}), InvalidParameter),
+        (b"", Submission(model="tiny", params={"max_tokens": 256}), InvalidParameter),
     ],
 )
 def test_a_refused_request_leaves_no_folder(

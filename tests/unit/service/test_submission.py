@@ -69,6 +69,7 @@ def test_the_rows_are_read_only_when_everything_else_is_right(service: Service) 
     for wrong in (
         {"model": "none"},
         {"params": {"temperature": 9}},
+        {"params": {"max_tokens": 256}},  # the model's whole context
         {"window": "never"},
         {"deadline": "soon"},
     ):
@@ -81,6 +82,13 @@ def test_bad_lines_leave_nothing(service: Service) -> None:
         service.submit(io.BytesIO(b"{oops\n"), Submission(model="tiny"))
     assert service.records() == []
     assert list((service.settings.home / "inputs").glob("*")) == []
+
+
+def test_an_answer_that_cannot_fit_the_model_is_a_bad_line(service: Service) -> None:
+    with pytest.raises(BadLines, match="maximum context length is 256 tokens"):
+        service.submit(
+            io.BytesIO(b'{"prompt": "x", "max_tokens": 256}\n'), Submission(model="tiny")
+        )
 
 
 def test_one_content_is_stored_once(service: Service, submit: Callable[..., JobRecord]) -> None:
