@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, TypedDict
 import msgspec
 from msgspec import Meta
 
-from batchgen.io.checks import MAX_STOP_LENGTH, MAX_STOP_STRINGS
+from batchgen.io.checks import MAX_STOP_LENGTH, MAX_STOP_STRINGS, MAX_TOKEN_ID
 from batchgen.io.fields import (
     MAX_ALTERNATIVES,
     MAX_BEAMS,
@@ -20,6 +20,7 @@ from batchgen.io.fields import (
     MAX_PENALTY,
     MAX_REPETITION_PENALTY,
     MAX_SAMPLES,
+    MAX_STOP_TOKENS,
     MAX_TOKENS,
     MAX_TOP_K,
     SHORTHAND_FIELDS,
@@ -32,11 +33,14 @@ from batchgen.io.strict_json import MAX_LINE_BYTES, count_words, decode_object
 _Id = Annotated[str, Meta(min_length=1, max_length=MAX_ID_LENGTH)]
 _Tokens = Annotated[int, Meta(ge=1, le=MAX_TOKENS)]
 _Stop = Annotated[str, Meta(min_length=1, max_length=MAX_STOP_LENGTH)]
+_TokenId = Annotated[int, Meta(ge=0, le=MAX_TOKEN_ID)]
 _Alternatives = Annotated[int, Meta(ge=0, le=MAX_ALTERNATIVES)]
 _Penalty = Annotated[float, Meta(ge=-MAX_PENALTY, le=MAX_PENALTY)]
 # Fields that contradict each other, the job's or the context at some values. `max_tokens` does too,
 # but has a way of its own: nearly every line sets it.
-_COUPLED = frozenset({"n", "num_beams", "min_tokens", "logprobs", "top_logprobs"})
+_COUPLED = frozenset(
+    {"n", "num_beams", "min_tokens", "logprobs", "top_logprobs", "max_completion_tokens"}
+)
 
 
 class _Message(TypedDict):
@@ -61,6 +65,7 @@ class _Request(TypedDict, total=False):
     repetition_penalty: Annotated[float, Meta(gt=0, le=MAX_REPETITION_PENALTY)]
     presence_penalty: _Penalty
     frequency_penalty: _Penalty
+    stop_token_ids: Annotated[list[_TokenId], Meta(min_length=1, max_length=MAX_STOP_TOKENS)]
     min_tokens: Annotated[int, Meta(ge=0, le=MAX_TOKENS)]
     num_beams: Annotated[int, Meta(ge=1, le=MAX_BEAMS)]
     length_penalty: Annotated[float, Meta(ge=-MAX_LENGTH_PENALTY, le=MAX_LENGTH_PENALTY)]
@@ -70,16 +75,25 @@ class _Request(TypedDict, total=False):
     prompt_logprobs: _Alternatives
 
 
-class _Body(_Request, total=False):
+# Names are looked for in the order in which they stand, bases first: here as in most lines.
+class _Model(TypedDict, total=False):
     model: str
 
 
-class _Line(_Request, total=False):
+class _Body(_Model, _Request, total=False):
+    pass
+
+
+class _Envelope(TypedDict, total=False):
     id: _Id
     custom_id: _Id
     method: Literal["POST"]
     url: Literal["/v1/chat/completions", "/v1/completions"]
     body: _Body
+
+
+class _Line(_Envelope, _Request, total=False):
+    pass
 
 
 _decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(_Line)
@@ -128,14 +142,18 @@ class PlainLines:
         """Whether it asks one thing, and its parameters agree with each other and the job's."""
         if ("messages" in request) == ("prompt" in request):
             return False
+        if not _COUPLED.isdisjoint(request):
+            return self._agrees(request)
         asked = request.get("max_tokens")
-        if "max_completion_tokens" in request:
+        return asked is None or self._least <= asked <= self._most
+
+    def _agrees(self, request: dict[str, Any]) -> bool:
+        own = {name: value for name, value in request.items() if name in _COUPLED}
+        asked = own.pop("max_completion_tokens", None)
+        if "max_tokens" in request:
             if asked is not None:
                 return False
-            asked = request["max_completion_tokens"]
-        if _COUPLED.isdisjoint(request):
-            return asked is None or self._least <= asked <= self._most
-        own = {name: request[name] for name in _COUPLED if name in request}
+            asked = request["max_tokens"]
         if asked is not None:
             own["max_tokens"] = asked
         try:
@@ -165,8 +183,9 @@ def _count_words(fields: dict[str, Any]) -> int:
         kind = type(value)
         if kind is str:
             words += 1
-        elif kind is list:  # messages, of two names and two strings each, or stop strings
-            words += 4 * len(value) if type(value[0]) is dict else len(value)
+        elif kind is list:  # messages, of two names and two strings each, stop strings or ids
+            kind = type(value[0])
+            words += 4 * len(value) if kind is dict else len(value) if kind is str else 0
         elif kind is dict:
             words += _count_words(value)
     return words

@@ -44,6 +44,7 @@ VALUES: list[Any] = [
     *("", "x", 'a "b": c', "\\", "\0", "\u2028", "row-3", MODEL, "POST", CHAT_URL, COMPLETIONS_URL),
     *("s" * MAX_STOP_LENGTH, "s" * (MAX_STOP_LENGTH + 1)),
     *("i" * MAX_ID_LENGTH, "i" * (MAX_ID_LENGTH + 1)),
+    *([7], [7, 8], [-1], [7.0], [7, "a"], [True], [7] * 128, [7] * 129),
     *([], ["a"], ["a", ""], ["a", 5], ["a"] * MAX_STOP_STRINGS, ["a"] * (MAX_STOP_STRINGS + 1)),
     *({}, {"messages": CHAT}, {"prompt": "x"}, {"prompt": "x", "messages": CHAT}, CHAT, [CHAT]),
     *([{}], [{"role": "user"}], [{"role": "human", "content": "x"}], [{**CHAT[0], "name": "n"}]),
@@ -106,6 +107,7 @@ def test_a_plain_line_gives_no_name_twice(pairs: list[tuple[str, Any]]) -> None:
         ({**BATCH, "url": COMPLETIONS_URL, "body": {"prompt": "x"}}, "a"),
         ({"prompt": "x", "min_p": 0.1, "repetition_penalty": 1.1, "prompt_logprobs": 0}, "row-4"),
         ({"prompt": "x", "presence_penalty": -2, "frequency_penalty": 2, "id": "q"}, "q"),
+        ({"prompt": "x", "stop_token_ids": [0, 7], "stop": ["a"]}, "row-4"),
         ({"prompt": "x", "n": 4, "num_beams": 4, "early_stopping": "never", "id": "q"}, "q"),
         ({**BATCH, "body": {"messages": CHAT, "logprobs": True, "top_logprobs": 5}}, "a"),
         (
