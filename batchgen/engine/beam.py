@@ -13,8 +13,9 @@ worth anything: candidates of the others, like those that a grammar forbids, hav
 Where fewer than k candidates are left, fewer beams go on and fewer answers come of it; transformers
 goes on with copies and ended beams instead, at a score of -1e9.
 
-Every operation on scores is the float32 one of transformers on arrays of the same shape and order,
-so even exact ties fall as they do there.
+Scores are computed by transformers' float32 operations in its order, so they are equal to the last
+bit where the log-probabilities are. Of exactly equal scores the better candidate comes first and
+what holds a place keeps it; transformers leaves that to its sort.
 """
 
 from __future__ import annotations
@@ -118,10 +119,12 @@ class BeamSearch:
         self, scores: Tensor, beams: list[Sequence], ends: Ends, *, at_limit: bool
     ) -> Candidates:
         """Return the best continuations of all beams."""
-        sums = (scores + self._running.to(scores.device)[:, None]).flatten()
-        best = sums.topk(min(self._num_candidates, len(sums)))
-        values, flat = best.values.cpu(), best.indices.tolist()
-        parents, tokens = [i // scores.shape[1] for i in flat], [i % scores.shape[1] for i in flat]
+        row_best = scores.topk(min(self._num_candidates, scores.shape[1]))
+        # [R, K]; in the first step R is 1 and the one row broadcasts over all k beams.
+        sums = row_best.values.cpu() + self._running[:, None]
+        values, order = best_of(sums.flatten(), self._num_candidates)
+        parents = (order // sums.shape[1]).tolist()
+        tokens = row_best.indices.cpu().expand_as(sums).flatten()[order].tolist()
         limit: FinishReason | None = "length" if at_limit else None
         reasons = [
             ends(beams[parent], token) or limit if worth > NOTHING else None
@@ -138,7 +141,7 @@ class BeamSearch:
         # A penalty too strong for float32 must not make an answer worth less than a free place.
         final = (best.scores / length**self._params.length_penalty).nan_to_num()
         merged = torch.cat([self._scores, final.masked_fill(~competing, NOTHING)])
-        self._scores, order = merged.topk(self.width)
+        self._scores, order = best_of(merged, self.width)
         places: list[Sequence | None] = []
         for score, at in zip(self._scores.tolist(), order.tolist(), strict=True):
             held = self._places[at] if at < self.width else None
@@ -152,7 +155,7 @@ class BeamSearch:
     def _following(self, best: Candidates) -> list[int]:
         """Return the candidates that are the next beams, best first."""
         going = best.scores.masked_fill(best.ended, NOTHING)
-        values, order = going.topk(min(self.width, len(going)))
+        values, order = best_of(going, self.width)
         return [int(at) for at in order[values > NOTHING]]
 
     def _is_done(self, length: int) -> bool:
@@ -170,3 +173,9 @@ class BeamSearch:
         if self._params.early_stopping == "never" and penalty > 0.0:
             length = self.max_tokens
         return not bool(self._running[0] / length**penalty > self._scores[-1])
+
+
+def best_of(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Return the `count` best of `scores` and where they are; of equal ones the first."""
+    ranked = scores.sort(descending=True, stable=True)
+    return ranked.values[:count], ranked.indices[:count]
