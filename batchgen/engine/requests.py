@@ -146,7 +146,7 @@ class Ongoing:
         if params.prompt_logprobs is not None and sequence.index == 0:
             prompt = [self.prompt_logprobs[i] for i in range(1, self.group.num_prompt)]
         content = answer_of(sequence).logprobs if params.logprobs else None
-        return to_json(content, prompt, tokenizer.backend)
+        return to_json(content, prompt, tokenizer.token_bytes)
 
 
 def answer_of(sequence: Sequence) -> Answer:

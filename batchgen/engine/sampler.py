@@ -1,7 +1,8 @@
 """From logits to tokens, all rows of a step at once.
 
-    logits [N, V] ──► greedy rows: argmax
-                 └──► others: / temperature ─► top_k ─► top_p ─► draw by one random number a row
+    logits [N, V] ─► processed ─► greedy rows: argmax
+                              └─► others: / temperature ─► min_p ─► top_k ─► top_p ─► draw
+                                                                    by one random number a row
 
 What is kept by top_k and top_p is what reaches a threshold logit, so equally likely tokens stay or
 go together and a draw does not depend on how ties were sorted.
@@ -16,8 +17,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from batchgen.engine.randomness import as_word, uniforms
-from batchgen.engine.sequence import Sequence, SequenceGroup
+from batchgen.engine.grammar import Grammar
+from batchgen.engine.logprobs import TopTokens, top_tokens
+from batchgen.engine.processors import Context, needs_processing, process
+from batchgen.engine.randomness import uniforms
+from batchgen.engine.sequence import Sequence
 from batchgen.io.params import SamplingParams
 
 CANDIDATES = 256  # most likely tokens looked at first for a threshold
@@ -26,74 +30,123 @@ ROWS = 16  # rows drawn at a time: bounds the float64 work space
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Draw:
+    """One token to draw."""
+
+    # Row of the logits; several samples of one prompt share one.
+    row: int
+    sequence: Sequence
+    params: SamplingParams
+    # With the sequence's index and its length it selects the random number; 64 bits.
+    seed: int
+    grammar: Grammar | None
+    # Tokens that end the answer.
+    ends: frozenset[int]
+
+    @property
+    def context(self) -> Context:
+        """What the processing of the scores depends on."""
+        return Context(
+            params=self.params,
+            tokens=self.sequence.tokens,
+            num_prompt=self.sequence.num_prompt,
+            ends=self.ends,
+            grammar=self.grammar,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Drawn:
-    """One token for each row, [N] each."""
+    """One token for each draw, [M] each."""
 
     tokens: npt.NDArray[np.int64]
     # Of the token, under the model's own distribution: no temperature, nothing cut off.
     logprobs: npt.NDArray[np.float32]
-    # False where the logits were no numbers; token and logprob mean nothing there.
+    # False where there is no token: the logits were no numbers, or nothing was allowed (`stuck`).
     valid: npt.NDArray[np.bool_]
+    stuck: npt.NDArray[np.bool_]
+    # {draw: the likeliest tokens in its place}, where its request wants them.
+    top: dict[int, TopTokens]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Rows:
-    """How each row of logits is to be decoded, [N] each."""
-
-    temperature: npt.NDArray[np.float32]
-    top_k: npt.NDArray[np.int64]
-    top_p: npt.NDArray[np.float64]
-    # What the random number of a row is a function of.
-    seed: npt.NDArray[np.uint64]
-    sequence: npt.NDArray[np.uint64]
-    position: npt.NDArray[np.uint64]
-
-    @classmethod
-    def of(cls, drawing: list[tuple[SequenceGroup, Sequence]]) -> Rows:
-        """Return the rows of the sequences that draw, each at its next position."""
-        params = [group.params for group, _ in drawing]
-        return cls(
-            temperature=np.array([p.temperature for p in params], dtype=np.float32),
-            top_k=np.array([p.top_k for p in params], dtype=np.int64),
-            top_p=np.array([p.top_p for p in params], dtype=np.float64),
-            seed=np.array([_seed(group) for group, _ in drawing], dtype=np.uint64),
-            sequence=np.array([sequence.index for _, sequence in drawing], dtype=np.uint64),
-            position=np.array([sequence.num_tokens for _, sequence in drawing], dtype=np.uint64),
-        )
-
-
-def draw(logits: Tensor, rows: Rows) -> Drawn:
-    """Draw one token for each row of float32 `logits` [N, V]."""
-    tokens = logits.argmax(-1)
-    (sampled,) = np.nonzero(rows.temperature > 0)
+def draw(raw: Tensor, draws: list[Draw]) -> Drawn:
+    """Draw one token for each of `draws` from float32 logits [N, V], which are left as they are."""
+    rows = torch.tensor([each.row for each in draws], device=raw.device)
+    logits = raw if rows.tolist() == list(range(len(raw))) else raw[rows]
+    scores, stuck = _processed(logits, draws)
+    tokens = scores.argmax(-1)
+    sampled = [i for i, each in enumerate(draws) if not each.params.greedy]
     for start in range(0, len(sampled), ROWS):
         chosen = sampled[start : start + ROWS]
-        index = torch.from_numpy(chosen).to(logits.device)
-        tokens[index] = _sample(logits[index], rows, chosen)
-    total = logits.logsumexp(-1)
+        index = torch.tensor(chosen, device=raw.device)
+        tokens[index] = _sample(scores[index], [draws[i] for i in chosen])
+    total = raw.logsumexp(-1)[rows]
     logprobs = logits.gather(-1, tokens[:, None])[:, 0] - total
     return Drawn(
         tokens=tokens.cpu().numpy(),
         logprobs=logprobs.cpu().numpy(),
-        valid=total.isfinite().cpu().numpy(),
+        valid=(total.isfinite() & ~stuck).cpu().numpy(),
+        stuck=(total.isfinite() & stuck).cpu().numpy(),
+        top=_likeliest(logits, draws),
     )
 
 
-def _sample(logits: Tensor, rows: Rows, chosen: npt.NDArray[np.int64]) -> Tensor:
-    """Return a token for each of `logits` [M, V], the rows numbered `chosen`."""
+def _processed(logits: Tensor, draws: list[Draw]) -> tuple[Tensor, Tensor]:
+    """Return the scores to choose by, and the rows [M] in which nothing is allowed."""
+    changed = [i for i, d in enumerate(draws) if needs_processing(d.params, d.grammar)]
+    stuck = torch.zeros(len(draws), dtype=torch.bool, device=logits.device)
+    if not changed:
+        return logits, stuck
+    index = torch.tensor(changed, device=logits.device)
+    part = logits[index]
+    process(part, [draws[i].context for i in changed])
+    stuck[index] = part.amax(-1) == float("-inf")
+    scores = logits.clone()
+    scores[index] = part
+    return scores, stuck
+
+
+def _likeliest(logits: Tensor, draws: list[Draw]) -> dict[int, TopTokens]:
+    wanted = [i for i, each in enumerate(draws) if each.params.top_logprobs]
+    if not wanted:
+        return {}
+    logprobs = logits[torch.tensor(wanted, device=logits.device)].log_softmax(-1)
+    best = top_tokens(logprobs, max(draws[i].params.top_logprobs for i in wanted))
+    return {
+        i: _first(top, draws[i].params.top_logprobs) for i, top in zip(wanted, best, strict=True)
+    }
+
+
+def _first(top: TopTokens, count: int) -> TopTokens:
+    return TopTokens(ids=top.ids[:count], logprobs=top.logprobs[:count])
+
+
+def _sample(logits: Tensor, draws: list[Draw]) -> Tensor:
+    """Return a token for each of `logits` [M, V]."""
     device = logits.device
-    temperature = torch.from_numpy(rows.temperature[chosen]).to(device)
+    params = [each.params for each in draws]
+    temperature = torch.tensor([p.temperature for p in params], device=device)
     # The best token is at 0 and all others below, so no temperature overflows.
     scaled = (logits - logits.amax(-1, keepdim=True)) / temperature[:, None]
-    top_k = torch.from_numpy(rows.top_k[chosen]).to(device)
-    top_p = torch.from_numpy(rows.top_p[chosen]).to(device)
+    floor = torch.tensor([p.min_p for p in params], device=device).log()
+    scaled.masked_fill_(scaled < floor[:, None], float("-inf"))
+    top_k = torch.tensor([p.top_k for p in params], device=device)
+    top_p = torch.tensor([p.top_p for p in params], dtype=torch.float64, device=device)
     threshold = _thresholds(scaled, top_k, top_p)
     weights = scaled.double().exp().masked_fill_(scaled < threshold[:, None], 0.0)
     sums = weights.cumsum(-1)
-    numbers = uniforms(rows.seed[chosen], rows.sequence[chosen], rows.position[chosen])
-    target = torch.from_numpy(numbers).to(device)[:, None] * sums[:, -1:]
+    target = torch.from_numpy(_numbers(draws)).to(device)[:, None] * sums[:, -1:]
     # The first token whose running sum exceeds the target; NaN rows would point past the end.
     return torch.searchsorted(sums, target, right=True)[:, 0].clamp_(max=logits.shape[1] - 1)
+
+
+def _numbers(draws: list[Draw]) -> npt.NDArray[np.float64]:
+    """Return the random number of each draw, in [0, 1)."""
+    return uniforms(
+        np.array([each.seed for each in draws], dtype=np.uint64),
+        np.array([each.sequence.index for each in draws], dtype=np.uint64),
+        np.array([each.sequence.num_tokens for each in draws], dtype=np.uint64),
+    )
 
 
 def _thresholds(scaled: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
@@ -127,9 +180,3 @@ def _cut(scaled: Tensor, top_k: Tensor, top_p: Tensor, count: int) -> tuple[Tens
     kept = ((before < top_p[:, None] * total[:, None]) & within).sum(-1).clamp(min=1)
     threshold = best.gather(1, kept[:, None] - 1)[:, 0]
     return threshold, limited | (kept < count) | (count == scaled.shape[1])
-
-
-def _seed(group: SequenceGroup) -> int:
-    """The row's seed; rows come with one, and without it the key tells rows apart."""
-    params: SamplingParams = group.params
-    return as_word(group.key if params.seed is None else params.seed)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from copy import copy
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import jinja2
+import llguidance.hf
 import transformers
+from llguidance import LLTokenizer
 
 from batchgen.engine.loading import LOCAL
 from batchgen.errors import UnsupportedModel
@@ -73,6 +76,18 @@ class Tokenizer:
             ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
         return text
+
+    def token_bytes(self, token: int) -> bytes:
+        """Return the bytes that a token id stands for: a part of a character, perhaps.
+
+        An id that only the model has, not the tokenizer, stands for none.
+        """
+        return self._tokens.decode_bytes([token]) if token < self._tokens.vocab_size else b""
+
+    @cached_property
+    def _tokens(self) -> LLTokenizer:
+        # It knows how byte-level, byte-fallback and sentencepiece vocabularies write bytes.
+        return llguidance.hf.from_tokenizer(self.backend, slices=[])
 
     def _ids(self, text: str, *, special: bool) -> list[int]:
         ids: list[int] = self.backend(text, add_special_tokens=special)["input_ids"]

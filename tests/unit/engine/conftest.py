@@ -51,6 +51,12 @@ def make_engine(path: Path, *, blocks: int | None = None, **fields: Any) -> Engi
     return Engine(config_of(path, blocks=blocks, **fields))
 
 
+def hurried(engine: Engine) -> Engine:
+    """Let `engine` admit rows as if all were about to end, so that it must preempt."""
+    engine.scheduler.lengths.remaining = lambda group: 1  # type: ignore[method-assign]
+    return engine
+
+
 def request(key: int, prompt: str | list[int], **params: Any) -> GenerationRequest:
     """Return a request for a raw prompt, greedy and with token ids unless said otherwise."""
     sampling = SamplingParams(**{"temperature": 0.0, "return_token_ids": True, **params})

@@ -1,0 +1,91 @@
+"""How likely tokens were under the model's own distribution, and OpenAI's JSON for it.
+
+{"content": [{"token": " fox", "logprob": -0.3, "bytes": [32, …], "top_logprobs": […]}, …],
+ "refusal": null,
+ "prompt": [null, {"token": …}, …]}          only where prompt_logprobs is set
+
+The first token of a prompt follows nothing, so it has no probability.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import torch
+from torch import Tensor
+
+LOWEST = -9999.0  # what OpenAI writes for a token that cannot come; JSON has no infinity
+
+#: Returns the bytes that a token id stands for.
+TokenBytes = Callable[[int], bytes]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopTokens:
+    """The likeliest tokens in one place, best first."""
+
+    ids: list[int]
+    logprobs: list[float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenLogprob:
+    """How likely one token was, and which were the likeliest in its place."""
+
+    id: int
+    logprob: float
+    top: TopTokens
+
+
+def top_tokens(logprobs: Tensor, count: int) -> list[TopTokens]:
+    """Return the `count` likeliest tokens of each row of log-probabilities [N, V]."""
+    if count == 0:
+        return [TopTokens(ids=[], logprobs=[]) for _ in range(len(logprobs))]
+    best = logprobs.topk(min(count, logprobs.shape[1]))
+    rows = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    return [TopTokens(ids=ids, logprobs=values) for ids, values in rows]
+
+
+def prompt_logprobs(logits: Tensor, tokens: list[int], top: int) -> list[TokenLogprob]:
+    """Return how likely each of `tokens` was, given the float32 logits [T, V] before it."""
+    logprobs = logits.log_softmax(-1)
+    chosen = torch.tensor(tokens, device=logits.device)
+    values = logprobs.gather(-1, chosen[:, None])[:, 0].tolist()
+    best = top_tokens(logprobs, top)
+    return [
+        TokenLogprob(id=token, logprob=value, top=likeliest)
+        for token, value, likeliest in zip(tokens, values, best, strict=True)
+    ]
+
+
+def to_json(
+    content: Sequence[TokenLogprob] | None,
+    prompt: Sequence[TokenLogprob] | None,
+    token_bytes: TokenBytes,
+) -> str:
+    """Return OpenAI's JSON text; None is what was not asked for."""
+    shown: dict[str, Any] = {
+        "content": None if content is None else [_entry(one, token_bytes) for one in content],
+        "refusal": None,
+    }
+    if prompt is not None:
+        shown["prompt"] = [None, *(_entry(one, token_bytes) for one in prompt)]
+    return msgspec.json.encode(shown).decode()
+
+
+def _entry(one: TokenLogprob, token_bytes: TokenBytes) -> dict[str, Any]:
+    ranked = zip(one.top.ids, one.top.logprobs, strict=True)
+    return {
+        **_token(one.id, one.logprob, token_bytes),
+        "top_logprobs": [_token(token, logprob, token_bytes) for token, logprob in ranked],
+    }
+
+
+def _token(token: int, logprob: float, token_bytes: TokenBytes) -> dict[str, Any]:
+    data = token_bytes(token)
+    # A token may hold a part of a character: the bytes are exact, the text cannot be.
+    text = data.decode("utf-8", errors="replace")
+    return {"token": text, "logprob": max(logprob, LOWEST), "bytes": list(data)}
