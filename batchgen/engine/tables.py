@@ -87,10 +87,14 @@ class BlockTables:
         other reader is left, so one less where w = r.
         """
         size = self.pool.block_size
-        written = Counter(
+        written = [
             int(self.blocks[row, position // size]) for row, position in writers if position % size
+        ]
+        if len(written) == 1:  # nearly always
+            return int(self.pool.sharers(written[0]) > 1)
+        return sum(
+            min(count, self.pool.sharers(block) - 1) for block, count in Counter(written).items()
         )
-        return sum(min(count, self.pool.sharers(block) - 1) for block, count in written.items())
 
     def own(self, row: int, position: int) -> None:
         """Make the block of token `position` safe to write: copy it first if it is shared.
