@@ -30,14 +30,12 @@ class Admission:
 
         `cached` blocks of them are in use by others already.
         """
-        first = self.pool.blocks_for(group.goal(group.computing[0])) - cached
         if group.shared_tokens is None:
-            return first
+            return self.pool.blocks_for(group.computing[0].num_tokens) - cached
         # Others will be forked off the first sequence: what is whole by then is shared.
         shared = group.shared_tokens // self.pool.block_size
-        return first + sum(
-            self.pool.blocks_for(sequence.num_tokens) - shared for sequence in group.unfinished
-        )
+        own = (self.pool.blocks_for(each.num_tokens) - shared for each in group.unfinished)
+        return shared - cached + sum(own)
 
     def allows(self, group: SequenceGroup, needed: int, *, running: list[SequenceGroup]) -> bool:
         """Return whether `group`, which needs so many blocks at once, may join `running`.

@@ -181,8 +181,9 @@ class SequenceGroup:
 
     @property
     def slots(self) -> int:
-        """Sequences that it computes at once, or will once its prompt is computed."""
-        return self.width if self.is_prompt else len(self.unfinished)
+        """Sequences that it computes at once, or may yet: fewer beams can become more again."""
+        beams = self.params.num_beams > 1
+        return self.width if beams or self.is_prompt else len(self.unfinished)
 
     @property
     def is_prompt(self) -> bool:

@@ -1,8 +1,8 @@
 """Groups whose keys and values wait in host memory until the device has room again.
 
 device pool                          host pool (never larger)
-  row 0:  7  3  9  ── out ──►          2  5  1        blocks that the rows of a group share move
-  row 1:  7  3  4  ◄── in ───          2  5  8        once and are shared again afterwards
+  row 0:  7  3  9  ── out ──►          2  5  1        a block that rows share, of one group or,
+  row 1:  7  3  4  ◄── in ───          2  5  8        by its key, of several, moves once
 
 Moves are owed to the device like copies: `outs` run before `ins`, both before copies and writes.
 """
@@ -26,8 +26,6 @@ class Parked:
     tables: list[Blocks]
     # Every host block of them, once.
     blocks: Blocks
-    # {host block: key of what it holds}, where the device block was known by one.
-    keys: dict[int, bytes]
 
 
 class Swapper:
@@ -50,25 +48,26 @@ class Swapper:
     def swap_out(self, group: SequenceGroup) -> None:
         """Park the blocks of `group` and close its rows; there must be room."""
         assert self.host is not None
+        pool = self.tables.pool
         device = self._distinct(group)
-        host = np.array(self.host.allocate(len(device)), dtype=np.int32)
-        self.outs += zip(device.tolist(), host.tolist(), strict=True)
-        place = np.zeros(self.tables.pool.num_blocks, dtype=np.int32)
+        host = [_transfer(here, pool, self.host, self.outs) for here in device.tolist()]
+        place = np.zeros(pool.num_blocks, dtype=np.int32)
         place[device] = host
-        pairs = zip(device.tolist(), host.tolist(), strict=True)
-        keys = {there: self.tables.pool.key_of(here) for here, there in pairs}
         self._parked[group.key] = Parked(
             tables=[place[self.tables.of(sequence.row)] for sequence in group.computing],
-            blocks=host,
-            keys={there: key for there, key in keys.items() if key is not None},
+            blocks=place[device],
         )
         for sequence in group.computing:
             self.tables.close(sequence.row)
             sequence.row = NO_ROW
 
     def blocks_to_return(self, group: SequenceGroup) -> int:
-        """Return how many device blocks `swap_in` takes from what is free at most."""
-        return len(self._parked[group.key].blocks)
+        """Return how many free device blocks `swap_in` and then all known tokens take at most."""
+        parked = self._parked[group.key]
+        pairs = zip(group.computing, parked.tables, strict=True)
+        blocks_for = self.tables.pool.blocks_for
+        missing = (blocks_for(group.goal(each)) - len(table) for each, table in pairs)
+        return len(parked.blocks) + sum(max(0, count) for count in missing)
 
     def swap_in(self, group: SequenceGroup) -> None:
         """Bring the blocks of `group` back to the device, sharing as before."""
@@ -76,7 +75,7 @@ class Swapper:
         parked = self._parked.pop(group.key)
         place = np.zeros(self.host.num_blocks, dtype=np.int32)
         for there in parked.blocks.tolist():
-            place[there] = self._return(there, parked.keys.get(there))
+            place[there] = _transfer(there, self.host, self.tables.pool, self.ins)
         returned = place[parked.blocks]
         for sequence, table in zip(group.computing, parked.tables, strict=True):
             sequence.row = self.tables.open(place[table])
@@ -102,22 +101,25 @@ class Swapper:
         tables = [self.tables.of(sequence.row) for sequence in group.computing]
         return np.setdiff1d(np.concatenate(tables), [NULL_BLOCK])
 
-    def _return(self, there: int, key: bytes | None) -> int:
-        """Return a device block, with one reference, that holds or will hold host block `there`."""
-        pool = self.tables.pool
-        known = pool.known(key) if key is not None else None
-        if known is not None:  # others kept it on the device meanwhile
-            pool.share(np.array([known], dtype=np.int32))
-            return known
-        here = pool.allocate(1)[0]
-        self.ins.append((there, here))
-        if key is not None:
-            pool.remember(here, key)
-        return here
-
     def check_integrity(self, groups: list[SequenceGroup]) -> None:
         """Assert that exactly `groups` are parked, and that the host pool holds nothing else."""
         assert self._parked.keys() == {group.key for group in groups}
         if self.host is not None:
             parked = [parked.blocks for parked in self._parked.values()]
             self.host.check_integrity([*parked, *self._leaving])
+
+
+def _transfer(
+    block: int, source: BlockPool, target: BlockPool, moves: list[tuple[int, int]]
+) -> int:
+    """Return a block of `target`, with one reference more, that is to hold what `block` does."""
+    key = source.key_of(block)
+    known = target.known(key) if key is not None else None
+    if known is not None:  # it is there already, or about to be
+        target.share(np.array([known], dtype=np.int32))
+        return known
+    fresh = target.allocate(1)[0]
+    moves.append((block, fresh))
+    if key is not None:
+        target.remember(fresh, key)
+    return fresh
