@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import threading
 from collections.abc import Iterator
@@ -94,6 +95,34 @@ def test_a_job_is_computed_by_the_real_engine(store: Store, home: Path, settings
     assert run.stats.busy_seconds > 0
     assert run.first_row_at is not None
     assert store.workers.list(alive_within=60.0) == []
+
+
+def test_every_returned_sequence_of_a_row_is_in_the_dataset(
+    store: Store, home: Path, settings: Settings
+) -> None:
+    asked = questions(9, max_tokens=8)
+    asked[0] |= {"num_beams": 4, "n": 3}
+    asked[1] |= {"n": 5, "temperature": 1.0}
+    asked[2] |= {"logprobs": True, "top_logprobs": 2, "prompt_logprobs": 0}
+    asked[3] |= {"regex": "[a-f]{3}", "ignore_eos": True}
+    asked[4] |= {"num_beams": 3, "length_penalty": -1, "return_token_ids": True}
+    job = submit_rows(store, home, real_model(home), asked, start=False)
+    assert run_local(settings, job.public_id).job.state is JobState.COMPLETED
+    rows = dataset_rows(store, home, job)
+    assert [len(row.choices) for row in rows] == [3, 5, 1, 1, 1, 1, 1, 1, 1]
+    scores = [choice.score or 0.0 for choice in rows[0].choices]
+    assert scores == sorted(scores, reverse=True) and len({c.text for c in rows[0].choices}) == 3
+    assert [choice.index for choice in rows[1].choices] == list(range(5))
+    judged = msgspec.json.decode(rows[2].choices[0].logprobs or "")
+    usage = rows[2].usage
+    assert usage is not None
+    assert len(judged["content"]) == usage.completion_tokens
+    assert len(judged["prompt"]) == usage.prompt_tokens
+    assert sum(entry["logprob"] for entry in judged["content"]) == pytest.approx(
+        rows[2].choices[0].score, abs=1e-4
+    )
+    assert re.fullmatch("[a-f]{3}", rows[3].choices[0].text)
+    assert len(rows[4].choices[0].tokens or []) > 0
 
 
 def test_killed_half_way_and_run_again_it_completes_with_every_row_once(
