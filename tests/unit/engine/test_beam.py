@@ -320,7 +320,26 @@ def test_when_a_search_is_over(early_stopping: Any, steps: int) -> None:
     assert [answer.generated for answer in search.results()] == [[0, 2]]
 
 
-@pytest.mark.parametrize("length_penalty", [-10.0, 10.0])
+def test_a_search_that_could_only_reach_the_worst_place_is_over() -> None:
+    search = BeamSearch(SamplingParams(n=2, num_beams=2), max_tokens=9, num_ends=1)
+    beams = prompt_of(1)
+    step = search.advance(torch.tensor([[-2.0, -1.0, -3.0]]), beams, stop_at([0]), finish)
+    scores = torch.tensor([[-1.0, -3.0, -9.0], [-9.0, -9.0, -9.0]])
+    step = search.advance(scores, grown(beams, step), stop_at([0]), finish)
+    assert (step.scores[0], step.done) == (-4.0, True)
+    assert scored(search.results()) == [([1, 0], -1.0), ([0], -2.0)]
+
+
+def test_of_equal_candidates_those_of_the_better_beam_come_first() -> None:
+    search = BeamSearch(SamplingParams(num_beams=8), max_tokens=9, num_ends=1)
+    beams = prompt_of(1)
+    for _ in range(3):
+        step = search.advance(torch.full((len(beams), 16), -2.0), beams, stop_at([]), finish)
+        assert step.parents == [0] * 8
+        beams = grown(beams, step)
+
+
+@pytest.mark.parametrize("length_penalty", [-60.0, -10.0, 10.0, 60.0])
 def test_absurd_penalties_still_give_answers(length_penalty: float) -> None:
     params = SamplingParams(n=2, num_beams=2, length_penalty=length_penalty)
     network = TableNetwork(20, seed=0, ends=[3], favour=-9.0)
