@@ -98,7 +98,8 @@ def _config(name: str, pattern: str) -> list[str]:
 def _facts(meta: DatasetMeta, totals: Totals) -> list[str]:
     facts = [
         ("Answers", f"{totals.ok} of {totals.rows} rows, {totals.errors} failed"),
-        ("Tokens", f"{totals.prompt_tokens} in, {totals.completion_tokens} out"),
+        ("Tokens", _tokens(totals)),
+        ("KV pool", _kv(totals)),
         ("Model", f"`{_line(meta.model)}`, SHA-256 `{meta.model_sha256}`"),
         ("Model licence", meta.model_license and _line(meta.model_license)),
         ("Prompts", meta.prompts_origin and _line(meta.prompts_origin)),
@@ -106,6 +107,21 @@ def _facts(meta: DatasetMeta, totals: Totals) -> list[str]:
         ("Job", f"`{meta.job_id}`, {meta.created_text}, batchgen {meta.engine_version}"),
     ]
     return [f"- {name}: {text}" for name, text in facts if text]
+
+
+def _tokens(totals: Totals) -> str:
+    cached = f" ({totals.cached_tokens} from the prefix cache)" if totals.cached_tokens else ""
+    return f"{totals.prompt_tokens} in{cached}, {totals.completion_tokens} out"
+
+
+def _kv(totals: Totals) -> str | None:
+    kv = totals.kv
+    if not kv.rows:
+        return None
+    return (
+        f"{kv.utilisation:.1%} of its slots filled, {kv.sharing_saving:.1%} of its blocks saved by "
+        f"sharing, {kv.preemptions} preemptions, {kv.copies} blocks copied"
+    )
 
 
 def _snippets(totals: Totals) -> list[str]:

@@ -11,7 +11,7 @@ import hashlib
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -20,6 +20,7 @@ import numpy as np
 from batchgen.errors import Corrupt, NotAllowed
 from batchgen.io.card import render_card
 from batchgen.io.folders import make_folder
+from batchgen.io.kv_totals import UNMEASURED, KVTotals
 from batchgen.io.manifest import MANIFEST, DatasetMeta, FileEntry, Manifest, Totals
 from batchgen.io.parts import count_tokens, read_part
 from batchgen.io.results import to_table
@@ -41,6 +42,7 @@ class PartRef:
     path: str  # storage key
     n_rows: int
     sha256: str
+    kv: KVTotals = UNMEASURED
 
 
 #: Rows that follow each other in the input: a part, or rows that no part holds.
@@ -85,6 +87,7 @@ def write_dataset(
         try:
             for segment in segments:
                 stream.add(*_load(storage, segment))
+                stream.count(segment)
             files = stream.finish()
         except BaseException:
             stream.abandon()
@@ -134,6 +137,11 @@ class _Stream:
             self.failed.add(table.filter(table["error"].is_valid()))
         self.totals = _add_up(self.totals, table, failed)
 
+    def count(self, segment: Segment) -> None:
+        """Add what a part did to the KV pool."""
+        if isinstance(segment, PartRef):
+            self.totals = replace(self.totals, kv=self.totals.kv + segment.kv)
+
     def finish(self) -> list[FileEntry]:
         """Finish both series; raise Corrupt where rows of the input are missing."""
         expected = self.meta.n_rows
@@ -174,7 +182,8 @@ def _check_order(table: pa.Table, last_row: int, origin: str) -> int:
 
 
 def _add_up(totals: Totals, table: pa.Table, failed: int) -> Totals:
-    return Totals(
+    return replace(
+        totals,
         rows=totals.rows + len(table),
         ok=totals.ok + len(table) - failed,
         errors=totals.errors + failed,

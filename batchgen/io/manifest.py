@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from batchgen.errors import Corrupt
+from batchgen.io.kv_totals import UNMEASURED, KVTotals
 from batchgen.io.schema import SCHEMA_VERSION
 
 MANIFEST: Final = ".batchgen/manifest.json"  # path inside a dataset folder
@@ -80,6 +81,8 @@ class Totals:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int = 0
+    # of the parts, as SQL has them; rows that no part holds were never computed
+    kv: KVTotals = UNMEASURED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

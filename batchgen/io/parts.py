@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from batchgen.errors import Corrupt, InvalidParameter
 from batchgen.io.folders import make_folder, sha256_of
+from batchgen.io.kv_totals import UNMEASURED, KVTotals
 from batchgen.io.results import from_table, to_table
 from batchgen.io.rows import ResultRow
 from batchgen.io.schema import PARQUET_OPTIONS, SCHEMA, SCHEMA_VERSION
@@ -42,6 +43,8 @@ class PartInfo:
     sha256: str  # of the file as it is on disk
     prompt_tokens: int
     completion_tokens: int
+    cached_tokens: int = 0
+    kv: KVTotals = UNMEASURED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +59,7 @@ class PartFooter:
     input_sha256: str
     model: str
     model_sha256: str
+    kv: KVTotals = UNMEASURED  # of the rows in the part
 
 
 def part_key(job: str, shard_seq: int, epoch: int, kind: Literal["part", "ckpt"] = "part") -> str:
@@ -96,6 +100,8 @@ def write_part(
         sha256=sha256,
         prompt_tokens=count_tokens(table, "prompt_tokens"),
         completion_tokens=count_tokens(table, "completion_tokens"),
+        cached_tokens=count_tokens(table, "cached_tokens"),
+        kv=footer.kv,
     )
 
 
@@ -124,18 +130,23 @@ def read_results(storage: Storage, key: str, *, sha256: str | None = None) -> li
 
 
 def read_footer(storage: Storage, key: str) -> PartFooter:
-    """Return who wrote a part; raise Corrupt where the file does not say."""
+    """Return who wrote a part; raise Corrupt where the file does not say.
+
+    The KV totals alone may be missing: parts of earlier versions have none.
+    """
     try:
         with storage.open(key) as file:
             metadata = pq.read_metadata(file).metadata or {}
         values = {
             field.name: metadata[f"{METADATA_PREFIX}{field.name}".encode()].decode()
             for field in fields(PartFooter)
+            if field.name != "kv"
         }
         numbers = {name: int(values[name]) for name in ("shard", "epoch", "pos_start", "pos_end")}
+        kv = KVTotals.decode(metadata.get(f"{METADATA_PREFIX}kv".encode(), b"").decode())
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise Corrupt(f"part {key} has no footer that can be read: {error}") from error
-    return PartFooter(**{**values, **numbers})
+    return PartFooter(**{**values, **numbers}, kv=kv)
 
 
 def count_tokens(table: pa.Table, kind: str) -> int:
@@ -144,7 +155,7 @@ def count_tokens(table: pa.Table, kind: str) -> int:
 
 
 def _metadata(footer: PartFooter) -> dict[str, str]:
-    values = {"schema_version": SCHEMA_VERSION, **asdict(footer)}
+    values = {"schema_version": SCHEMA_VERSION, **asdict(footer), "kv": footer.kv.encode()}
     return {f"{METADATA_PREFIX}{name}": str(value) for name, value in values.items()}
 
 

@@ -10,8 +10,10 @@ from sqlalchemy import (
     BigInteger,
     ColumnElement,
     Connection,
+    Double,
     Row,
     bindparam,
+    case,
     cast,
     delete,
     func,
@@ -21,6 +23,7 @@ from sqlalchemy import (
 )
 
 from batchgen.errors import JobNotFound, NotAllowed
+from batchgen.io.kv_totals import UNMEASURED, KVTotals
 from batchgen.jobs import moves, submission
 from batchgen.jobs.records import (
     LOCAL_TENANT,
@@ -48,6 +51,11 @@ def _total(column: ColumnElement[Any]) -> ColumnElement[int]:
     return cast(func.coalesce(func.sum(column), 0), BigInteger)
 
 
+def _over_rows(mean: ColumnElement[Any]) -> ColumnElement[float]:
+    """Sum a mean of each part over the part's answered rows."""
+    return func.coalesce(func.sum(mean * parts.c.n_ok), 0.0, type_=Double())
+
+
 # Shards and parts in one statement, so that a commit is seen in both or in neither.
 _PROGRESS = (
     select(
@@ -60,6 +68,12 @@ _PROGRESS = (
         _total(parts.c.n_err).label("n_err"),
         _total(parts.c.prompt_tokens).label("prompt_tokens"),
         _total(parts.c.completion_tokens).label("completion_tokens"),
+        _total(parts.c.cached_tokens).label("cached_tokens"),
+        _total(parts.c.preemptions).label("preemptions"),
+        _total(parts.c.copies).label("copies"),
+        _total(case((parts.c.kv_utilisation.is_not(None), parts.c.n_ok))).label("kv_rows"),
+        _over_rows(parts.c.kv_utilisation).label("kv_utilisation"),
+        _over_rows(parts.c.sharing_saving).label("sharing_saving"),
     )
     .select_from(shards)
     .outerjoin(parts, parts.c.shard_id == shards.c.id)
@@ -152,6 +166,8 @@ class JobManager(Manager):
             rows_err=sum(group.n_err for group in groups),
             prompt_tokens=sum(group.prompt_tokens for group in groups),
             completion_tokens=sum(group.completion_tokens for group in groups),
+            cached_tokens=sum(group.cached_tokens for group in groups),
+            kv=sum((_kv(group) for group in groups), UNMEASURED),
             now=self.database.now(connection),
         )
 
@@ -225,6 +241,17 @@ def _rows_done(state: str, group: Row[Any]) -> int:
     if state == ShardState.COMMITTED:
         return int(group.rows_committed)
     return 0 if state == ShardState.STOPPED else int(group.rows_reported)
+
+
+def _kv(group: Row[Any]) -> KVTotals:
+    rows = group.kv_rows
+    return KVTotals(
+        rows=rows,
+        preemptions=group.preemptions,
+        copies=group.copies,
+        utilisation=group.kv_utilisation / rows if rows else 0.0,
+        sharing_saving=group.sharing_saving / rows if rows else 0.0,
+    )
 
 
 def _files_of(connection: Connection, job_id: int) -> tuple[str, ...]:

@@ -33,6 +33,7 @@ from batchgen.jobs.windows import Window
 from batchgen.jobs.words import storable
 
 if TYPE_CHECKING:
+    from batchgen.io.kv_totals import KVTotals
     from batchgen.io.parts import PartInfo  # pyarrow takes its time to load
 
 NO_LEASE: dict[str, Any] = {"lease_owner": None, "lease_expires_at": None, "enqueued_at": None}
@@ -144,6 +145,8 @@ class LeaseManager(Manager):
                 prompt_tokens=part.prompt_tokens,
                 completion_tokens=part.completion_tokens,
                 committed_at=now_db(),
+                cached_tokens=part.cached_tokens,
+                **_kv_columns(part.kv),
             )
         )
         connection.execute(delete(checkpoints).where(checkpoints.c.shard_id == lease.shard_id))
@@ -248,6 +251,7 @@ def _lease(job: Row[Any], shard: Row[Any]) -> Lease:
         owner=shard.lease_owner,
         job_id=job.id,
         job_public_id=job.public_id,
+        tenant_id=job.tenant_id,
         pos_start=shard.pos_start,
         pos_end=shard.pos_end,
         attempts=shard.attempts,
@@ -297,6 +301,16 @@ def _commit(connection: Connection, lease: Lease) -> bool:
         .values(state=ShardState.COMMITTED, rows_done=shards.c.n_rows, **NO_LEASE)
     )
     return committed.rowcount == 1
+
+
+def _kv_columns(kv: KVTotals) -> dict[str, Any]:
+    measured = kv.rows > 0
+    return {
+        "preemptions": kv.preemptions,
+        "copies": kv.copies,
+        "kv_utilisation": kv.utilisation if measured else None,
+        "sharing_saving": kv.sharing_saving if measured else None,
+    }
 
 
 def _is_registered(connection: Connection, lease: Lease, part: PartInfo) -> bool:

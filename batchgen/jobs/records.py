@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import orjson
 
+from batchgen.io.kv_totals import UNMEASURED, KVTotals
 from batchgen.jobs.states import JobState, ShardState, StopReason
 
 if TYPE_CHECKING:
@@ -126,6 +127,7 @@ class Lease:
     owner: str
     job_id: int
     job_public_id: str
+    tenant_id: str
     pos_start: int
     pos_end: int
     # claims so far, this one included
@@ -206,6 +208,23 @@ class PartRecord:
     prompt_tokens: int
     completion_tokens: int
     committed_at: float
+    cached_tokens: int
+    preemptions: int
+    copies: int
+    # None where nothing was measured
+    kv_utilisation: float | None
+    sharing_saving: float | None
+
+    @property
+    def kv(self) -> KVTotals:
+        """What its rows did to the KV pool."""
+        return KVTotals(
+            rows=0 if self.kv_utilisation is None else self.n_ok,
+            preemptions=self.preemptions,
+            copies=self.copies,
+            utilisation=self.kv_utilisation or 0.0,
+            sharing_saving=self.sharing_saving or 0.0,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -262,6 +281,8 @@ class Progress:
     rows_err: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    cached_tokens: int = 0
+    kv: KVTotals = UNMEASURED
     # the database's clock when this was read
     now: float = 0.0
 

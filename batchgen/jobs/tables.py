@@ -183,6 +183,12 @@ parts = Table(
     Column("prompt_tokens", BigInteger, nullable=False, server_default="0"),
     Column("completion_tokens", BigInteger, nullable=False, server_default="0"),
     Column("committed_at", Double, nullable=False),
+    Column("cached_tokens", BigInteger, nullable=False, server_default="0"),
+    Column("preemptions", BigInteger, nullable=False, server_default="0"),
+    Column("copies", BigInteger, nullable=False, server_default="0"),
+    # Means over the n_ok rows; NULL where nothing was measured.
+    Column("kv_utilisation", Double),
+    Column("sharing_saving", Double),
     UniqueConstraint("path"),
     CheckConstraint("n_ok >= 0 AND n_err >= 0 AND n_ok + n_err = n_rows", name="counts"),
     ForeignKeyConstraint(

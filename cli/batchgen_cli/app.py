@@ -26,7 +26,7 @@ class App:
     # --home; None leaves it to the environment, the files and the default.
     home: Path | None = None
     # {setting of the engine: value of its flag}
-    engine: dict[str, str] = field(default_factory=dict)
+    engine: dict[str, str | bool] = field(default_factory=dict)
 
     @cached_property
     def settings(self) -> Settings:

@@ -121,11 +121,27 @@ def engine_options(function: F) -> F:
             ("block-size", "TOKENS", "Tokens in one KV block."),
             ("max-batch-tokens", "TOKENS", "Token budget of one engine step."),
             ("max-num-seqs", "N", "Sequences computed in one step at most."),
+            (
+                "prefix-caching/--no-prefix-caching",
+                None,
+                "Keep the blocks of prompts and answers for rows that begin alike.",
+            ),
+            (
+                "preemption",
+                "HOW",
+                "What rows do that give up their blocks: auto, swap or recompute.",
+            ),
+            ("swap-memory", "SIZE", "Host memory for swapped-out rows: bytes or a fraction."),
             ("threads", "N", "CPU threads of the engine; 0: OMP_NUM_THREADS or every core."),
         ]
     ):
         function = click.option(
-            f"--{name}", metavar=metavar, help=text, callback=_set_engine, expose_value=False
+            f"--{name}",
+            metavar=metavar,
+            default=None,
+            help=text,
+            callback=_set_engine,
+            expose_value=False,
         )(function)
     return function
 
@@ -160,7 +176,7 @@ def _set_home(ctx: click.Context, param: click.Parameter, value: Path | None) ->
         current_app().home = value
 
 
-def _set_engine(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+def _set_engine(ctx: click.Context, param: click.Parameter, value: str | bool | None) -> None:
     if value is not None:
         assert param.name is not None
         current_app().engine[param.name] = value

@@ -9,7 +9,8 @@ from batchgen_cli.formats import count, duration, iso, moment, percent, rate, sh
 from batchgen_cli.output import Column
 
 if TYPE_CHECKING:
-    from batchgen.jobs.records import WorkerRecord
+    from batchgen.io.kv_totals import KVTotals
+    from batchgen.jobs.records import Progress, WorkerRecord
     from batchgen.service import JobView, Rates
 
 JOB_COLUMNS = (
@@ -30,6 +31,21 @@ WORKER_COLUMNS = (
     Column(title="DEVICE", value=lambda worker: worker.device),
     Column(title="SLOTS", value=lambda worker: count(worker.slots), right=True),
     Column(title="KV BLOCKS", value=lambda worker: count(worker.pool_blocks), right=True),
+    Column(
+        title="KV USED",
+        value=lambda worker: _share(worker, "kv_blocks_used", "kv_blocks"),
+        right=True,
+    ),
+    Column(
+        title="PREFIX HITS",
+        value=lambda worker: _share(worker, "prefix_hits", "prefix_queries"),
+        right=True,
+    ),
+    Column(
+        title="PREEMPTED",
+        value=lambda worker: count(worker.stats.get("preemptions", 0)),
+        right=True,
+    ),
     Column(title="STARTED", value=lambda worker: moment(worker.started_at)),
     Column(title="VERSION", value=lambda worker: worker.version),
 )
@@ -67,7 +83,12 @@ def job_json(view: JobView) -> dict[str, Any]:
             "ok": view.rows_ok,
             "failed": view.rows_failed,
         },
-        "tokens": {"prompt": progress.prompt_tokens, "completion": progress.completion_tokens},
+        "tokens": {
+            "prompt": progress.prompt_tokens,
+            "completion": progress.completion_tokens,
+            "cached": progress.cached_tokens,
+        },
+        "kv": _kv_json(progress.kv),
         "waiting_for": view.waiting_for,
         "created_at": iso(job.created_at),
         "started_at": iso(job.started_at),
@@ -95,8 +116,8 @@ def job_text(view: JobView, rates: Rates) -> str:
         "Model": job.model,
         "Parameters": ", ".join(f"{key}={value}" for key, value in sorted(job.params.items())),
         "Rows": f"{rows}, {count(view.rows_failed)} failed",
-        "Tokens": f"{count(view.progress.prompt_tokens)} prompt, "
-        f"{count(view.progress.completion_tokens)} completion",
+        "Tokens": _tokens(view.progress),
+        "KV pool": _kv_text(view.progress.kv),
         "Speed": _speed(view, rates),
         "Priority": str(job.priority) if job.priority else None,
         "Not before": moment(job.not_before) if job.not_before else None,
@@ -117,6 +138,39 @@ def facts_text(facts: dict[str, str | None]) -> str:
     shown = {name: value for name, value in facts.items() if value}
     width = max(len(name) for name in shown) + 2
     return "\n".join(f"{name + ':':<{width}}{value}" for name, value in shown.items())
+
+
+def _kv_json(kv: KVTotals) -> dict[str, Any]:
+    measured = kv.rows > 0
+    return {
+        "utilisation": kv.utilisation if measured else None,
+        "sharing_saving": kv.sharing_saving if measured else None,
+        "preemptions": kv.preemptions,
+        "copies": kv.copies,
+    }
+
+
+def _kv_text(kv: KVTotals) -> str | None:
+    if not kv.rows:
+        return None
+    return (
+        f"{percent(kv.utilisation)} of its slots filled, {percent(kv.sharing_saving)} of its "
+        f"blocks saved by sharing, {count(kv.preemptions)} preemptions, "
+        f"{count(kv.copies)} blocks copied"
+    )
+
+
+def _tokens(progress: Progress) -> str:
+    return (
+        f"{count(progress.prompt_tokens)} prompt "
+        f"({count(progress.cached_tokens)} from the prefix cache), "
+        f"{count(progress.completion_tokens)} completion"
+    )
+
+
+def _share(worker: WorkerRecord, part: str, whole: str) -> str:
+    total = worker.stats.get(whole, 0)
+    return percent(worker.stats.get(part, 0) / total if total else None)
 
 
 def _speed(view: JobView, rates: Rates) -> str | None:

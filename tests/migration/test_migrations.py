@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from alembic import command
 from alembic.config import Config
 from alembic.operations import Operations
 from alembic.script import ScriptDirectory
@@ -15,12 +16,14 @@ from sqlalchemy.exc import SQLAlchemyError
 
 import batchgen_migrations
 from batchgen.errors import DatabaseUnavailable, SchemaMismatch
+from batchgen.io.kv_totals import UNMEASURED
 from batchgen.jobs.database import Database
 from batchgen.jobs.schema import HEAD, REVISIONS, VERSION_TABLE
 from batchgen.jobs.store import Store
 from batchgen.jobs.tables import metadata
 from batchgen_migrations import check, current, downgrade, upgrade
-from tests.support.jobs import new_job
+from batchgen_migrations.runner import _migrating
+from tests.support.jobs import new_job, part_of
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -185,3 +188,62 @@ def test_a_file_that_is_no_database_is_left_as_it_is(tmp_path: Path) -> None:
 def test_asking_makes_no_file(tmp_path: Path) -> None:
     assert current(f"sqlite:///{tmp_path}/absent.db") is None
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_database_of_the_first_schema_keeps_what_it_holds(empty_url: str) -> None:
+    upgrade_to(empty_url, "0001")
+    with closing(Database(empty_url)) as database:
+        with database.begin() as connection:
+            for statement in JOB_OF_THE_FIRST_SCHEMA:
+                connection.execute(text(statement))
+        with pytest.raises(SchemaMismatch, match="batchgen db upgrade"):
+            database.check_schema()
+    assert upgrade(empty_url) == HEAD
+    assert check(empty_url) == []
+    with closing(Database(empty_url)) as database:
+        store = Store(database)
+        progress = store.jobs.progress(1)
+        assert (progress.committed, progress.rows_ok, progress.rows_err) == (1, 7, 1)
+        assert (progress.prompt_tokens, progress.completion_tokens) == (80, 40)
+        assert (progress.cached_tokens, progress.kv) == (0, UNMEASURED)
+        (old, ready) = store.finals.segments(1)
+        assert (old.part and old.part.path, ready.part) == ("parts/old", None)
+        lease = store.leases.claim(2, owner="host/1", ttl=60.0)
+        assert lease is not None
+        store.leases.commit(lease, part_of(lease))
+        # the old part, which nobody measured, leaves the means alone
+        kv = store.jobs.progress(1).kv
+        assert (kv.rows, kv.utilisation) == (8, part_of(lease).kv.utilisation)
+
+
+def test_the_first_schema_comes_back_as_it_was(empty_url: str) -> None:
+    upgrade_to(empty_url, "0001")
+    with closing(Database(empty_url)) as database:
+        before = schema_of(database.engine)
+    upgrade(empty_url)
+    downgrade(empty_url, "0001")
+    with closing(Database(empty_url)) as database:
+        assert schema_of(database.engine) == before
+    assert current(empty_url) == "0001"
+
+
+def upgrade_to(url: str, revision: str) -> None:
+    """Bring an empty database to an earlier schema, as the version of that time did."""
+    with closing(Database.create(url)) as database:
+        if database.file is not None:
+            database.file.parent.mkdir(parents=True, exist_ok=True)
+        with _migrating(database) as config:
+            command.upgrade(config, revision)
+
+
+#: A running job of 16 rows in two shards; the first is committed, one of its rows failed.
+JOB_OF_THE_FIRST_SCHEMA = (
+    "INSERT INTO inputs VALUES ('in', 'ready', 100, 16, 'jsonl', 1.0)",
+    "INSERT INTO jobs (id, public_id, tenant_id, idem_key, input_sha256, model, model_sha256, "
+    "params, state, n_rows, n_positions, created_at) VALUES "
+    "(1, '0123456789abcdef0123456789abcdef', 'local', 'k', 'in', 'tiny', 'm', '{}', 'running', "
+    "16, 16, 1.0)",
+    "INSERT INTO shards (id, job_id, pos_start, pos_end, n_rows, state, epoch, attempts, "
+    "rows_done) VALUES (1, 1, 0, 8, 8, 'committed', 1, 1, 8), (2, 1, 8, 16, 8, 'ready', 0, 0, 0)",
+    "INSERT INTO parts VALUES (1, 1, 1, 'parts/old', 8, 7, 1, 1000, 'sum', 80, 40, 2.0)",
+)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 from batchgen.io.dataset import DatasetMeta, PartRef, Segment, write_dataset
+from batchgen.io.kv_totals import KVTotals
 from batchgen.io.parts import PartFooter, part_key, write_part
 from batchgen.io.rows import ResultRow
 from batchgen.jobs.records import JobRecord, Lease, PartRecord
@@ -71,6 +72,13 @@ def answer_some(
                 input_sha256=lease.input_sha256,
                 model=lease.model,
                 model_sha256=lease.model_sha256,
+                kv=KVTotals(
+                    rows=sum(row.error is None for row in rows),
+                    preemptions=1,
+                    copies=len(rows),
+                    utilisation=0.75,
+                    sharing_saving=0.25,
+                ),
             ),
         )
         service.store.leases.commit(lease, part)
@@ -110,7 +118,7 @@ def finish(service: Service, job: JobRecord, *, failing: Collection[int] = ()) -
 def _segment(part: PartRecord | None, rows: range) -> Segment:
     if part is None:
         return [error_row(row, "batch_cancelled") for row in rows]
-    return PartRef(path=part.path, n_rows=part.n_rows, sha256=part.sha256)
+    return PartRef(path=part.path, n_rows=part.n_rows, sha256=part.sha256, kv=part.kv)
 
 
 def _answer(lease: Lease, row: int, failing: Collection[int]) -> ResultRow:

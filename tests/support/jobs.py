@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import func, select, update
 
+from batchgen.io.kv_totals import KVTotals
 from batchgen.io.parts import PartInfo
 from batchgen.jobs.database import Database, now_db
 from batchgen.jobs.records import JobRecord, Lease, NewJob, ShardRecord
@@ -52,7 +53,7 @@ def claim_first(store: Store, job: JobRecord) -> Lease:
     raise AssertionError("no shard could be claimed")
 
 
-def part_of(lease: Lease, *, n_err: int = 0, tag: str = "") -> PartInfo:
+def part_of(lease: Lease, *, n_err: int = 0, tag: str = "", utilisation: float = 0.75) -> PartInfo:
     """Return what a worker says of the part it wrote under a lease."""
     key = f"parts/{lease.job_public_id}/{lease.seq}.e{lease.epoch}.{tag or next(_numbers)}.parquet"
     return PartInfo(
@@ -64,6 +65,14 @@ def part_of(lease: Lease, *, n_err: int = 0, tag: str = "") -> PartInfo:
         sha256=hashlib.sha256(key.encode()).hexdigest(),
         prompt_tokens=7 * lease.n_rows,
         completion_tokens=3 * lease.n_rows,
+        cached_tokens=2 * lease.n_rows,
+        kv=KVTotals(
+            rows=lease.n_rows - n_err,
+            preemptions=5,
+            copies=4 * lease.n_rows,
+            utilisation=utilisation,
+            sharing_saving=0.25,
+        ),
     )
 
 

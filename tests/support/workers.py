@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 
 from batchgen.io.ingest import ingest
+from batchgen.io.kv_totals import KVTotals
 from batchgen.io.parts import read_part
 from batchgen.io.results import from_table
 from batchgen.io.rows import ResultRow
@@ -59,6 +60,18 @@ def questions(n_rows: int, **fields: Any) -> list[dict[str, Any]]:
 def answer_of(row: int, *, tokens: int = testing.DEFAULT_TOKENS) -> str:
     """Return what the fake engine answers to a row of `questions`."""
     return testing.answer_to(f"Count to {row}", seed=None, tokens=tokens)
+
+
+def expected_kv(n_rows: int) -> KVTotals:
+    """Return what the fake engine says that `n_rows` rows did to its pool."""
+    kv = testing.KV
+    return KVTotals(
+        rows=n_rows,
+        preemptions=n_rows * kv.preemptions,
+        copies=n_rows * kv.copies,
+        utilisation=kv.utilisation,
+        sharing_saving=kv.sharing_saving,
+    )
 
 
 def submit_rows(

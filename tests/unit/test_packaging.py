@@ -16,6 +16,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 import batchgen
+from batchgen.jobs.schema import HEAD, REVISIONS
 from tests.support.repository import PACKAGES, ROOT, pyproject
 
 
@@ -61,10 +62,12 @@ def test_every_module_of_the_repository_is_inside(wheel: ZipFile, package: str) 
     assert expected == {name for name in wheel.namelist() if name.startswith(f"{package}/")}
 
 
-def test_the_baseline_migration_is_inside(wheel: ZipFile) -> None:
+def test_every_migration_is_inside(wheel: ZipFile) -> None:
     names = wheel.namelist()
     assert "batchgen_migrations/env.py" in names
-    assert [name for name in names if re.match(r"batchgen_migrations/versions/.*0001.*\.py", name)]
+    for revision in REVISIONS:
+        file = re.compile(rf"batchgen_migrations/versions/r{revision}_.*\.py")
+        assert [name for name in names if file.match(name)]
 
 
 def test_the_metadata(wheel: ZipFile) -> None:
@@ -98,7 +101,7 @@ def test_migrations_run_from_the_wheel(installed: Path, tmp_path: Path) -> None:
     )
     location, revision = run_installed(installed, code).splitlines()
     assert Path(location).is_relative_to(installed)
-    assert revision == "0001"
+    assert revision == HEAD
 
 
 PIN = re.compile(r"(?P<name>[A-Za-z0-9._-]+)==(?P<version>[A-Za-z0-9.!]+)")

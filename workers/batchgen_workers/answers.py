@@ -47,9 +47,19 @@ def seeded(job: str, row: InputRow) -> InputRow:
     return msgspec.structs.replace(row, params=params)
 
 
-def as_request(row: InputRow, key: int) -> GenerationRequest:
-    """Return what the engine is asked for a row."""
-    return GenerationRequest(key=key, params=row.params, messages=row.messages, prompt=row.prompt)
+def as_request(row: InputRow, key: int, lease: Lease) -> GenerationRequest:
+    """Return what the engine is asked for a row of a leased shard.
+
+    The salt is the tenant: nobody can tell from the time of an answer what others asked.
+    """
+    return GenerationRequest(
+        key=key,
+        params=row.params,
+        messages=row.messages,
+        prompt=row.prompt,
+        job=lease.job_public_id,
+        cache_salt=lease.tenant_id,
+    )
 
 
 def answered(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from batchgen.errors import BatchgenError, Corrupt, EngineFailed
 from batchgen.io.inputs import parse_rows
-from batchgen.io.parts import read_results
+from batchgen.io.parts import read_footer, read_results
 from batchgen.io.rows import BadRow, InputRow
 from batchgen.io.storage import Storage
 from batchgen.jobs.records import Lease
@@ -20,6 +20,7 @@ from batchgen_workers.frames import ROWS_PER_FRAME
 from batchgen_workers.logs import get_logger
 from batchgen_workers.persistence import persist
 from batchgen_workers.shard import Ending, Shard
+from batchgen_workers.tail import longest_last_rows_first
 
 log = get_logger(__name__)
 
@@ -33,6 +34,8 @@ class Feeder:
     host: EngineHost
     # Set when an absent database is not to be waited for any longer.
     give_up: threading.Event
+    # Rows at the end of a shard that go to the engine longest first.
+    tail: int
     # Keys of rows in the engine; none is used twice in a worker's life.
     keys: Iterator[int] = field(default_factory=itertools.count)
 
@@ -69,19 +72,20 @@ class Feeder:
         shard.checkpoint = saved.path
         try:
             rows = read_results(self.storage, saved.path, sha256=saved.sha256)
+            kv = read_footer(self.storage, saved.path).kv
         except Corrupt as error:
             # nothing is lost but time: the rows are computed again
             log.warning("checkpoint lost", error=error.message, **shard.lease.log_context())
             return
         shard.saved_rows = len(rows)
-        shard.keep(rows)
+        shard.keep(rows, kv)
 
     def _hand_over(self, shard: Shard) -> None:
-        rows = self._missing(shard)
+        rows = longest_last_rows_first(self._missing(shard), self.tail)
         while shard.wants_rows and (batch := list(itertools.islice(rows, ROWS_PER_FRAME))):
             keyed = {next(self.keys): row for row in batch}
             shard.expect(keyed)
-            requests = [as_request(row, key) for key, row in keyed.items()]
+            requests = [as_request(row, key, shard.lease) for key, row in keyed.items()]
             self.host.submit(requests, shard.receive, give_up=lambda: not shard.wants_rows)
 
     def _missing(self, shard: Shard) -> Iterator[InputRow]:

@@ -115,7 +115,7 @@ class Finaliser:
                 yield from stopped_rows(self.storage, job, segment)
             else:
                 part = segment.part
-                yield PartRef(path=part.path, n_rows=part.n_rows, sha256=part.sha256)
+                yield PartRef(path=part.path, n_rows=part.n_rows, sha256=part.sha256, kv=part.kv)
 
     def _fail(self, final: FinalLease, error: str) -> None:
         try:

@@ -36,6 +36,7 @@ from batchgen_workers.persistence import persist
 from batchgen_workers.settler import Settler
 from batchgen_workers.shard import Ending, Shard
 from batchgen_workers.shards import Shards
+from batchgen_workers.tail import tail_length
 from batchgen_workers.ticker import Ticker
 
 SHARDS_PER_SLOT = 8  # shards whose last rows are awaited, for each one that may be fed
@@ -75,7 +76,13 @@ class Node:
         self.on_failure: Callable[[], None] = lambda: None
         self._info: EngineInfo | None = None
         self._give_up = threading.Event()
-        self._feeder = Feeder(store=store, storage=storage, host=self.host, give_up=self._give_up)
+        self._feeder = Feeder(
+            store=store,
+            storage=storage,
+            host=self.host,
+            give_up=self._give_up,
+            tail=tail_length(settings.engine.max_num_seqs),
+        )
         self._settler = Settler(
             store=store,
             storage=storage,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 from batchgen.errors import BatchgenError, Corrupt, DatabaseUnavailable, Fenced, NotAllowed
+from batchgen.io.kv_totals import KVTotals
 from batchgen.io.parts import PartFooter, PartInfo, part_key, write_part
 from batchgen.io.storage import Storage
 from batchgen.jobs.records import Lease
@@ -160,7 +161,8 @@ class Settler:
     def _write(self, shard: Shard, kind: Literal["part", "ckpt"]) -> PartInfo:
         lease = shard.lease
         key = part_key(lease.job_public_id, lease.seq, lease.epoch, kind)
-        return write_part(self.storage, key, shard.results(), _footer(lease))
+        rows, kv = shard.results()
+        return write_part(self.storage, key, rows, _footer(lease, kv))
 
     def _persist(self, action: Callable[[], Result], what: str) -> Result:
         return persist(action, what=what, give_up=self.give_up)
@@ -170,7 +172,7 @@ class Settler:
         self.on_disk_trouble()
 
 
-def _footer(lease: Lease) -> PartFooter:
+def _footer(lease: Lease, kv: KVTotals) -> PartFooter:
     return PartFooter(
         job=lease.job_public_id,
         shard=lease.seq,
@@ -180,4 +182,5 @@ def _footer(lease: Lease) -> PartFooter:
         input_sha256=lease.input_sha256,
         model=lease.model,
         model_sha256=lease.model_sha256,
+        kv=kv,
     )

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterable
 from enum import StrEnum
 
+from batchgen.io.kv_totals import UNMEASURED, KVTotals
 from batchgen.io.rows import Generation, InputRow, ResultRow
 from batchgen.jobs.records import Lease
 from batchgen_workers.answers import answered
@@ -42,6 +43,8 @@ class Shard:
         #: Filled by whoever ends the shard early, for the log and for SQL.
         self.reason: str | None = None
         self._rows: dict[int, ResultRow] = {}
+        # What exactly these rows did to the KV pool.
+        self._kv = UNMEASURED
         self._waiting: dict[int, InputRow] = {}
         self._early: Ending | None = None
         self._closing = False
@@ -63,15 +66,16 @@ class Shard:
         """Return whether a row has a result already."""
         return row in self._rows
 
-    def results(self) -> list[ResultRow]:
-        """Return the results so far, in no order."""
+    def results(self) -> tuple[list[ResultRow], KVTotals]:
+        """Return the results so far, in no order, and what these very rows did to the KV pool."""
         with self._changed:
-            return list(self._rows.values())
+            return list(self._rows.values()), self._kv
 
-    def keep(self, results: Iterable[ResultRow]) -> None:
-        """Add results that need no engine: a checkpoint's, or error rows."""
+    def keep(self, results: Iterable[ResultRow], kv: KVTotals = UNMEASURED) -> None:
+        """Add results that need no engine: error rows, or a checkpoint's with their totals."""
         with self._changed:
             self._rows.update((result.row, result) for result in results)
+            self._kv += kv
             self._changed.notify_all()
 
     def expect(self, rows: dict[int, InputRow]) -> None:
@@ -93,6 +97,7 @@ class Shard:
                 model=lease.model,
                 attempt=lease.attempts,
             )
+            self._kv += KVTotals.of(generation)
             self._changed.notify_all()
 
     def fed(self) -> None:

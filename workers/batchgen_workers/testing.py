@@ -14,7 +14,7 @@ from typing import Any
 from batchgen.engine.config import EngineConfig
 from batchgen.engine.stats import EngineInfo, EngineStats
 from batchgen.errors import UnsupportedModel
-from batchgen.io.rows import Choice, Generation, GenerationRequest, RowError, Usage
+from batchgen.io.rows import Choice, Generation, GenerationRequest, KVUse, RowError, Usage
 
 FAST = "batchgen_workers.testing:FakeEngine"
 SLOW = "batchgen_workers.testing:slow_engine"
@@ -26,6 +26,9 @@ HANG = "!!HANG"  # a row with this in its prompt is never answered
 MAX_LENGTH = 4096  # words a prompt and its answer may have
 DEFAULT_TOKENS = 4  # words of an answer whose row does not say how many
 SLOW_STEP = 0.02  # seconds
+CACHED_TOKENS = 1  # of every prompt
+# What every row does to a pool that is not there.
+KV = KVUse(preemptions=1, copies=2, utilisation=0.75, sharing_saving=0.25)
 
 
 @dataclass(slots=True)
@@ -49,7 +52,7 @@ class FakeEngine:
         # {key: row}, oldest first
         self._rows: dict[int, _Row] = {}
         self._refused: list[Generation] = []
-        self._steps = self._prompt_tokens = self._generated = 0
+        self._steps = self._prompt_tokens = self._generated = self._answered = 0
         self._busy = 0.0
 
     @property
@@ -94,11 +97,13 @@ class FakeEngine:
             row.words.append(_word(row))
         if self._step_seconds:
             time.sleep(self._step_seconds)
-        ended = self._refused + [_answer(row) for row in running if len(row.words) >= row.wanted]
+        answers = [_answer(row) for row in running if len(row.words) >= row.wanted]
+        ended = self._refused + answers
         for generation in ended:
             self._rows.pop(generation.key, None)
         self._refused = []
         self._steps += 1
+        self._answered += len(answers)
         self._generated += len(running)
         self._busy += time.monotonic() - began
         return ended
@@ -114,6 +119,12 @@ class FakeEngine:
             generated_tokens=self._generated,
             kv_blocks=1024,
             kv_blocks_used=running,
+            kv_utilisation=KV.utilisation,
+            sharing_saving=KV.sharing_saving,
+            prefix_queries=self._prompt_tokens,
+            prefix_hits=CACHED_TOKENS * self._answered,
+            preemptions=KV.preemptions * self._answered,
+            copies=KV.copies * self._answered,
             busy_seconds=self._busy,
         )
 
@@ -176,6 +187,11 @@ def _answer(row: _Row) -> Generation:
     return Generation(
         key=row.request.key,
         choices=[Choice(index=0, text=" ".join(row.words), finish_reason="length")],
-        usage=Usage(prompt_tokens=len(row.prompt.split()), completion_tokens=len(row.words)),
+        usage=Usage(
+            prompt_tokens=len(row.prompt.split()),
+            completion_tokens=len(row.words),
+            cached_tokens=CACHED_TOKENS,
+        ),
         latency_ms=int((time.monotonic() - row.since) * 1000),
+        kv=KV,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -52,6 +53,9 @@ def test_status_of_a_queued_job(batchgen: Command, job: JobRecord) -> None:
     assert job.public_id in shown
     assert "0 of 4 done" in shown
     assert "batchgen worker --model tiny" in shown
+    assert "KV pool" not in shown
+    kv = batchgen.json("status", "nightly")["kv"]
+    assert kv == {"utilisation": None, "sharing_saving": None, "preemptions": 0, "copies": 0}
     assert batchgen.ok("status", "nightly", "-q").stdout == "queued\n"
 
 
@@ -62,10 +66,22 @@ def test_status_of_a_running_job(batchgen: Command, service: Service) -> None:
     shown = batchgen.json("status", job.public_id)
     assert shown["state"] == "running"
     assert shown["rows"] == {"total": 40, "done": 32, "ok": 31, "failed": 1}
-    assert shown["tokens"] == {"prompt": 93, "completion": 62}
+    assert shown["tokens"] == {"prompt": 93, "completion": 62, "cached": 31}
+    assert shown["kv"] == {
+        "utilisation": 0.75,
+        "sharing_saving": 0.25,
+        "preemptions": 1,
+        "copies": 32,
+    }
     assert shown["kv_utilisation"] == 0.25
     assert shown["waiting_for"] is None
-    assert "Speed" in batchgen.ok("status", job.public_id).stdout
+    human = batchgen.ok("status", job.public_id).stdout
+    assert "Speed" in human
+    assert "93 prompt (31 from the prefix cache), 62 completion" in human
+    assert (
+        "75 % of its slots filled, 25 % of its blocks saved by sharing, "
+        "1 preemptions, 32 blocks copied"
+    ) in human
 
 
 def test_status_of_a_finished_job(batchgen: Command, service: Service, job: JobRecord) -> None:
@@ -136,3 +152,20 @@ def test_workers_are_listed(batchgen: Command, service: Service) -> None:
     assert "host/1" in batchgen.ok("workers").stdout
     (shown,) = batchgen.json("workers")
     assert (shown["id"], shown["model"], shown["slots"]) == ("host/1", "tiny", 4)
+
+
+def test_workers_show_how_their_pool_does(batchgen: Command, service: Service) -> None:
+    counters = {"prefix_queries": 40, "prefix_hits": 10, "preemptions": 1234}
+    worker = a_worker()
+    service.store.workers.heartbeat(replace(worker, stats={**worker.stats, **counters}))
+    header, line = batchgen.ok("workers").stdout.splitlines()
+    assert "KV USED  PREFIX HITS  PREEMPTED" in header
+    assert line.split()[5:10] == ["25", "%", "25", "%", "1,234"]
+    assert batchgen.json("workers")[0]["stats"]["prefix_hits"] == 10
+
+
+def test_the_pool_of_a_worker_that_never_said_is_unknown(
+    batchgen: Command, service: Service
+) -> None:
+    service.store.workers.heartbeat(a_worker(stats={}))
+    assert batchgen.ok("workers").stdout.splitlines()[1].split()[5:8] == ["-", "-", "0"]

@@ -58,6 +58,44 @@ def test_up_serves_several_models(batchgen: Command, started: Started) -> None:
     assert (result.stdout, "coordinator started (pid 7)" in result.stderr) == ("", True)
 
 
+@pytest.mark.parametrize(
+    ("flags", "chosen"),
+    [
+        ([], (True, "auto", "0.25")),
+        (["--prefix-caching"], (True, "auto", "0.25")),
+        (
+            ["--no-prefix-caching", "--preemption", "swap", "--swap-memory", "2G"],
+            (False, "swap", "2G"),
+        ),
+    ],
+)
+def test_the_engine_takes_its_flags(
+    batchgen: Command,
+    started: Started,
+    broker_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    flags: list[str],
+    chosen: tuple[bool, str, str],
+) -> None:
+    def run_worker(settings: Settings, model: str) -> None:
+        engine = settings.engine
+        started.append((engine.prefix_caching, engine.preemption, engine.swap_memory))
+
+    monkeypatch.setattr(worker, "run_worker", run_worker)
+    batchgen.env["BATCHGEN_BROKER_URL"] = broker_url
+    batchgen.ok("worker", "-m", "tiny", *flags)
+    assert started == [chosen]
+
+
+def test_a_policy_that_does_not_exist_is_refused(
+    batchgen: Command, started: Started, broker_url: str
+) -> None:
+    batchgen.env["BATCHGEN_BROKER_URL"] = broker_url
+    result = batchgen("worker", "-m", "tiny", "--preemption", "later")
+    assert (result.exit_code, started) == (2, [])
+    assert "engine.preemption" in result.stderr
+
+
 @pytest.mark.parametrize("command", ["worker", "up"])
 def test_an_unknown_model_starts_nothing(batchgen: Command, started: Started, command: str) -> None:
     result = batchgen(command, "-m", "tinny")

@@ -7,6 +7,7 @@ import pytest
 from huggingface_hub import DatasetCard
 
 from batchgen.io.card import render_card
+from batchgen.io.kv_totals import KVTotals
 from batchgen.io.manifest import Totals
 from tests.support.result_rows import JOB, META
 
@@ -92,8 +93,20 @@ def test_it_says_what_is_inside_and_where_it_came_from() -> None:
         assert fact in text
 
 
+def test_it_says_what_the_job_did_to_the_pool() -> None:
+    kv = KVTotals(rows=2, preemptions=3, copies=7, utilisation=0.963, sharing_saving=0.125)
+    text = render_card(META, Totals(rows=2, ok=2, prompt_tokens=9, cached_tokens=4, kv=kv))
+    assert "9 in (4 from the prefix cache), 0 out" in text
+    assert (
+        "- KV pool: 96.3% of its slots filled, 12.5% of its blocks saved by sharing, "
+        "3 preemptions, 7 blocks copied"
+    ) in text
+
+
 def test_unknown_facts_are_left_out() -> None:
-    assert "licence" not in render_card(META, Totals(rows=1, ok=1))
+    text = render_card(META, Totals(rows=1, ok=1))
+    assert "licence" not in text
+    assert "KV pool" not in text
 
 
 def test_a_parameter_cannot_close_its_block() -> None:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,6 +13,7 @@ import pytest
 
 from batchgen.errors import Corrupt, Fenced, NotAllowed
 from batchgen.io.dataset import Limits, Segment
+from batchgen.io.kv_totals import KVTotals
 from batchgen.io.manifest import MANIFEST, read_manifest
 from batchgen.io.reader import iter_rows
 from batchgen.io.rows import ResultRow
@@ -71,6 +73,21 @@ def test_the_manifest_tells_sums_and_totals(storage: LocalStorage) -> None:
     assert [entry.rows for entry in manifest.data_files()] == [8, 5]
     assert {entry.path for entry in manifest.files} | {MANIFEST} == set(bytes_below(folder))
     assert verify_dataset(folder, manifest_sha256=info.manifest_sha256) == []
+
+
+def test_the_totals_of_the_parts_are_added_up(storage: LocalStorage) -> None:
+    one = KVTotals(rows=3, preemptions=1, copies=2, utilisation=1.0, sharing_saving=0.5)
+    two = KVTotals(rows=1, preemptions=4, copies=8, utilisation=0.5, sharing_saving=0.0)
+    parts: list[Segment] = [
+        replace(put_part(storage, mixed_rows(0, 3), seq=0), kv=one),
+        mixed_rows(3, 6),
+        replace(put_part(storage, mixed_rows(6, 9), seq=1), kv=two),
+    ]
+    folder, _ = put_dataset(storage.root, parts, n_rows=9)
+    expected = KVTotals(rows=4, preemptions=5, copies=10, utilisation=0.875, sharing_saving=0.375)
+    totals = read_manifest(folder).totals
+    assert (totals.kv, totals.rows) == (expected, 9)
+    assert "87.5% of its slots filled" in (folder / "README.md").read_text()
 
 
 def test_files_carry_the_jobs_metadata(storage: LocalStorage) -> None:

@@ -58,6 +58,13 @@ def test_it_is_json_that_people_can_read() -> None:
     }
 
 
+def test_a_manifest_of_an_earlier_version_has_no_totals_of_the_pool(tmp_path: Path) -> None:
+    value = json.loads(EXAMPLE.encode())
+    del value["totals"]["kv"]
+    put(tmp_path, json.dumps(value).encode())
+    assert read_manifest(tmp_path).totals == EXAMPLE.totals
+
+
 def test_equal_manifests_give_equal_bytes_whatever_the_order_of_parameters() -> None:
     one = replace(EXAMPLE, meta=replace(META, params={"seed": 1, "max_tokens": 2}))
     two = replace(EXAMPLE, meta=replace(META, params={"max_tokens": 2, "seed": 1}))

@@ -11,6 +11,7 @@ import pytest
 
 from batchgen.errors import Corrupt, InvalidParameter
 from batchgen.io import parts
+from batchgen.io.kv_totals import UNMEASURED, KVTotals
 from batchgen.io.parts import (
     PartFooter,
     part_key,
@@ -76,8 +77,33 @@ def test_the_footer_says_who_wrote_it(storage: LocalStorage) -> None:
     key = part_key(JOB, 3, 2)
     write_part(storage, key, [ok_row(0)], FOOTER)
     assert read_footer(storage, key) == FOOTER
+    assert read_footer(storage, key).kv == UNMEASURED
     metadata = pq.read_metadata(storage.path(key)).metadata
     assert metadata[b"batchgen.schema_version"] == b"1"
+
+
+def test_the_footer_keeps_what_the_rows_did_to_the_pool(storage: LocalStorage) -> None:
+    key = part_key(JOB, 3, 2, "ckpt")
+    kv = KVTotals(rows=4, preemptions=3, copies=9, utilisation=0.1 + 0.2, sharing_saving=1 / 3)
+    info = write_part(storage, key, mixed_rows(0, 6), replace(FOOTER, kv=kv))
+    assert (info.kv, info.cached_tokens) == (kv, 4)
+    assert read_footer(storage, key) == replace(FOOTER, kv=kv)
+
+
+@pytest.mark.parametrize("kv", [None, "", "{", '{"rows": "many"}', "[]", "nonsense"])
+def test_a_footer_without_totals_is_one_of_rows_nobody_measured(
+    storage: LocalStorage, kv: str | None
+) -> None:
+    key = part_key(JOB, 3, 2)
+    write_part(storage, key, [ok_row(0)], FOOTER)
+    table = read_part(storage, key)
+    metadata = dict(pq.read_schema(storage.path(key)).metadata)
+    del metadata[b"batchgen.kv"]
+    if kv is not None:
+        metadata[b"batchgen.kv"] = kv.encode()
+    pq.write_table(table.replace_schema_metadata(metadata), storage.path(key))
+    assert read_footer(storage, key) == FOOTER
+    assert read_results(storage, key) == [ok_row(0)]
 
 
 def test_a_checkpoint_may_be_empty(storage: LocalStorage) -> None:

@@ -169,9 +169,9 @@ class TestSchema:
     def test_older_says_how_to_upgrade(
         self, database: Database, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(database_module, "REVISIONS", (HEAD, "0002"))
-        monkeypatch.setattr(database_module, "HEAD", "0002")
-        with pytest.raises(SchemaMismatch, match=rf"{HEAD}.*0002.*batchgen db upgrade"):
+        monkeypatch.setattr(database_module, "REVISIONS", (HEAD, "0099"))
+        monkeypatch.setattr(database_module, "HEAD", "0099")
+        with pytest.raises(SchemaMismatch, match=rf"{HEAD}.*0099.*batchgen db upgrade"):
             database.check_schema()
 
     def test_missing_says_how_to_make_it(self, empty_postgres_url: str) -> None:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from sqlalchemy import delete
 
 from batchgen.errors import Corrupt, Fenced
+from batchgen.io.kv_totals import UNMEASURED
 from batchgen.jobs.database import now_db
 from batchgen.jobs.records import FinalLease, JobRecord
 from batchgen.jobs.states import JobState, ShardState
@@ -134,6 +136,17 @@ class TestRenewAndRelease:
 
 
 class TestSegments:
+    def test_say_what_each_part_did_to_the_pool(self, store: Store) -> None:
+        job = running_job(store, 64)
+        measured, unmeasured = claim_first(store, job), claim_first(store, job)
+        part = part_of(measured, n_err=2)
+        store.leases.commit(measured, part)
+        store.leases.commit(unmeasured, replace(part_of(unmeasured), kv=UNMEASURED))
+        found = [segment.part for segment in store.finals.segments(job.id)]
+        assert [part and part.kv for part in found] == [part.kv, UNMEASURED]
+        assert found[0] is not None
+        assert (part.kv.rows, found[0].cached_tokens) == (30, part.cached_tokens)
+
     def test_are_in_input_order_with_their_parts(self, store: Store) -> None:
         job = finalizing_job(store)
         segments = store.finals.segments(job.id)

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from decimal import Decimal
 
 import pytest
 
 from batchgen.errors import JobNotFound, NotAllowed
+from batchgen.io.kv_totals import UNMEASURED
 from batchgen.jobs.records import JobRecord, RemovedJob
 from batchgen.jobs.states import JobState, ShardState, StopReason
 from batchgen.jobs.store import Store
@@ -104,7 +105,30 @@ class TestProgress:
         assert progress.rows_done == 32 + 10 + 32
         assert (progress.rows_ok, progress.rows_err) == (30, 2)
         assert (progress.prompt_tokens, progress.completion_tokens) == (7 * 32, 3 * 32)
-        assert not any(isinstance(value, Decimal) for value in astuple(progress))
+        assert (progress.cached_tokens, progress.kv.rows) == (2 * 32, 30)
+        assert (progress.kv.preemptions, progress.kv.copies) == (5, 4 * 32)
+        assert (progress.kv.utilisation, progress.kv.sharing_saving) == (0.75, 0.25)
+        numbers = [*astuple(progress), *astuple(progress.kv)]
+        assert not any(isinstance(value, Decimal) for value in numbers)
+
+    def test_means_weigh_the_answered_rows_of_each_part(self, store: Store) -> None:
+        job = running_job(store, 40)
+        large, small = claim_first(store, job), claim_first(store, job)
+        assert (large.n_rows, small.n_rows) == (32, 8)
+        store.leases.commit(large, part_of(large, n_err=8, utilisation=0.5))
+        store.leases.commit(small, part_of(small, utilisation=1.0))
+        kv = store.jobs.progress(job.id).kv
+        assert (kv.rows, kv.preemptions) == (32, 10)
+        assert kv.utilisation == pytest.approx((24 * 0.5 + 8 * 1.0) / 32)
+
+    def test_parts_that_nobody_measured_leave_the_means_alone(self, store: Store) -> None:
+        job = running_job(store, 40)
+        measured, unmeasured = claim_first(store, job), claim_first(store, job)
+        store.leases.commit(unmeasured, replace(part_of(unmeasured), kv=UNMEASURED))
+        assert store.jobs.progress(job.id).kv == UNMEASURED
+        store.leases.commit(measured, part_of(measured))
+        kv = store.jobs.progress(job.id).kv
+        assert (kv.rows, kv.utilisation, kv.sharing_saving) == (measured.n_rows, 0.75, 0.25)
 
     def test_a_stopped_shard_is_not_done(self, store: Store) -> None:
         job = running_job(store, 100)

@@ -5,6 +5,7 @@ import pytest
 
 from batchgen.io.params import SamplingParams
 from batchgen.io.rows import BadRow, Choice, Generation, InputRow, RowError, Usage
+from batchgen.jobs.records import Lease
 from batchgen_workers.answers import (
     answered,
     as_request,
@@ -21,6 +22,24 @@ ROW = InputRow(
     params=SamplingParams(max_tokens=3),
     prompt="Count to seven",
     extra={"topic": "numbers", "big": 2**63},
+)
+LEASE = Lease(
+    shard_id=5,
+    epoch=2,
+    owner="host/1/uuid",
+    job_id=1,
+    job_public_id=JOB,
+    tenant_id="acme",
+    pos_start=0,
+    pos_end=8,
+    attempts=2,
+    lost=1,
+    deaths=0,
+    input_sha256="a" * 64,
+    index_path=None,
+    model="tiny",
+    model_sha256="b" * 64,
+    params={},
 )
 ERROR = RowError(code="batch_cancelled", message="stopped")
 
@@ -49,9 +68,10 @@ def test_a_given_seed_stays(seed: int) -> None:
 
 
 def test_the_request_carries_what_the_engine_needs_and_no_more() -> None:
-    request = as_request(ROW, key=42)
+    request = as_request(ROW, key=42, lease=LEASE)
     assert (request.key, request.prompt, request.messages) == (42, ROW.prompt, None)
     assert request.params is ROW.params
+    assert (request.job, request.cache_salt) == (JOB, "acme")
 
 
 def test_an_answer_joins_its_row() -> None:

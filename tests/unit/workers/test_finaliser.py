@@ -8,6 +8,7 @@ import pytest
 
 from batchgen.errors import Fenced
 from batchgen.io.dataset import write_dataset
+from batchgen.io.manifest import read_manifest
 from batchgen.io.reader import iter_rows
 from batchgen.io.storage import LocalStorage
 from batchgen.io.verify import verify_dataset
@@ -18,10 +19,12 @@ from batchgen.jobs.store import Store
 from batchgen.models.record import ModelRecord
 from batchgen_workers import finaliser as module
 from batchgen_workers.finaliser import Finaliser
+from batchgen_workers.testing import CACHED_TOKENS
 from tests.support.homes import pin_model
 from tests.support.jobs import set_job, state_of
 from tests.support.workers import (
     answer_of,
+    expected_kv,
     fake_node,
     files_below,
     questions,
@@ -71,6 +74,19 @@ def test_a_computed_job_becomes_a_dataset(
     assert [row.choices[0].text for row in rows] == [answer_of(row) for row in range(40)]
     assert check_invariants(store, LocalStorage(home)) == []
     assert finaliser.run_once() == 0
+
+
+def test_the_dataset_says_what_its_rows_did_to_the_pool(
+    store: Store, home: Path, model: ModelRecord, finaliser: Finaliser
+) -> None:
+    job = computed(store, home, model)
+    finaliser.run_once()
+    totals = read_manifest(folder_of(store, home, job)).totals
+    assert totals.kv == expected_kv(40)
+    assert totals.kv == store.jobs.progress(job.id).kv
+    assert totals.cached_tokens == 40 * CACHED_TOKENS
+    card = (folder_of(store, home, job) / "README.md").read_text()
+    assert "75.0% of its slots filled, 25.0% of its blocks saved by sharing" in card
 
 
 def test_rows_that_were_never_computed_say_why(

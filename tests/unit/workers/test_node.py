@@ -11,6 +11,8 @@ import msgspec
 import pytest
 
 from batchgen.errors import DatabaseUnavailable, UnsupportedModel
+from batchgen.io.parts import read_footer
+from batchgen.io.rows import GenerationRequest
 from batchgen.io.storage import LocalStorage
 from batchgen.jobs.database import Database
 from batchgen.jobs.invariants import check_invariants
@@ -24,6 +26,7 @@ from tests.support.homes import pin_model
 from tests.support.jobs import let_expire, set_job, shard, states_of
 from tests.support.workers import (
     answer_of,
+    expected_kv,
     fake_node,
     files_below,
     leased,
@@ -66,6 +69,45 @@ def test_every_row_of_a_job_gets_its_answer(store: Store, home: Path, model: Mod
     assert {row.attempt for row in rows} == {1}
     assert set(states_of(store, job)) == {ShardState.COMMITTED}
     assert sound(store, home)
+
+
+def test_what_the_rows_did_to_the_pool_is_counted(
+    store: Store, home: Path, model: ModelRecord
+) -> None:
+    job = submit_rows(store, home, model, [*questions(40), b"{broken", {"prompt": ""}])
+    with fake_node(store, home) as worker:
+        run_all(worker, job)
+    progress = store.jobs.progress(job.id)
+    assert (progress.rows_ok, progress.rows_err) == (40, 2)
+    assert progress.kv == expected_kv(40)
+    assert progress.cached_tokens == 40 * testing.CACHED_TOKENS
+    parts = [segment.part for segment in store.finals.segments(job.id)]
+    assert len(parts) == 2
+    for part in parts:
+        assert part is not None
+        assert read_footer(LocalStorage(home), part.path).kv == part.kv == expected_kv(part.n_ok)
+
+
+def test_the_last_rows_go_to_the_engine_longest_first(
+    store: Store, home: Path, model: ModelRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = questions(12)
+    for at, each in enumerate(rows):
+        each["max_tokens"] = at + 1
+    job = submit_rows(store, home, model, rows, tenant_id="acme")
+    asked: list[GenerationRequest] = []
+    with fake_node(store, home, engine={"max_num_seqs": 2}) as worker:
+        submit = worker.host.submit
+
+        def spy(requests: list[GenerationRequest], *args: Any, **kwargs: Any) -> bool:
+            asked.extend(requests)
+            return submit(requests, *args, **kwargs)
+
+        monkeypatch.setattr(worker.host, "submit", spy)
+        run_all(worker, job)
+    assert [each.params.max_tokens for each in asked] == [*range(1, 9), 12, 11, 10, 9]
+    assert {(each.job, each.cache_salt) for each in asked} == {(job.public_id, "acme")}
+    assert [row.row for row in rows_of_parts(store, home, job)] == list(range(12))
 
 
 def test_a_bad_line_is_an_error_row_and_its_neighbours_are_answered(
@@ -126,6 +168,8 @@ def test_a_checkpoint_is_made_and_only_the_rest_is_computed_again(
         run_all(worker, job)
         stats = worker.stats
     assert stats is None or stats.generated_tokens == 400
+    # seven rows as the checkpoint has them, one as computed here: each counts once
+    assert store.jobs.progress(job.id).kv == expected_kv(8)
     answered = rows_of_parts(store, home, job)
     assert [row.attempt for row in answered] == [1] * 7 + [2]
     assert [row.choices[0].text for row in answered[:7]] == [answer_of(row) for row in range(7)]
@@ -149,6 +193,7 @@ def test_a_damaged_checkpoint_costs_time_and_no_row(
     with fake_node(store, home) as worker:
         run_all(worker, job)
     assert [row.attempt for row in rows_of_parts(store, home, job)] == [2, 2, 2, 2]
+    assert store.jobs.progress(job.id).kv == expected_kv(4)
     assert sound(store, home)
 
 

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
+from batchgen.io.kv_totals import UNMEASURED, KVTotals
 from batchgen.io.params import SamplingParams
-from batchgen.io.rows import Choice, Generation, InputRow
+from batchgen.io.rows import Choice, Generation, InputRow, KVUse
 from batchgen.jobs.records import Lease
 from batchgen_workers.shard import Ending, Shard
 from tests.support.result_rows import ok_row
@@ -17,6 +18,7 @@ LEASE = Lease(
     owner="host/1/uuid",
     job_id=1,
     job_public_id="0" * 32,
+    tenant_id="local",
     pos_start=100,
     pos_end=103,
     attempts=2,
@@ -39,7 +41,11 @@ def row(number: int) -> InputRow:
 
 
 def answer(key: int, text: str = "yes") -> Generation:
-    return Generation(key=key, choices=[Choice(index=0, text=text, finish_reason="stop")])
+    return Generation(
+        key=key,
+        choices=[Choice(index=0, text=text, finish_reason="stop")],
+        kv=KVUse(preemptions=1, copies=2, utilisation=0.5, sharing_saving=0.25),
+    )
 
 
 def test_a_shard_is_complete_with_its_last_row() -> None:
@@ -51,8 +57,9 @@ def test_a_shard_is_complete_with_its_last_row() -> None:
     assert shard.wait(0) is None
     shard.receive(answer(2))
     assert shard.wait(0) is Ending.COMPLETE
-    assert sorted(result.row for result in shard.results()) == [100, 101, 102]
-    assert {result.attempt for result in shard.results() if result.row > 100} == {2}
+    rows, _ = shard.results()
+    assert sorted(result.row for result in rows) == [100, 101, 102]
+    assert {result.attempt for result in rows if result.row > 100} == {2}
 
 
 def test_waiting_ends_when_the_last_row_comes() -> None:
@@ -84,7 +91,9 @@ def test_a_row_is_counted_once_whatever_comes_twice() -> None:
     shard.receive(answer(1, "first"))
     shard.receive(answer(1, "second"))
     shard.receive(answer(99))
-    assert [result.choices[0].text for result in shard.results()] == ["first"]
+    rows, kv = shard.results()
+    assert [result.choices[0].text for result in rows] == ["first"]
+    assert kv == KVTotals(rows=1, preemptions=1, copies=2, utilisation=0.5, sharing_saving=0.25)
 
 
 def test_rows_given_up_are_not_taken_any_more() -> None:
@@ -93,7 +102,25 @@ def test_rows_given_up_are_not_taken_any_more() -> None:
     shard.receive(answer(1))
     assert shard.give_up() == [2]
     shard.receive(answer(2))
-    assert shard.rows_done == 1
+    rows, kv = shard.results()
+    assert (len(rows), kv.rows, kv.preemptions) == (1, 1, 1)
+
+
+def test_totals_go_on_from_those_of_a_checkpoint() -> None:
+    shard = new_shard()
+    saved = KVTotals(rows=1, preemptions=4, copies=1, utilisation=1.0, sharing_saving=0.75)
+    shard.keep([ok_row(100)], saved)
+    shard.expect({1: row(101)})
+    shard.receive(answer(1))
+    shard.keep([ok_row(102)])
+    _, kv = shard.results()
+    assert kv == KVTotals(rows=2, preemptions=5, copies=3, utilisation=0.75, sharing_saving=0.5)
+
+
+def test_nothing_is_measured_of_rows_without_an_engine() -> None:
+    shard = new_shard()
+    shard.keep([ok_row(100)])
+    assert shard.results()[1] == UNMEASURED
 
 
 def test_a_closing_shard_waits_for_the_engine_and_no_longer() -> None:

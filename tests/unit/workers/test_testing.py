@@ -7,7 +7,7 @@ import pytest
 from batchgen.engine.config import EngineConfig
 from batchgen.io.params import SamplingParams
 from batchgen.io.rows import Generation, GenerationRequest
-from batchgen_workers.testing import MAX_LENGTH, FakeEngine, answer_to
+from batchgen_workers.testing import CACHED_TOKENS, KV, MAX_LENGTH, FakeEngine, answer_to
 
 CONFIG = EngineConfig(model_path=Path("/models/t"), model_name="t", max_num_seqs=2)
 
@@ -54,7 +54,16 @@ def test_counters_grow_with_the_work() -> None:
     run(engine, request(1, "two words"), request(2, "two words"))
     stats = engine.stats()
     assert (stats.steps, stats.prompt_tokens, stats.generated_tokens) == (3, 4, 6)
+    assert (stats.prefix_queries, stats.prefix_hits) == (4, 2)
+    assert (stats.preemptions, stats.copies) == (2, 4)
     assert stats.busy_seconds > 0
+
+
+def test_every_answer_says_what_it_did_to_the_pool() -> None:
+    (ended,) = run(FakeEngine(CONFIG), request(1)).values()
+    assert ended.kv == KV
+    assert ended.usage is not None
+    assert ended.usage.cached_tokens == CACHED_TOKENS
 
 
 @pytest.mark.parametrize("prompt", ["", "word " * MAX_LENGTH])
