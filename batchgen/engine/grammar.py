@@ -6,19 +6,22 @@ of its own, which forks with it.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Mapping
+from functools import cache, lru_cache
 from typing import Any
 
 import llguidance
 import llguidance.hf
 import numpy as np
 import numpy.typing as npt
-from llguidance import LLMatcher, LLTokenizer
+import torch
+from llguidance import LLExecutor, LLMatcher, LLTokenizer
 
 from batchgen.io.params import SamplingParams
 
 REMEMBERED = 64  # compiled grammars
 SILENT = 0  # llguidance's log level: what it says of a failure is in `error`
+WORD = 32  # bits of one word of a mask
 
 
 class GrammarError(Exception):
@@ -28,32 +31,52 @@ class GrammarError(Exception):
 class Grammar:
     """Where one answer stands in its grammar."""
 
-    def __init__(self, matcher: LLMatcher) -> None:
-        self._matcher = matcher
+    def __init__(self, matcher: LLMatcher, tokens: LLTokenizer) -> None:
+        self.matcher = matcher
+        self.tokens = tokens
+
+    @property
+    def ends(self) -> frozenset[int]:
+        """The tokens by which an answer that could go on is declared complete."""
+        return frozenset(self.tokens.eos_tokens)
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether the answer left the grammar, or the matcher reached a limit of its resources."""
+        return bool(self.matcher.is_error())
 
     @property
     def is_finished(self) -> bool:
-        """Whether nothing more can follow: the answer is complete, or it left the grammar."""
-        return bool(self._matcher.is_stopped())
+        """Whether the answer is complete and nothing more can follow."""
+        return bool(self.matcher.is_stopped()) and not self.is_broken
 
     def fork(self) -> Grammar:
         """Return an independent copy."""
-        return Grammar(self._matcher.deep_copy())
+        return Grammar(self.matcher.deep_copy(), self.tokens)
 
     def accept(self, token: int) -> None:
-        """Take the answer's next token, one of `allowed` or one that ends it."""
-        self._matcher.consume_token(token)
+        """Take the answer's next token; one that is forbidden breaks the grammar."""
+        self.matcher.consume_token(token)
 
-    def allowed(self, vocabulary: int) -> npt.NDArray[np.bool_]:
-        """Return which token ids may come next, [vocabulary]; end tokens where it is complete.
 
-        None at all where the matcher gave up, which it does at resource limits.
-        """
-        if self._matcher.is_error():
-            return np.zeros(vocabulary, dtype=np.bool_)
-        packed = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
-        bits = np.unpackbits(packed, count=min(vocabulary, 8 * len(packed)), bitorder="little")
-        return np.pad(bits.view(np.bool_), (0, vocabulary - len(bits)))
+def forbidden(
+    grammars: Mapping[int, Grammar], *, rows: int, vocabulary: int
+) -> npt.NDArray[np.bool_]:
+    """Return which token ids may not come next, [rows, vocabulary]; `grammars` is {row: grammar}.
+
+    A row without a grammar forbids nothing, one whose grammar is broken everything. Where an answer
+    is complete, `Grammar.ends` may follow. Ids that only the model has, not the tokenizer, never.
+    """
+    size = max(-(-grammar.tokens.vocab_size // WORD) for grammar in grammars.values())
+    masks = np.full((rows, size), -1, dtype=np.int32)
+    matchers = [(grammar.matcher, row) for row, grammar in grammars.items()]
+    _executor(torch.get_num_threads()).unsafe_compute_mask_ptr(
+        matchers, masks.ctypes.data, masks.itemsize * size, rows
+    )
+    # A matcher may reach a limit in here; it would allow an end then, in mid-answer.
+    masks[[row for row, grammar in grammars.items() if grammar.is_broken]] = 0
+    bits = np.unpackbits((~masks).view(np.uint8).reshape(-1), bitorder="little")
+    return bits.view(np.bool_).reshape(rows, size * WORD)[:, :vocabulary]
 
 
 class GrammarCompiler:
@@ -81,10 +104,11 @@ class GrammarCompiler:
         return self._compiled(text).fork()
 
     def _compile(self, text: str) -> Grammar:
-        matcher = LLMatcher(self._tokens(), text, log_level=SILENT)
+        tokens = self._tokens()
+        matcher = LLMatcher(tokens, text, log_level=SILENT)
         if matcher.is_error():
             raise GrammarError(f"The grammar cannot be used: {matcher.get_error()}")
-        return Grammar(matcher)
+        return Grammar(matcher, tokens)
 
     def _tokens(self) -> LLTokenizer:
         """Build the library's view of the vocabulary: a second or two, once."""
@@ -98,3 +122,8 @@ class GrammarCompiler:
             except ValueError as error:
                 raise GrammarError(f"This tokenizer cannot be guided: {error}") from error
         return self._built
+
+
+@cache
+def _executor(threads: int) -> LLExecutor:
+    return LLExecutor(threads)

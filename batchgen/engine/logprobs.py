@@ -17,6 +17,8 @@ import msgspec
 import torch
 from torch import Tensor
 
+MOST = 20  # tokens ranked in one place, or more where more are asked for
+ROWS = 64  # rows of a prompt judged at a time: bounds the work space
 LOWEST = -9999.0  # what OpenAI writes for a token that cannot come; JSON has no infinity
 
 #: Returns the bytes that a token id stands for.
@@ -30,6 +32,10 @@ class TopTokens:
     ids: list[int]
     logprobs: list[float]
 
+    def first(self, count: int) -> TopTokens:
+        """Return the first `count` of them."""
+        return TopTokens(ids=self.ids[:count], logprobs=self.logprobs[:count])
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenLogprob:
@@ -41,24 +47,37 @@ class TokenLogprob:
 
 
 def top_tokens(logprobs: Tensor, count: int) -> list[TopTokens]:
-    """Return the `count` likeliest tokens of each row of log-probabilities [N, V]."""
+    """Return the `count` likeliest tokens of each row of log-probabilities [N, V].
+
+    Which of equally likely tokens are among them does not depend on `count`.
+    """
     if count == 0:
         return [TopTokens(ids=[], logprobs=[]) for _ in range(len(logprobs))]
-    best = logprobs.topk(min(count, logprobs.shape[1]))
-    rows = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-    return [TopTokens(ids=ids, logprobs=values) for ids, values in rows]
+    best = logprobs.topk(min(max(count, MOST), logprobs.shape[1]))
+    rows = zip(best.values.tolist(), best.indices.tolist(), strict=True)
+    return [_ranked(values, ids, count) for values, ids in rows]
 
 
 def prompt_logprobs(logits: Tensor, tokens: list[int], top: int) -> list[TokenLogprob]:
     """Return how likely each of `tokens` was, given the float32 logits [T, V] before it."""
-    logprobs = logits.log_softmax(-1)
-    chosen = torch.tensor(tokens, device=logits.device)
-    values = logprobs.gather(-1, chosen[:, None])[:, 0].tolist()
-    best = top_tokens(logprobs, top)
-    return [
-        TokenLogprob(id=token, logprob=value, top=likeliest)
-        for token, value, likeliest in zip(tokens, values, best, strict=True)
-    ]
+    entries: list[TokenLogprob] = []
+    for start in range(0, len(tokens), ROWS):
+        chosen = tokens[start : start + ROWS]
+        logprobs = logits[start : start + ROWS].log_softmax(-1)
+        index = torch.tensor(chosen, device=logits.device)
+        values = logprobs.gather(-1, index[:, None])[:, 0].tolist()
+        entries += [
+            TokenLogprob(id=token, logprob=value, top=likeliest)
+            for token, value, likeliest in zip(
+                chosen, values, top_tokens(logprobs, top), strict=True
+            )
+        ]
+    return entries
+
+
+def _ranked(values: list[float], ids: list[int], count: int) -> TopTokens:
+    order = sorted(range(len(ids)), key=lambda i: (-values[i], ids[i]))[:count]
+    return TopTokens(ids=[ids[i] for i in order], logprobs=[values[i] for i in order])
 
 
 def to_json(

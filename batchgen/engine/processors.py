@@ -1,7 +1,7 @@
 """What a row's parameters do to its scores before anything is chosen, in this order:
 
-    repetition_penalty ─► presence, frequency ─► logit_bias ─► allowed_token_ids ─► min_tokens
-                                                                                 ─► grammar
+    repetition_penalty ─► presence, frequency ─► logit_bias
+                       ─► allowed_token_ids ─► min_tokens ─► grammar
 
 Scores are logits where tokens are drawn and log-probabilities where beams are searched, as in
 transformers. Rows are gathered into flat (row, token) lists, so each kind is one tensor operation.
@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from batchgen.engine.grammar import Grammar
+from batchgen.engine.grammar import Grammar, forbidden
 from batchgen.io.params import SamplingParams
 
 NEVER = float("-inf")
@@ -42,14 +42,21 @@ class Context:
         """Tokens of the answer so far."""
         return len(self.tokens) - self.num_prompt
 
+    @property
+    def all_ends(self) -> frozenset[int]:
+        """Tokens that end an answer, by themselves or by completing its grammar."""
+        return self.ends if self.grammar is None else self.ends | self.grammar.ends
 
-def needs_processing(params: SamplingParams, grammar: Grammar | None) -> bool:
-    """Return whether `process` would change any score of such a row."""
+
+def needs_processing(
+    params: SamplingParams, grammar: Grammar | None, *, num_generated: int = 0
+) -> bool:
+    """Return whether `process` may change a score of a row with so many tokens in its answer."""
     return grammar is not None or (
         params.repetition_penalty != 1.0
         or params.presence_penalty != 0.0
         or params.frequency_penalty != 0.0
-        or params.min_tokens > 0
+        or params.min_tokens > num_generated
         or bool(params.logit_bias)
         or bool(params.allowed_token_ids)
     )
@@ -69,7 +76,8 @@ def _penalise_repetition(scores: Tensor, contexts: Sequence[Context]) -> None:
     rows = [i for i, c in enumerate(contexts) if c.params.repetition_penalty != 1.0]
     if not rows:
         return
-    index, sizes = _flat(rows, lambda i: np.unique(contexts[i].tokens), scores)
+    # A token that is there twice is read and written twice, with the same outcome.
+    index, sizes = _flat(rows, lambda i: contexts[i].tokens, scores)
     penalties = np.array([contexts[i].params.repetition_penalty for i in rows], dtype=np.float32)
     penalty = torch.from_numpy(np.repeat(penalties, sizes)).to(scores.device)
     old = scores[index]
@@ -113,17 +121,19 @@ def _keep_allowed(scores: Tensor, contexts: Sequence[Context]) -> None:
 
 
 def _forbid_ends(scores: Tensor, contexts: Sequence[Context]) -> None:
-    rows = [i for i, c in enumerate(contexts) if c.num_generated < c.params.min_tokens and c.ends]
-    if rows:
-        index, _ = _flat(rows, lambda i: list(contexts[i].ends), scores)
+    rows = [i for i, c in enumerate(contexts) if c.num_generated < c.params.min_tokens]
+    ends = {i: [t for t in contexts[i].all_ends if t < scores.shape[1]] for i in rows}
+    if any(ends.values()):
+        index, _ = _flat(rows, lambda i: ends[i], scores)
         scores[index] = NEVER
 
 
 def _keep_to_grammar(scores: Tensor, contexts: Sequence[Context]) -> None:
-    for i, context in enumerate(contexts):
-        if context.grammar is not None:
-            allowed = torch.from_numpy(context.grammar.allowed(scores.shape[1]))
-            scores[i].masked_fill_(~allowed.to(scores.device), NEVER)
+    grammars = {i: c.grammar for i, c in enumerate(contexts) if c.grammar is not None}
+    if grammars:
+        rows, vocabulary = scores.shape
+        mask = torch.from_numpy(forbidden(grammars, rows=rows, vocabulary=vocabulary))
+        scores.masked_fill_(mask.to(scores.device), NEVER)
 
 
 def _flat(

@@ -1,8 +1,9 @@
 """From logits to tokens, all rows of a step at once.
 
-    logits [N, V] ─► processed ─► greedy rows: argmax
-                              └─► others: / temperature ─► min_p ─► top_k ─► top_p ─► draw
-                                                                    by one random number a row
+    logits [N, V] ─► processed, where parameters ask for it
+                       ├─► greedy rows: argmax
+                       └─► others: / temperature ─► min_p ─► top_k ─► top_p
+                                                 ─► draw by one random number a row
 
 What is kept by top_k and top_p is what reaches a threshold logit, so equally likely tokens stay or
 go together and a draw does not depend on how ties were sorted.
@@ -27,6 +28,7 @@ from batchgen.io.params import SamplingParams
 CANDIDATES = 256  # most likely tokens looked at first for a threshold
 WIDER = 16  # times more candidates where those do not reach it
 ROWS = 16  # rows drawn at a time: bounds the float64 work space
+COLDEST = 1e-30  # a temperature that float32 still divides by
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -42,6 +44,12 @@ class Draw:
     grammar: Grammar | None
     # Tokens that end the answer.
     ends: frozenset[int]
+
+    @property
+    def is_processed(self) -> bool:
+        """Whether the scores to choose by may differ from the logits."""
+        generated = self.sequence.num_generated
+        return needs_processing(self.params, self.grammar, num_generated=generated)
 
     @property
     def context(self) -> Context:
@@ -71,65 +79,58 @@ class Drawn:
 
 def draw(raw: Tensor, draws: list[Draw]) -> Drawn:
     """Draw one token for each of `draws` from float32 logits [N, V], which are left as they are."""
-    rows = torch.tensor([each.row for each in draws], device=raw.device)
-    logits = raw if rows.tolist() == list(range(len(raw))) else raw[rows]
-    scores, stuck = _processed(logits, draws)
-    tokens = scores.argmax(-1)
-    sampled = [i for i, each in enumerate(draws) if not each.params.greedy]
-    for start in range(0, len(sampled), ROWS):
-        chosen = sampled[start : start + ROWS]
-        index = torch.tensor(chosen, device=raw.device)
-        tokens[index] = _sample(scores[index], [draws[i] for i in chosen])
-    total = raw.logsumexp(-1)[rows]
-    logprobs = logits.gather(-1, tokens[:, None])[:, 0] - total
+    rows = torch.tensor([each.row for each in draws], dtype=torch.int64, device=raw.device)
+    totals = raw.logsumexp(-1)[rows]
+    tokens = raw.argmax(-1)[rows]
+    stuck = torch.zeros_like(tokens, dtype=torch.bool)
+    changed = [i for i, each in enumerate(draws) if each.is_processed]
+    if changed:
+        scores = raw[rows[changed]]
+        process(scores, [draws[i].context for i in changed])
+        best = scores.max(-1)
+        tokens[changed] = best.indices
+        stuck[changed] = best.values == float("-inf")
+        _sample(tokens, scores, {i: at for at, i in enumerate(changed)}, draws)
+    plain = set(range(len(draws))).difference(changed)
+    _sample(tokens, raw, {i: draws[i].row for i in sorted(plain)}, draws)
+    numbers = totals.isfinite()
     return Drawn(
         tokens=tokens.cpu().numpy(),
-        logprobs=logprobs.cpu().numpy(),
-        valid=(total.isfinite() & ~stuck).cpu().numpy(),
-        stuck=(total.isfinite() & stuck).cpu().numpy(),
-        top=_likeliest(logits, draws),
+        logprobs=(raw[rows, tokens] - totals).cpu().numpy(),
+        valid=(numbers & ~stuck).cpu().numpy(),
+        stuck=(numbers & stuck).cpu().numpy(),
+        top=_likeliest(raw, totals, draws),
     )
 
 
-def _processed(logits: Tensor, draws: list[Draw]) -> tuple[Tensor, Tensor]:
-    """Return the scores to choose by, and the rows [M] in which nothing is allowed."""
-    changed = [i for i, d in enumerate(draws) if needs_processing(d.params, d.grammar)]
-    stuck = torch.zeros(len(draws), dtype=torch.bool, device=logits.device)
-    if not changed:
-        return logits, stuck
-    index = torch.tensor(changed, device=logits.device)
-    part = logits[index]
-    process(part, [draws[i].context for i in changed])
-    stuck[index] = part.amax(-1) == float("-inf")
-    scores = logits.clone()
-    scores[index] = part
-    return scores, stuck
-
-
-def _likeliest(logits: Tensor, draws: list[Draw]) -> dict[int, TopTokens]:
+def _likeliest(raw: Tensor, totals: Tensor, draws: list[Draw]) -> dict[int, TopTokens]:
     wanted = [i for i, each in enumerate(draws) if each.params.top_logprobs]
     if not wanted:
         return {}
-    logprobs = logits[torch.tensor(wanted, device=logits.device)].log_softmax(-1)
+    logprobs = raw[[draws[i].row for i in wanted]] - totals[wanted, None]
     best = top_tokens(logprobs, max(draws[i].params.top_logprobs for i in wanted))
-    return {
-        i: _first(top, draws[i].params.top_logprobs) for i, top in zip(wanted, best, strict=True)
-    }
+    return {i: top.first(draws[i].params.top_logprobs) for i, top in zip(wanted, best, strict=True)}
 
 
-def _first(top: TopTokens, count: int) -> TopTokens:
-    return TopTokens(ids=top.ids[:count], logprobs=top.logprobs[:count])
+def _sample(tokens: Tensor, logits: Tensor, places: dict[int, int], draws: list[Draw]) -> None:
+    """Write into `tokens` [M] what is sampled; `places` is {draw: its row of `logits`}."""
+    sampled = [i for i in places if not draws[i].params.greedy]
+    for start in range(0, len(sampled), ROWS):
+        chosen = sampled[start : start + ROWS]
+        part = logits[[places[i] for i in chosen]]
+        tokens[chosen] = _choose(part, [draws[i] for i in chosen])
 
 
-def _sample(logits: Tensor, draws: list[Draw]) -> Tensor:
-    """Return a token for each of `logits` [M, V]."""
+def _choose(logits: Tensor, draws: list[Draw]) -> Tensor:
+    """Return a token for each of `logits` [M, V], drawn by the row's random number."""
     device = logits.device
     params = [each.params for each in draws]
-    temperature = torch.tensor([p.temperature for p in params], device=device)
+    temperature = torch.tensor([max(p.temperature, COLDEST) for p in params], device=device)
     # The best token is at 0 and all others below, so no temperature overflows.
     scaled = (logits - logits.amax(-1, keepdim=True)) / temperature[:, None]
-    floor = torch.tensor([p.min_p for p in params], device=device).log()
-    scaled.masked_fill_(scaled < floor[:, None], float("-inf"))
+    if any(p.min_p for p in params):
+        floor = torch.tensor([p.min_p for p in params], device=device).log()
+        scaled.masked_fill_(scaled < floor[:, None], float("-inf"))
     top_k = torch.tensor([p.top_k for p in params], device=device)
     top_p = torch.tensor([p.top_p for p in params], dtype=torch.float64, device=device)
     threshold = _thresholds(scaled, top_k, top_p)
@@ -175,8 +176,10 @@ def _cut(scaled: Tensor, top_k: Tensor, top_p: Tensor, count: int) -> tuple[Tens
     limited = top_k > 0
     within = ~limited[:, None] | (torch.arange(count, device=scaled.device) < top_k[:, None])
     weights *= within
-    total = torch.where(limited, weights.sum(-1), scaled.double().exp().sum(-1))
-    before = weights.cumsum(-1) - weights
+    sums = weights.cumsum(-1)
+    # The last sum is the same however many candidates there are, so other rows change nothing.
+    total = torch.where(limited, sums[:, -1], scaled.double().exp().sum(-1))
+    before = sums - weights
     kept = ((before < top_p[:, None] * total[:, None]) & within).sum(-1).clamp(min=1)
     threshold = best.gather(1, kept[:, None] - 1)[:, 0]
     return threshold, limited | (kept < count) | (count == scaled.shape[1])
