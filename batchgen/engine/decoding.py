@@ -10,9 +10,7 @@ Whoever draws for the first time forks here: n samples are drawn from the one ro
 from __future__ import annotations
 
 from collections.abc import Mapping
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from batchgen.engine.logprobs import TopTokens, prompt_logprobs, top_tokens
 from batchgen.engine.plan import StepPlan
@@ -22,6 +20,9 @@ from batchgen.engine.sampler import Draw, draw
 from batchgen.engine.scheduler import Scheduler
 from batchgen.engine.sequence import Sequence
 from batchgen.io.rows import RowError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 INVALID_LOGITS = RowError(
     code="invalid_logits",
@@ -113,12 +114,12 @@ class Decoder:
             return
         beams = one.group.unfinished
         logprobs = logits.log_softmax(-1)
+        child = _Children(one, beams, logprobs)
         scores = _processed(one, beams, logprobs)
-        if bool((scores.amax(-1) == -torch.inf).all()):
+        step = one.beams.advance(scores, beams, one.ending, child.finished)
+        if step.done and not one.beams.results():
             one.fail(NO_TOKEN)
             return
-        child = _Children(one, beams, logprobs)
-        step = one.beams.advance(scores, beams, one.ending, child.finished)
         if step.done:
             one.finish()
             return
