@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections import Counter
 
 import numpy as np
-import numpy.typing as npt
 
 from batchgen.engine.blocks import NULL_BLOCK, BlockPool, Blocks
 
@@ -44,13 +43,8 @@ class BlockTables:
         row = self._closed.pop()
         if blocks is not None and len(blocks):
             self.pool.share(blocks)
-            self._put(row, blocks)
-        return row
-
-    def open_with(self, blocks: Blocks) -> int:
-        """Return a row that takes over the caller's references on `blocks`."""
-        row = self._closed.pop()
-        self._put(row, blocks)
+            self.blocks[row, : len(blocks)] = blocks
+            self.sizes[row] = len(blocks)
         return row
 
     def close(self, row: int) -> None:
@@ -129,17 +123,14 @@ class BlockTables:
         named = int(np.count_nonzero(self.blocks))
         return 1.0 - self.pool.num_used / named if named else 0.0
 
-    def _put(self, row: int, blocks: npt.NDArray[np.int32]) -> None:
-        self.blocks[row, : len(blocks)] = blocks
-        self.sizes[row] = len(blocks)
-
     def check_integrity(self) -> None:
         """Assert that pool and tables agree and that closed rows are empty."""
-        for row in self._closed:
-            assert self.sizes[row] == 0, f"row {row} is closed and holds blocks"
-        for row, size in enumerate(self.sizes):
-            assert not self.blocks[row, size:].any(), f"row {row} has blocks past its end"
-            held = np.flatnonzero(self.of(row))
-            # Only what left the window may be missing, and that is the beginning.
-            assert len(held) == 0 or held[0] + len(held) == size, f"row {row} has a hole"
-        self.pool.check_integrity([self.of(row) for row in range(len(self.sizes))])
+        sizes = np.array(self.sizes)
+        assert not sizes[self._closed].any(), "a closed row holds blocks"
+        within = np.arange(self.width) < sizes[:, None]
+        held = self.blocks != NULL_BLOCK
+        # Only what left the window may be missing, and that is the beginning.
+        whole = np.logical_or.accumulate(held, axis=1) & within
+        wrong = np.flatnonzero((whole != held).any(axis=1))
+        assert len(wrong) == 0, f"rows {wrong[:8]} have a hole, or blocks past their end"
+        self.pool.check_integrity([self.blocks.ravel()])
