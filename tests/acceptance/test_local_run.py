@@ -89,6 +89,8 @@ def test_a_job_is_computed_by_the_real_engine(store: Store, home: Path, settings
     assert all(row.usage is not None and row.usage.prompt_tokens > 0 for row in rows)
     assert all(row.seed is not None for row in rows)
     assert seen[-1].progress.rows_ok == 40
+    assert seen[-1].progress.kv.rows == 40
+    assert 0.0 < seen[-1].progress.kv.utilisation <= 1.0
     assert seen[-1].engine is not None
     assert seen[-1].engine.device == "cpu"
     assert run.stats is not None

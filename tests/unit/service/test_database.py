@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from batchgen.errors import DatabaseUnavailable, SchemaMismatch, Unavailable
-from batchgen.jobs.schema import HEAD
+from batchgen.jobs.schema import HEAD, REVISIONS
 from batchgen.service.database import current, open_database, upgrade
 from batchgen.settings import Settings
 from batchgen_migrations import downgrade
@@ -25,6 +25,14 @@ def test_a_fresh_home_makes_itself(settings: Settings) -> None:
     open_database(settings).close()
     assert current(settings) == HEAD
     open_database(settings).close()
+
+
+def test_a_home_of_an_earlier_version_is_upgraded_on_the_way(settings: Settings) -> None:
+    open_database(settings).close()
+    downgrade(settings.effective_database_url, REVISIONS[0])
+    assert current(settings) == REVISIONS[0] != HEAD
+    open_database(settings).close()
+    assert current(settings) == HEAD
 
 
 def test_a_named_database_is_only_checked(settings: Settings, tmp_path: Path) -> None:
