@@ -62,10 +62,11 @@ class Grammar:
 def forbidden(
     grammars: Mapping[int, Grammar], *, rows: int, vocabulary: int
 ) -> npt.NDArray[np.bool_]:
-    """Return which token ids may not come next, [rows, vocabulary]; `grammars` is {row: grammar}.
+    """Return which token ids may not come next, [rows, vocabulary].
 
-    A row without a grammar forbids nothing, one whose grammar is broken everything. Where an answer
-    is complete, `Grammar.ends` may follow. Ids that only the model has, not the tokenizer, never.
+    `grammars` is {row: grammar}, each row's its own. A row without one forbids nothing, one whose
+    grammar is broken everything. Where an answer is complete, `Grammar.ends` may follow. Ids that
+    only the model has, not the tokenizer, never may.
     """
     size = max(-(-grammar.tokens.vocab_size // WORD) for grammar in grammars.values())
     masks = np.full((rows, size), -1, dtype=np.int32)

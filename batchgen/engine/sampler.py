@@ -27,7 +27,7 @@ from batchgen.io.params import SamplingParams
 
 CANDIDATES = 256  # most likely tokens looked at first for a threshold
 WIDER = 16  # times more candidates where those do not reach it
-ROWS = 16  # rows drawn at a time: bounds the float64 work space
+WORK = 1 << 20  # scores drawn from at a time: bounds the float64 work space
 COLDEST = 1e-30  # a temperature that float32 still divides by
 
 
@@ -115,8 +115,9 @@ def _likeliest(raw: Tensor, totals: Tensor, draws: list[Draw]) -> dict[int, TopT
 def _sample(tokens: Tensor, logits: Tensor, places: dict[int, int], draws: list[Draw]) -> None:
     """Write into `tokens` [M] what is sampled; `places` is {draw: its row of `logits`}."""
     sampled = [i for i in places if not draws[i].params.greedy]
-    for start in range(0, len(sampled), ROWS):
-        chosen = sampled[start : start + ROWS]
+    count = max(1, WORK // logits.shape[1])
+    for start in range(0, len(sampled), count):
+        chosen = sampled[start : start + count]
         part = logits[[places[i] for i in chosen]]
         tokens[chosen] = _choose(part, [draws[i] for i in chosen])
 
