@@ -20,6 +20,18 @@ def test_the_null_block_is_never_given_out() -> None:
         pool.allocate(1)
 
 
+def freed(pool: BlockPool, blocks: list[int]) -> None:
+    pool.release(np.array(blocks, dtype=np.int32))
+
+
+def known(pool: BlockPool, *keys: bytes) -> list[int]:
+    """Return blocks in use that are known by `keys`."""
+    blocks = pool.allocate(len(keys))
+    for block, key in zip(blocks, keys, strict=True):
+        pool.remember(block, key)
+    return blocks
+
+
 def test_blocks_for_rounds_up() -> None:
     pool = BlockPool(5, block_size=4)
     assert [pool.blocks_for(n) for n in (0, 1, 4, 5, 8)] == [0, 1, 1, 2, 2]
@@ -39,7 +51,7 @@ def test_a_shared_block_is_free_when_the_last_reference_goes() -> None:
 def test_what_was_freed_last_is_used_first() -> None:
     pool = BlockPool(50, block_size=4)
     taken = pool.allocate(5)
-    pool.release(np.array(taken, dtype=np.int32))
+    freed(pool, taken)
     assert pool.allocate(5) == taken
 
 
@@ -101,3 +113,94 @@ def test_check_integrity_notices_a_leak() -> None:
     pool.references[int(tables.of(row)[0])] += 1
     with pytest.raises(AssertionError):
         tables.check_integrity()
+
+
+def test_check_integrity_notices_a_block_that_is_free_and_used() -> None:
+    pool, tables = pool_and_tables()
+    row = tables.open()
+    tables.grow(row, 4)
+    freed(pool, [int(tables.of(row)[0])])
+    with pytest.raises(AssertionError):
+        tables.check_integrity()
+
+
+def test_a_freed_block_is_known_until_it_is_given_out_again() -> None:
+    pool = BlockPool(4, block_size=4)
+    (block,) = known(pool, b"k")
+    freed(pool, [block])
+    assert pool.known(b"k") == block and pool.num_used == 0
+    pool.share(np.array([block], dtype=np.int32))
+    assert pool.num_used == 1 and pool.key_of(block) == b"k"
+    freed(pool, [block])
+    assert block in pool.allocate(3)
+    assert pool.known(b"k") is None and pool.key_of(block) is None
+    pool.check_integrity([np.array([1, 2, 3], dtype=np.int32)])
+
+
+def test_a_key_stands_for_one_block_and_a_block_for_one_key() -> None:
+    pool = BlockPool(4, block_size=4)
+    one, two = known(pool, b"k", b"k")
+    assert (pool.known(b"k"), pool.key_of(two)) == (one, None)
+    pool.remember(one, b"other")
+    assert pool.known(b"other") is None
+
+
+def test_what_nobody_knows_is_given_out_before_what_was_used_least_recently() -> None:
+    pool = BlockPool(7, block_size=4)
+    old, young = known(pool, b"old", b"young")
+    (plain,) = pool.allocate(1)
+    never = set(range(1, 7)) - {old, young, plain}
+    freed(pool, [old])
+    freed(pool, [young])
+    freed(pool, [plain])
+    assert pool.allocate(1) == [plain]
+    assert set(pool.allocate(3)) == never
+    assert pool.allocate(2) == [old, young]
+
+
+def test_of_a_chain_the_tail_is_forgotten_first() -> None:
+    pool = BlockPool(4, block_size=4)
+    head, middle, tail = known(pool, b"1", b"2", b"3")
+    freed(pool, [head, middle, tail])
+    assert pool.allocate(3) == [tail, middle, head]
+
+
+@pytest.mark.parametrize("when", ["unknown", "used", "free"])
+def test_a_pinned_key_is_forgotten_last(when: str) -> None:
+    pool = BlockPool(4, block_size=4)
+    if when == "unknown":
+        pool.pin([b"k"])
+    pinned, *others = known(pool, b"k", b"l", b"m")
+    if when == "used":
+        pool.pin([b"k"])
+    freed(pool, [pinned, *others])
+    if when == "free":
+        pool.pin([b"k"])
+    pool.check_integrity()
+    assert pool.num_free == 3
+    assert pool.allocate(3)[-1] == pinned
+
+
+def test_a_key_is_pinned_until_everyone_let_go_of_it() -> None:
+    pool = BlockPool(3, block_size=4)
+    pinned, other = known(pool, b"k", b"l")
+    pool.pin([b"k"])
+    pool.pin([b"k"])
+    freed(pool, [pinned])
+    freed(pool, [other])
+    pool.unpin([b"k"])
+    assert pool.allocate(2) == [other, pinned]
+    pool.remember(other, b"l")
+    pool.remember(pinned, b"k")
+    freed(pool, [pinned])
+    freed(pool, [other])
+    pool.unpin([b"k"])
+    pool.check_integrity()
+    assert pool.allocate(2) == [other, pinned], "it counts as used when it was let go"
+
+
+def test_what_is_known_is_never_written() -> None:
+    pool = BlockPool(3, block_size=4)
+    (block,) = known(pool, b"k")
+    with pytest.raises(AssertionError):
+        pool.writable(block)

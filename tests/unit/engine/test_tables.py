@@ -47,6 +47,87 @@ def test_check_integrity_notices_a_block_in_two_tables() -> None:
         tables.check_integrity()
 
 
+def test_check_integrity_notices_a_hole() -> None:
+    tables = make_tables()
+    row = tables.open()
+    tables.grow(row, 9)
+    tables.pool.release(tables.of(row)[1:2])
+    tables.blocks[row, 1] = 0
+    with pytest.raises(AssertionError, match="hole"):
+        tables.check_integrity()
+
+
+def shared_rows(tables: BlockTables, *, tokens: int, rows: int) -> list[int]:
+    parent = tables.open()
+    tables.grow(parent, tokens)
+    return [parent, *(tables.fork(parent) for _ in range(rows - 1))]
+
+
+@pytest.mark.parametrize(
+    ("writers", "copies"), [([], 0), ([0], 1), ([1], 1), ([0, 2], 2), ([0, 1, 2], 2)]
+)
+def test_copies_are_known_before_they_are_made(writers: list[int], copies: int) -> None:
+    tables = make_tables()
+    rows = shared_rows(tables, tokens=4, rows=3)
+    assert tables.copies_to_own([(rows[i], 4) for i in writers]) == copies
+    for i in writers:
+        tables.own(rows[i], 4)
+    assert len(tables.pool.copies) == copies
+
+
+def test_a_new_block_is_never_copied() -> None:
+    tables = make_tables()
+    rows = shared_rows(tables, tokens=3, rows=3)
+    assert tables.copies_to_own([(row, 3) for row in rows]) == 0
+
+
+def test_what_left_the_window_is_given_back_by_whole_blocks() -> None:
+    tables = make_tables()
+    row = tables.open()
+    tables.grow(row, 10)
+    last = tables.of(row)[2:].tolist()
+    for position, used in [(2, 4), (3, 3), (5, 3), (6, 2), (6, 2)]:
+        tables.forget(row, position)
+        assert tables.pool.num_used == used
+        tables.check_integrity()
+    assert tables.of(row).tolist() == [0, 0, *last]
+    child = tables.fork(row)
+    tables.close(row)
+    assert tables.of(child).tolist() == [0, 0, *last]
+    tables.forget(child, 12)
+    assert tables.pool.num_used == 0 and tables.sizes[child] == 4
+
+
+def test_a_row_may_forget_what_others_still_read() -> None:
+    tables = make_tables()
+    one, two = shared_rows(tables, tokens=6, rows=2)
+    tables.forget(one, 3)
+    assert tables.pool.num_used == 2
+    tables.check_integrity()
+    tables.forget(two, 3)
+    assert tables.pool.num_used == 1
+
+
+def test_utilisation_is_filled_slots_over_slots() -> None:
+    tables = make_tables()
+    assert tables.utilisation({}) == 0.0
+    one, two = shared_rows(tables, tokens=4, rows=2)
+    assert tables.utilisation({one: 4, two: 4}) == pytest.approx(4 / 6)
+    tables.own(two, 4)
+    assert tables.utilisation({one: 4, two: 5}) == pytest.approx((3 + 1 + 2) / 9)
+    assert tables.utilisation({one: 2, two: 0}) == pytest.approx(2 / 9)
+
+
+def test_saving_is_what_would_be_needed_besides() -> None:
+    tables = make_tables()
+    assert tables.sharing_saving() == 0.0
+    shared_rows(tables, tokens=9, rows=4)
+    assert tables.sharing_saving() == pytest.approx(1 - 3 / 12)
+    alone = tables.open()
+    tables.grow(alone, 9)
+    assert tables.sharing_saving() == pytest.approx(1 - 6 / 15)
+
+
 class Memory(RuleBasedStateMachine):
     """Appends, forks and frees with lazy copies, over a pool whose freed slots are scribbled on."""
 
