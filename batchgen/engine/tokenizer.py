@@ -80,14 +80,33 @@ class Tokenizer:
     def token_bytes(self, token: int) -> bytes:
         """Return the bytes that a token id stands for: a part of a character, perhaps.
 
-        An id that only the model has, not the tokenizer, stands for none.
+        An id that only the model has, not the tokenizer, stands for none. Where a vocabulary does
+        not tell bytes, they are those of the token's text.
         """
-        return self._tokens.decode_bytes([token]) if token < self._tokens.vocab_size else b""
+        name = self.backend.convert_ids_to_tokens(token) if token < self._size else None
+        if name is None:
+            return b""
+        if self._tokens is None or token >= self._tokens.vocab_size:
+            text: str = self.backend.decode([token], clean_up_tokenization_spaces=False)
+            return text.encode()
+        data = self._tokens.decode_bytes([token])
+        # The library marks special tokens by a first byte 0xFF, and takes off a token's own.
+        marked = self._tokens.is_special_token(token) and data != name.encode()
+        return b"\xff" + data if marked else data
 
     @cached_property
-    def _tokens(self) -> LLTokenizer:
+    def _size(self) -> int:
+        # There may be gaps: the library looks at as many ids as there are tokens.
+        ids: dict[str, int] = self.backend.get_vocab()
+        return 1 + max(ids.values())
+
+    @cached_property
+    def _tokens(self) -> LLTokenizer | None:
         # It knows how byte-level, byte-fallback and sentencepiece vocabularies write bytes.
-        return llguidance.hf.from_tokenizer(self.backend, slices=[])
+        try:
+            return llguidance.hf.from_tokenizer(self.backend, slices=[])
+        except ValueError:  # written in Python, or of a kind that never has parts of characters
+            return None
 
     def _ids(self, text: str, *, special: bool) -> list[int]:
         ids: list[int] = self.backend(text, add_special_tokens=special)["input_ids"]

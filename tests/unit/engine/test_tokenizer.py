@@ -1,12 +1,20 @@
+"""Prompts to tokens, tokens to bytes, and stop strings wherever they lie in an answer."""
+
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer as Backend
+from tokenizers import decoders, models
+from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from batchgen.engine.tokenizer import PARTIAL, StopScanner, Tokenizer, cut_at_stop
+from batchgen.engine.tokenizer import INCOMPLETE, PARTIAL, Decode, StopScanner, Tokenizer
 from batchgen.errors import UnsupportedModel
 from batchgen.io.params import SamplingParams
 from batchgen.io.rows import GenerationRequest, RowError
@@ -39,9 +47,39 @@ def with_template(path: Path, template: str | None) -> Tokenizer:
     return Tokenizer(path)
 
 
-def scan(tokenizer: Tokenizer, ids: list[int], *stop: str) -> str | None:
-    scanner = StopScanner(tokenizer.decode, stop)
-    return next((text for text in map(scanner.push, ids) if text is not None), None)
+def saved(path: Path, backend: Backend) -> Tokenizer:
+    PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>").save_pretrained(path)
+    return Tokenizer(path)
+
+
+def scan(decode: Decode, ids: list[int], *stop: str, uncounted: int = 0) -> str | None:
+    """Return the answer that a stop string ends; the first tokens do not count."""
+    scanner = StopScanner(decode, stop)
+    texts = (scanner.push(token, counts=i >= uncounted) for i, token in enumerate(ids))
+    return next((text for text in texts if text is not None), None)
+
+
+def search(decode: Decode, ids: list[int], *stop: str, uncounted: int = 0) -> str | None:
+    """Return the same by searching the whole text anew after every token."""
+    begin = 0
+    for count in range(1, len(ids) + 1):
+        text = decode(ids[:count])
+        if text.endswith(INCOMPLETE):
+            continue
+        if count <= uncounted:
+            begin = len(text)
+        elif found := [at for s in stop if (at := text.find(s, begin)) >= 0]:
+            return text[: min(found)]
+    return None
+
+
+def pieces(*parts: bytes) -> Decode:
+    """Return a decoder of a vocabulary whose tokens hold any bytes."""
+
+    def decode(ids: Sequence[int]) -> str:
+        return b"".join(parts[i] for i in ids).decode(errors="replace")
+
+    return decode
 
 
 def test_messages_go_through_the_chat_template(tokenizer: Tokenizer) -> None:
@@ -85,49 +123,145 @@ def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
         Tokenizer(tmp_path)
 
 
-def test_a_stop_string_may_span_tokens_and_end_inside_one(tokenizer: Tokenizer) -> None:
-    ids = ids_of(tokenizer, "the lazy dog jumps")
-    assert len(ids) < len("the lazy dog jumps")
-    assert scan(tokenizer, ids, "zy do") == "the la"
-    assert scan(tokenizer, ids, "zebra", "g ju", "dog") == "the lazy "
-    assert scan(tokenizer, ids, "cat") is None
+class TestTokenBytes:
+    def test_a_byte_level_vocabulary_spells_them(self, tokenizer: Tokenizer) -> None:
+        specials = set(tokenizer.backend.all_special_ids)
+        letters = {letter: byte for byte, letter in bytes_to_unicode().items()}
+        for token in range(len(tokenizer.backend)):
+            name: str = tokenizer.backend.convert_ids_to_tokens(token)
+            spelled = name.encode() if token in specials else bytes(letters[c] for c in name)
+            assert tokenizer.token_bytes(token) == spelled
+        assert {tokenizer.token_bytes(i) for i in range(360)} >= {bytes([i]) for i in range(256)}
+
+    def test_an_id_of_the_model_alone_has_none(self, tokenizer: Tokenizer) -> None:
+        assert tokenizer.token_bytes(360) == tokenizer.token_bytes(10**6) == b""
+
+    def test_ids_may_have_gaps(self, tmp_path: Path) -> None:
+        backend = Backend(models.BPE({"</s>": 0, "ÿþ": 2, "Ġx": 7}, []))
+        backend.decoder = decoders.ByteLevel()
+        tokenizer = saved(tmp_path, backend)
+        found = [tokenizer.token_bytes(token) for token in (0, 1, 2, 3, 7, 8)]
+        assert found == [b"</s>", b"", b"\xff\xfe", b"", b" x", b""]
+
+    def test_a_tokenizer_written_in_python_tells_text(self, tmp_path: Path) -> None:
+        python: Any = ByT5Tokenizer()
+        python.save_pretrained(tmp_path)
+        tokenizer = Tokenizer(tmp_path)
+        assert tokenizer.token_bytes(python("x")["input_ids"][0]) == b"x"
+        assert tokenizer.token_bytes(10**6) == b""
+
+    def test_a_vocabulary_without_bytes_tells_text(self, tmp_path: Path) -> None:
+        backend = Backend(models.Unigram([("</s>", 0.0), ("été", -1.0), ("b", -1.0)], unk_id=0))
+        backend.decoder = decoders.Metaspace()
+        assert saved(tmp_path, backend).token_bytes(1).decode() == "été"
 
 
-def test_a_stop_string_of_characters_that_span_tokens(tokenizer: Tokenizer) -> None:
-    text = "one 🎉é two"
-    ids = ids_of(tokenizer, text)
-    assert scan(tokenizer, ids, "🎉é") == "one "
-    assert scan(tokenizer, ids, "é t") == "one 🎉"
+class TestStopScanner:
+    def test_a_stop_string_may_span_tokens_and_end_inside_one(self, tokenizer: Tokenizer) -> None:
+        ids = ids_of(tokenizer, "the lazy dog jumps")
+        assert len(ids) < len("the lazy dog jumps")
+        assert scan(tokenizer.decode, ids, "zy do") == "the la"
+        assert scan(tokenizer.decode, ids, "zebra", "g ju", "dog") == "the lazy "
+        assert scan(tokenizer.decode, ids, "cat") is None
+
+    def test_a_stop_string_of_characters_that_span_tokens(self, tokenizer: Tokenizer) -> None:
+        ids = ids_of(tokenizer, "one 🎉é two")
+        assert scan(tokenizer.decode, ids, "🎉é") == "one "
+        assert scan(tokenizer.decode, ids, "é t") == "one 🎉"
+
+    def test_the_first_stop_string_of_the_text_wins(self) -> None:
+        assert scan(pieces(b"abcdef"), [0], "ef", "cd") == "ab"
+        assert scan(pieces(b"abc"), [0, 0], "ca", "bca") == "a"
+
+    def test_tokens_that_do_not_count_stop_nothing(self) -> None:
+        decode = pieces(b"stop", b" st", b"op")
+        assert scan(decode, [0, 1, 2], "stop") == ""
+        assert scan(decode, [0, 1, 2], "stop", uncounted=1) == "stop "
+        # It begins in a token that does not count.
+        assert scan(decode, [0, 1, 2], "stop", uncounted=2) is None
+        assert scan(decode, [0, 1, 2, 0], "stop", uncounted=2) == "stop stop"
+
+    def test_bytes_that_never_become_a_character_do_not_pile_up(self, tokenizer: Tokenizer) -> None:
+        lone = ids_of(tokenizer, "é")[0]  # the first byte of two
+        widths = []
+
+        def decode(ids: Sequence[int]) -> str:
+            widths.append(len(ids))
+            return tokenizer.decode(ids)
+
+        scanner = StopScanner(decode, ["!"])
+        for _ in range(300):
+            scanner.push(lone)
+        assert max(widths) <= 4 * PARTIAL
+        assert scanner.push(ids_of(tokenizer, "!")[0]) is not None
+
+    def test_the_work_for_a_token_does_not_grow_with_the_answer(self) -> None:
+        widths = []
+
+        def decode(ids: Sequence[int]) -> str:
+            widths.append(len(ids))
+            return "word " * len(ids)
+
+        scanner = StopScanner(decode, ["never"])
+        for _ in range(500):
+            assert scanner.push(0) is None
+        assert max(widths) <= 3
+
+    def test_an_answer_without_a_stop_string_is_whole_in_the_end(self) -> None:
+        decode = pieces(b"one ", b"\xf0\x9f", b"\x8e\x89", b". \xf0")
+        scanner = StopScanner(decode, ["zzz"])
+        assert [scanner.push(token) for token in (0, 1)] == [None, None]
+        assert scanner.finish() == "one " + INCOMPLETE
+        assert scanner.push(2) is None
+        assert scanner.finish() == "one 🎉"
+
+    def test_what_was_held_back_is_searched_in_the_end(self) -> None:
+        scanner = StopScanner(pieces(b"one", b". \xf0"), [". "])
+        assert [scanner.push(token) for token in (0, 1)] == [None, None]
+        assert scanner.finish() == "one"
+
+    def test_forks_go_on_independently(self) -> None:
+        decode = pieces(b"a", b"bc", b"d")
+        scanner = StopScanner(decode, ["abc", "ad"])
+        assert scanner.push(0) is None
+        child = scanner.fork()
+        assert child.push(1) == ""
+        assert scanner.push(0) is None
+        assert scanner.push(2) == "a"
+        assert scanner.finish() == "a"
 
 
-def test_the_first_stop_string_of_the_text_wins() -> None:
-    assert cut_at_stop("abcdef", ["ef", "cd"]) == "ab"
-    assert cut_at_stop("abcdef", ["x"]) is None
-    assert cut_at_stop("abcabc", ["c"], start=3) == "abcab"
-
-
-def test_bytes_that_never_become_a_character_do_not_pile_up(tokenizer: Tokenizer) -> None:
-    lone = ids_of(tokenizer, "é")[0]  # the first byte of two
-    widths = []
-
-    def decode(ids: list[int]) -> str:
-        widths.append(len(ids))
-        return tokenizer.decode(ids)
-
-    scanner = StopScanner(decode, ["!"])  # type: ignore[arg-type]
-    for _ in range(300):
-        scanner.push(lone)
-    assert max(widths) <= 4 * PARTIAL
-    assert scanner.push(ids_of(tokenizer, "!")[0]) is not None
-
-
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(text=st.text(max_size=40), data=st.data())
 def test_scanning_finds_what_searching_the_whole_text_finds(
     tokenizer: Tokenizer, text: str, data: st.DataObject
 ) -> None:
     text = text.replace("\ufffd", "?").encode("utf-8", "ignore").decode()
-    start = data.draw(st.integers(0, len(text)))
-    stop = text[start : start + data.draw(st.integers(1, 5))] or "~"
+    stop = []
+    for _ in range(data.draw(st.integers(1, 3))):
+        start = data.draw(st.integers(0, len(text)))
+        stop.append(text[start : start + data.draw(st.integers(1, 5))] or "~")
     ids = ids_of(tokenizer, text)
-    assert scan(tokenizer, ids, stop) == cut_at_stop(tokenizer.decode(ids), [stop])
+    uncounted = data.draw(st.integers(0, len(ids)))
+    expected = search(tokenizer.decode, ids, *stop, uncounted=uncounted)
+    assert scan(tokenizer.decode, ids, *stop, uncounted=uncounted) == expected
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    parts=st.lists(st.text("ab é🎉", min_size=1, max_size=3), min_size=1, max_size=12),
+    cuts=st.lists(st.integers(1, 4), min_size=60, max_size=60),
+    stop=st.lists(st.text("ab é🎉", min_size=1, max_size=4), min_size=1, max_size=3),
+    uncounted=st.integers(0, 10),
+)
+def test_tokens_may_hold_any_bytes(
+    parts: list[str], cuts: list[int], stop: list[str], uncounted: int
+) -> None:
+    data, tokens = "".join(parts).encode(), []
+    for size in cuts:
+        tokens.append(data[:size])
+        data = data[size:]
+    tokens = [token for token in tokens if token]
+    decode, ids = pieces(*tokens), list(range(len(tokens)))
+    expected = search(decode, ids, *stop, uncounted=uncounted)
+    assert scan(decode, ids, *stop, uncounted=uncounted) == expected
