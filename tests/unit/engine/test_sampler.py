@@ -249,3 +249,8 @@ class TestInvalidRows:
         drawn = draw(logits, [one(0, allowed_token_ids=(4,)), one(0, allowed_token_ids=(3,))])
         assert drawn.stuck.tolist() == [True, False]
         assert drawn.tokens[1] == 3
+
+    def test_no_numbers_come_before_nothing_allowed(self) -> None:
+        logits = torch.full((1, 6), math.nan)
+        drawn = draw(logits, [one(0, allowed_token_ids=(5,), min_tokens=9)])
+        assert not drawn.valid[0] and not drawn.stuck[0]
