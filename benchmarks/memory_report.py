@@ -19,7 +19,7 @@ PAPER_SAVING = {
 # is empty on average, which tells on Alpaca's short sequences.
 WANTED_UTILISATION = {"alpaca": 0.88, "sharegpt": 0.96}
 
-WIDE = 30  # characters of a dataset's column
+WIDE = 42  # characters of a dataset's column
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,26 +91,24 @@ def as_table(figures: dict[str, Figures], settings: Settings) -> str:
 
 def _utilisation(figures: dict[str, Figures]) -> list[str]:
     """Rows of: share of what is reserved, share of the whole pool, sequences at once."""
-    lines = [
-        _row("filled slots", [f"{name}, of reserved" for name in figures], "paper"),
-        _row("", ["of all   running" for _ in figures], ""),
-    ]
+    heads = [f"{name}, of reserved{'of all':>9}{'running':>10}" for name in figures]
+    lines = [_row("filled slots", heads, "paper")]
     for policy, paper in PAPER_UTILISATION.items():
         uses = [
             one.paged.use if policy == "paged" else one.contiguous[policy]
             for one in figures.values()
         ]
-        cells = [f"{use.of_reserved:.1%} {use.of_all:>8.1%} {use.running:>9.1f}" for use in uses]
+        cells = [f"{use.of_reserved:.1%}{use.of_all:>9.1%}{use.running:>10.1f}" for use in uses]
         lines.append(_row(policy, cells, f"{paper:.1%}"))
     return lines
 
 
 def _saving(figures: dict[str, Figures], settings: Settings) -> list[str]:
-    lines = [_row("saving by sharing", [f"{name}        paper" for name in figures], "")]
+    lines = [_row("saving by sharing", [f"{name}          paper" for name in figures], "")]
     for kind, papers in PAPER_SAVING.items():
         for width in settings.widths:
             cells = [
-                f"{one.shared[kind][width].saving:.1%} {_range(papers[name]):>12}"
+                f"{one.shared[kind][width].saving:.1%} {_range(papers[name]):>14}"
                 for name, one in figures.items()
             ]
             lines.append(_row(f"{kind}, width {width}", cells, ""))
