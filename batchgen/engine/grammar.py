@@ -22,6 +22,9 @@ from batchgen.io.params import SamplingParams
 REMEMBERED = 64  # compiled grammars
 SILENT = 0  # llguidance's log level: what it says of a failure is in `error`
 WORD = 32  # bits of one word of a mask
+# Between the tokens of JSON: a space, or a new line with its indentation. Without a bound a weak
+# model writes white space until its answer is cut off.
+SPACE = r" |\n[ \t]{0,32}"
 
 
 class GrammarError(Exception):
@@ -96,15 +99,15 @@ class GrammarCompiler:
 
     def compile(self, params: SamplingParams) -> Grammar | None:
         """Return the grammar of a row at its start, None where it has none; raise GrammarError."""
-        if params.json_schema is not None:
-            text = LLMatcher.grammar_from_json_schema(params.json_schema)
-        elif params.regex is not None:
-            text = LLMatcher.grammar_from_regex(params.regex)
-        else:
+        if params.json_schema is None and params.regex is None:
             return None
-        return self._compiled(text).fork()
+        return self._compiled(params.json_schema, params.regex).fork()
 
-    def _compile(self, text: str) -> Grammar:
+    def _compile(self, schema: str | None, regex: str | None) -> Grammar:
+        if schema is not None:
+            text = _schema_grammar(schema)
+        else:
+            text = LLMatcher.grammar_from_regex(regex or "")
         tokens = self._tokens()
         matcher = LLMatcher(tokens, text, log_level=SILENT)
         if matcher.is_error():
@@ -123,6 +126,15 @@ class GrammarCompiler:
             except ValueError as error:
                 raise GrammarError(f"This tokenizer cannot be guided: {error}") from error
         return self._built
+
+
+def _schema_grammar(schema: str) -> str:
+    if "x-guidance" in schema:  # the library's options, as the caller wants them
+        return LLMatcher.grammar_from_json_schema(schema)
+    try:
+        return LLMatcher.grammar_from_json_schema(schema, defaults={"whitespace_pattern": SPACE})
+    except ValueError:  # `true`, or no schema at all, which the matcher says
+        return LLMatcher.grammar_from_json_schema(schema)
 
 
 @cache

@@ -219,6 +219,32 @@ class TestBroken:
         self.check(grammar)
 
 
+class TestWhiteSpace:
+    """Laid out as people do is allowed; white space without end is not."""
+
+    @pytest.mark.parametrize("indent", [None, 0, 2, 4, "\t"])
+    def test_common_layouts_are_allowed(
+        self, compiler: GrammarCompiler, backend: Any, indent: int | str | None
+    ) -> None:
+        value = {"name": "fox", "age": 7, "kind": "dog", "tags": [True, False]}
+        grammar = compiled(compiler, json_schema=json.dumps(SCHEMA))
+        assert feed(grammar, backend, json.dumps(value, indent=indent)).is_finished
+
+    @pytest.mark.parametrize("text", ["{  ", "{\n\n", "{\n" + 33 * " ", '{"name" \n'])
+    def test_there_is_an_end_to_it(
+        self, compiler: GrammarCompiler, backend: Any, text: str
+    ) -> None:
+        grammar = compiled(compiler, json_schema=json.dumps(SCHEMA))
+        assert not feed(grammar.fork(), backend, text[:-1]).is_broken
+        assert feed(grammar, backend, text).is_broken
+
+    def test_a_schema_may_say_otherwise(self, compiler: GrammarCompiler, backend: Any) -> None:
+        schema = {**SCHEMA, "x-guidance": {"whitespace_flexible": False}}
+        grammar = compiled(compiler, json_schema=json.dumps(schema))
+        assert not feed(grammar.fork(), backend, '{"name":"fo').is_broken
+        assert feed(grammar, backend, '{"name": "').is_broken
+
+
 class TestForks:
     def test_they_go_on_independently(self, compiler: GrammarCompiler, backend: Any) -> None:
         grammar = feed(compiled(compiler, regex="(ab|ac)d"), backend, "a")
@@ -237,6 +263,14 @@ class TestForks:
 
 
 class TestCompiler:
+    @pytest.mark.parametrize("schema", ["true", "{}"])
+    def test_a_schema_of_anything(
+        self, compiler: GrammarCompiler, backend: Any, schema: str
+    ) -> None:
+        grammar = compiled(compiler, json_schema=schema)
+        assert feed(grammar.fork(), backend, '[1, {"a": null}]').is_finished
+        assert feed(grammar, backend, "nil").is_broken
+
     def test_a_row_without_a_grammar(self, compiler: GrammarCompiler) -> None:
         assert compiler.compile(SamplingParams()) is None
 
