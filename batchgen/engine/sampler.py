@@ -80,8 +80,11 @@ class Drawn:
 def draw(raw: Tensor, draws: list[Draw]) -> Drawn:
     """Draw one token for each of `draws` from float32 logits [N, V], which are left as they are."""
     rows = torch.tensor([each.row for each in draws], dtype=torch.int64, device=raw.device)
-    totals = raw.logsumexp(-1)[rows]
-    tokens = raw.argmax(-1)[rows]
+    likeliest = raw.max(-1)
+    # logsumexp, which would look for the maximum once more.
+    sums = (raw - likeliest.values[:, None]).exp_().sum(-1)
+    totals = (likeliest.values + sums.log())[rows]
+    tokens = likeliest.indices[rows]
     stuck = torch.zeros_like(tokens, dtype=torch.bool)
     changed = [i for i, each in enumerate(draws) if each.is_processed]
     if changed:

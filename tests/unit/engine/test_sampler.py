@@ -10,6 +10,12 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from transformers import (
+    MinPLogitsWarper,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
 
 from batchgen.engine.logprobs import TopTokens
 from batchgen.engine.sampler import Draw, Drawn, draw
@@ -52,6 +58,21 @@ def frequencies(logits: Tensor, **params: Any) -> list[float]:
     drawn = draw(logits[None], many(COUNT, **params))
     found = np.bincount(drawn.tokens, minlength=len(logits))
     return [float(share) for share in found / COUNT]
+
+
+def warped(logits: Tensor, **cuts: Any) -> Tensor:
+    """Return what transformers makes of `logits` [V], in our order."""
+    kinds: dict[str, Any] = {
+        "temperature": TemperatureLogitsWarper,
+        "min_p": MinPLogitsWarper,
+        "top_k": TopKLogitsWarper,
+        "top_p": TopPLogitsWarper,
+    }
+    scores = logits[None]
+    for name, kind in kinds.items():
+        if name in cuts:
+            scores = kind(cuts[name])(None, scores)
+    return scores[0]
 
 
 def assert_distribution(found: list[float], weights: list[float]) -> None:
@@ -111,6 +132,23 @@ class TestDistribution:
         found = frequencies(LOGITS, min_p=0.3, top_p=0.7)
         assert_distribution(found, [0.40, 0.25, 0, 0, 0, 0])
 
+    @pytest.mark.parametrize(
+        "cuts",
+        [
+            {"temperature": 0.7},
+            {"temperature": 1.3, "top_k": 9},
+            {"top_p": 0.8},
+            {"min_p": 0.1},
+            {"temperature": 1.5, "min_p": 0.08, "top_k": 12, "top_p": 0.85},
+            {"temperature": 2.0, "min_p": 0.3, "top_k": 5, "top_p": 0.5},
+        ],
+        ids=str,
+    )
+    def test_it_is_that_of_transformers(self, cuts: dict[str, Any]) -> None:
+        logits = 2 * torch.randn(25, generator=torch.Generator().manual_seed(4))
+        found = frequencies(logits, **cuts)
+        assert_distribution(found, warped(logits, **cuts).softmax(-1).tolist())
+
     def test_equally_likely_tokens_stay_together(self) -> None:
         assert_distribution(frequencies(torch.zeros(6), top_k=2), [1.0] * 6)
 
@@ -141,7 +179,9 @@ class TestIndependence:
     def test_rows_of_a_batch_do_not_see_each_other(self) -> None:
         logits = 3 * torch.randn(42, 1000, generator=torch.Generator().manual_seed(1))
         draws = [one(i, seed=i, position=3 + i, **MIXED[i % len(MIXED)]) for i in range(42)]
+        before = logits.clone()
         together = draw(logits, draws)
+        assert torch.equal(logits, before)
         backwards = draw(logits, draws[::-1])
         assert backwards.tokens[::-1].tolist() == together.tokens.tolist()
         for i, each in enumerate(draws):
