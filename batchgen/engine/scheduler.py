@@ -75,7 +75,7 @@ class Scheduler:
         self._waiting: deque[SequenceGroup] = deque()  # aborted groups leave when they come up
         self._num_waiting = 0
         self._arrivals = 0
-        self._admission = Admission(tables, self.lengths, max_num_seqs=max_num_seqs)
+        self.admission = Admission(tables, self.lengths, max_num_seqs=max_num_seqs)
 
     @property
     def num_waiting(self) -> int:
@@ -94,7 +94,7 @@ class Scheduler:
     def can_ever_fit(self, group: SequenceGroup) -> bool:
         """Return whether `group` has room at its peak when it runs alone."""
         most = min(self.max_num_seqs, self.max_batch_tokens)
-        return group.width <= most and self._admission.can_ever_fit(group)
+        return group.width <= most and self.admission.can_ever_fit(group)
 
     def add(self, group: SequenceGroup) -> None:
         """Queue a new group behind every other."""
@@ -270,8 +270,8 @@ class Scheduler:
             needed = self.swapper.blocks_to_return(group)
         else:
             cached = int((self.pool.references[self._cached(group)] > 0).sum())
-            needed = self._admission.blocks_to_start(group, cached=cached)
-        return self._admission.allows(group, needed, running=self.running)
+            needed = self.admission.blocks_to_start(group, cached=cached)
+        return self.admission.allows(group, needed, running=self.running)
 
     def _start(self, group: SequenceGroup) -> None:
         """Give `group` its rows, with what the device or the host still has of it."""

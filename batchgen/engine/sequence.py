@@ -202,6 +202,11 @@ class SequenceGroup:
         return self.sequences[0].num_prompt
 
     @property
+    def num_generated(self) -> int:
+        """Tokens of its longest answer so far."""
+        return max(sequence.num_generated for sequence in self.sequences)
+
+    @property
     def peak_tokens(self) -> int:
         """Tokens with keys and values at the end: the last one drawn is never computed."""
         return self.num_prompt + self.max_tokens - 1

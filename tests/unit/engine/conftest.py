@@ -52,8 +52,8 @@ def make_engine(path: Path, *, blocks: int | None = None, **fields: Any) -> Engi
 
 
 def hurried(engine: Engine) -> Engine:
-    """Let `engine` admit rows as if all were about to end, so that it must preempt."""
-    engine.scheduler.lengths.remaining = lambda group: 1  # type: ignore[method-assign]
+    """Let `engine` admit whatever fits now, so that it must preempt."""
+    engine.scheduler.admission.looks_ahead = False
     return engine
 
 
