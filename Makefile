@@ -10,6 +10,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 WORKERS ?= 2
 
+# Of `soak-engine`, each with a check of everything after it.
+STEPS ?= 2000000
+
 DEMO_ROWS := 40
 DEMO_OUTPUT := demo-output
 # Kept by later runs: converting the model takes half a minute.
@@ -18,10 +21,10 @@ MODEL := smollm2-135m
 MODEL_RECORD := $(DEMO_HOME)/models/$(MODEL)/batchgen-model.json
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint format ci bench audit constraints clean
+.PHONY: help venv demo test lint format ci bench soak-engine audit constraints clean
 
 help: ## Show the targets
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 22
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
 
 venv: $(STAMP) ## Make .venv and install batchgen with its tools
 
@@ -75,6 +78,11 @@ bench: $(STAMP) $(MODEL_RECORD) ## Measure what the README says (many minutes)
 	$(BIN)/python benchmarks/equality.py $(dir $(MODEL_RECORD))
 	$(BIN)/python benchmarks/busy.py $(dir $(MODEL_RECORD))
 	$(BIN)/python benchmarks/recovery.py $(dir $(MODEL_RECORD))
+
+soak-engine: $(STAMP) ## Random lives of the scheduler for long: STEPS=2000000 SEED=<now>
+	@seed=$${SEED:-$$(date +%s)}; echo "make soak-engine STEPS=$(STEPS) SEED=$$seed"; \
+	BATCHGEN_TEST_ENGINE_STEPS=$(STEPS) BATCHGEN_TEST_ENGINE_SEED=$$seed $(BIN)/python -m pytest -q \
+		-n $(WORKERS) --dist worksteal --timeout 0 -p no:randomly tests/unit/engine/test_machine.py
 
 audit: $(STAMP) ## Known vulnerabilities in the pinned packages (needs the network; not part of CI)
 	$(BIN)/python -m pip install -q --no-compile -c constraints.txt --group audit

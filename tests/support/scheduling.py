@@ -43,7 +43,7 @@ class World:
     preemption: Preemption = "auto"
     caching: bool = False
     window: int | None = None
-    # Whether admission expects lengths, or that each answer ends with its next token.
+    # Whether groups are admitted by what all will need, or by what there is now.
     foresight: bool = True
 
 
@@ -61,8 +61,7 @@ def make_scheduler(world: World) -> Scheduler:
         prefixes=PrefixCache(pool, model="model") if world.caching else None,
         window=world.window,
     )
-    if not world.foresight:
-        scheduler.lengths.remaining = lambda group: 1  # type: ignore[method-assign]
+    scheduler.admission.looks_ahead = world.foresight
     return scheduler
 
 
@@ -191,7 +190,7 @@ class Life:
         self._keys += 1
         params = params or SamplingParams()
         group = SequenceGroup.of_prompt(
-            self._keys, prompt, params, max_tokens=max_tokens, job=job, salt=salt
+            self._keys, prompt.copy(), params, max_tokens=max_tokens, job=job, salt=salt
         )
         group.sequences[0].companion = History(salt)
         return group
@@ -290,7 +289,7 @@ class Life:
             self.scheduler.reparent(group, self._parents(group))
         elif group.is_prompt and group.width > 1:
             self.scheduler.reparent(group, [0] * group.width)
-        over = beams and self.rng.random() < 0.03
+        over = beams and not group.params.ignore_eos and self.rng.random() < 0.03
         for sequence in group.unfinished:
             sequence.append(self.rng.randrange(2), 0.0)
             if sequence.num_generated == group.max_tokens:

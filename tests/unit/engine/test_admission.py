@@ -108,8 +108,10 @@ def test_a_few_blocks_stay_free_for_those_that_run() -> None:
     running = [make_group(4, 1), make_group(4, 1)]
     admission.pool.allocate(20)
     assert admission.allows(make_group(4, 1), 7, running=running)
-    assert not admission.allows(make_group(4, 1), 8, running=running)
-    assert not admission.allows(make_group(4, 1, n=2), 7, running=running)
+    assert not admission.allows(make_group(4, 1), 10, running=running)
+    # Each of its sequences may begin a block in the next step.
+    assert admission.allows(make_group(4, 1, n=2), 6, running=running)
+    assert not admission.allows(make_group(4, 1, n=2), 9, running=running)
 
 
 def test_a_group_waits_where_the_expected_peak_has_no_room() -> None:

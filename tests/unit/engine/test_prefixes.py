@@ -34,11 +34,11 @@ def computed(cache: PrefixCache, tokens: list[int], *, salt: str = "") -> list[i
     blocks = np.array(cache.pool.allocate(cache.pool.blocks_for(len(tokens))), dtype=np.int32)
     cache.remember(sequence_of(tokens), salt, blocks, start=0, end=len(tokens))
     cache.pool.release(blocks)
-    return blocks.tolist()
+    return [int(block) for block in blocks]
 
 
 def found(cache: PrefixCache, tokens: list[int], *, salt: str = "", limit: int = 99) -> list[int]:
-    return cache.match(sequence_of(tokens), salt, limit=limit).tolist()
+    return [int(block) for block in cache.match(sequence_of(tokens), salt, limit=limit)]
 
 
 def numbers(count: int) -> list[int]:
