@@ -54,7 +54,7 @@ class Engine:
         vocabulary = vocabulary_size(self.model.network)
         self.grammars = GrammarCompiler(self.tokenizer.backend, vocabulary, self.ends)
         self.cache = self._allocate_cache()
-        self.model.bind(create_kernels("reference", self.cache.pool, self.cache.layout))
+        self.model.bind(create_kernels("auto", self.cache.pool, self.cache.layout))
         self.scheduler = self._make_scheduler()
         self.tables = self.scheduler.tables
         self.meter = PoolMeter(self.scheduler)

@@ -1,0 +1,145 @@
+"""The C++ file as a shared library: compiled once per machine, kept in the user's cache.
+
+    <cache>/batchgen/kernels/<digest>.so      digest of source, flags, compiler and CPU
+
+A library ends with the SHA-256 of all before it, which the loader of the system ignores: a file
+that was cut short or changed is built again. Files are renamed into place, so two processes that
+build at once only do the work twice.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import platform
+import shutil
+import subprocess
+import tempfile
+import warnings
+from functools import cache
+from pathlib import Path
+
+import torch
+from platformdirs import user_cache_path
+
+SOURCE = Path(__file__).with_name("kernels.cpp")
+CPUINFO = Path("/proc/cpuinfo")
+# GCC comes first: it shares torch's OpenMP runtime, where clang brings one of its own.
+COMPILERS = ("g++", "c++", "clang++")
+# Sums keep their order and NaN stays NaN: no -ffast-math.
+FLAGS = (
+    *("-std=c++17", "-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno"),
+    *("-fopenmp", "-fPIC", "-shared", "-fvisibility=hidden"),
+)
+TIMEOUT = 300.0  # seconds for one compilation
+TRAILER = hashlib.sha256().digest_size  # bytes
+
+
+class BuildFailed(Exception):
+    """There is no library; the message says why."""
+
+
+@cache
+def load() -> ctypes.CDLL | None:
+    """Return the library, or None, after one warning, where this machine cannot build it."""
+    try:
+        return open_library(user_cache_path("batchgen") / "kernels")
+    except BuildFailed as error:
+        warnings.warn(
+            f"no CPU kernels, computing with plain torch, which is slower: {error}",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return None
+
+
+def open_library(folder: Path) -> ctypes.CDLL:
+    """Return the library kept in `folder`, built first if need be; raise BuildFailed.
+
+    Where the folder cannot be written, the library is built for this process alone.
+    """
+    compiler = find_compiler()
+    path = folder / f"{digest(compiler)}.so"
+    try:
+        if not is_whole(path):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            build(compiler, path)
+        return ctypes.CDLL(str(path))
+    except OSError:
+        with tempfile.TemporaryDirectory(prefix="batchgen-kernels-") as scratch:
+            path = Path(scratch) / path.name
+            build(compiler, path)
+            return _open(path)
+
+
+def find_compiler() -> Path:
+    """Return the first C++ compiler on the PATH; raise BuildFailed."""
+    for name in COMPILERS:
+        if found := shutil.which(name):
+            return Path(found)
+    raise BuildFailed(f"no C++ compiler on the PATH ({', '.join(COMPILERS)})")
+
+
+def digest(compiler: Path) -> str:
+    """Return the name of what `compiler` makes of the source for this CPU."""
+    facts = [
+        SOURCE.read_bytes(),
+        " ".join((*FLAGS, *_openmp())).encode(),
+        _run([str(compiler), "--version"]),
+        platform.machine().encode(),
+        _cpu_flags(),
+    ]
+    return hashlib.sha256(b"\0".join(facts)).hexdigest()[:32]
+
+
+def is_whole(path: Path) -> bool:
+    """Return whether `path` is a library as `build` wrote it."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return False
+    return hashlib.sha256(content[:-TRAILER]).digest() == content[-TRAILER:]
+
+
+def build(compiler: Path, path: Path) -> None:
+    """Compile the source into `path`, which appears whole or not at all; raise BuildFailed."""
+    with tempfile.TemporaryDirectory(prefix=".build-", dir=path.parent) as scratch:
+        made = Path(scratch) / path.name
+        _run([str(compiler), *FLAGS, str(SOURCE), *_openmp(), "-o", str(made)])
+        content = made.read_bytes()
+        made.write_bytes(content + hashlib.sha256(content).digest())
+        made.replace(path)
+
+
+def _open(path: Path) -> ctypes.CDLL:
+    try:
+        return ctypes.CDLL(str(path))
+    except OSError as error:
+        raise BuildFailed(str(error)) from error
+
+
+def _openmp() -> list[str]:
+    """Return linker arguments for the OpenMP runtime that torch has loaded.
+
+    Two runtimes in one process are two pools of threads on the same cores.
+    """
+    found = sorted((Path(torch.__file__).parent / "lib").glob("libgomp*.so*"))
+    return ["-Wl,--as-needed", *(str(path) for path in found)]
+
+
+def _cpu_flags() -> bytes:
+    try:
+        lines = CPUINFO.read_bytes().splitlines()
+    except OSError:  # not Linux: one machine has one CPU
+        return platform.processor().encode()
+    return next((line for line in lines if line.startswith((b"flags", b"Features"))), b"")
+
+
+def _run(command: list[str]) -> bytes:
+    try:
+        return subprocess.run(command, check=True, capture_output=True, timeout=TIMEOUT).stdout
+    except subprocess.CalledProcessError as error:
+        lines = error.stderr.decode(errors="replace").strip().splitlines()
+        raise BuildFailed(f"{command[0]} failed: {lines[0] if lines else error}") from error
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise BuildFailed(f"{command[0]} failed: {error}") from error
