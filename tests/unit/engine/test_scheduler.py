@@ -5,6 +5,7 @@ Every `Life` also checks that each sequence reads its own history: see `tests.su
 
 from __future__ import annotations
 
+import gc
 import sys
 from random import Random
 from typing import Any
@@ -147,6 +148,16 @@ def test_n_sharers_of_a_partial_block_make_n_minus_one_copies(sharers: int, kind
     life.scheduler.schedule()
     assert len(life.scheduler.pool.copies) == sharers - 1
     assert group.copies == sharers - 1
+
+
+def test_room_for_copies_is_made_too() -> None:
+    life = make_life(blocks=8)
+    wide = add(life, prompt=6, max_tokens=3, n=4)
+    add(life, prompt=16, max_tokens=3)
+    life.step()
+    assert len(life.scheduler.running) == 2 and life.scheduler.pool.num_free == 2
+    life.step()
+    assert (wide.copies, life.scheduler.preemptions) == (3, 1)
 
 
 def test_sharers_of_whole_blocks_copy_nothing() -> None:
@@ -301,6 +312,7 @@ def test_the_cost_of_a_step_does_not_depend_on_the_queue(blocked: bool) -> None:
             nonlocal count
             count += 1
 
+        gc.disable()  # its callbacks would count
         sys.setprofile(note)
         try:
             plan = life.scheduler.schedule()
@@ -308,6 +320,7 @@ def test_the_cost_of_a_step_does_not_depend_on_the_queue(blocked: bool) -> None:
             life.scheduler.retire(plan)
         finally:
             sys.setprofile(None)
+            gc.enable()
         assert life.scheduler.num_waiting == waiting - (not blocked)
         return count
 
