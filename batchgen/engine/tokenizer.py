@@ -27,7 +27,7 @@ TEMPLATE_ERRORS = (
     ArithmeticError,
     RecursionError,
 )
-PARTIAL = 8  # tokens that one character can be spread over, and some; then it is no character
+PARTIAL = 32  # tokens in a row that end inside a character; then there is none
 INCOMPLETE = "\N{REPLACEMENT CHARACTER}"  # how a decoder shows bytes that are no character yet
 
 Decode = Callable[[Sequence[int]], str]

@@ -185,20 +185,24 @@ class TestStops:
         assert got == greedy(network, late)[: len(got)]
         assert len(got) > 6 and not set(got[:6]) & set(stops)
 
-    @pytest.mark.parametrize("minimum", range(1, 12, 2))
-    def test_a_stop_string_must_not_come_too_early(self, llama: Path, minimum: int) -> None:
+    def test_a_stop_string_must_not_come_too_early(self, llama: Path) -> None:
         engine = make_engine(llama)
         free = tokens_of(answer(engine))
         decode = engine.tokenizer.decode
-        # The commonest character of the text: it comes early and late.
-        letters = Counter(decode(free).replace("\ufffd", ""))
-        stop = letters.most_common(1)[0][0]
-        begin = len(decode(free[: minimum - 1]))
-        at = decode(free).find(stop, begin)
-        got = answer(engine, stop=(stop,), min_tokens=minimum).choices[0]
-        assert got.text == (decode(free) if at < 0 else decode(free)[:at])
-        assert (got.finish_reason == "stop") == (at >= 0)
-        assert len(got.tokens or []) >= minimum
+        text = decode(free)
+        pairs = [(letter, m) for letter in sorted(set(text) - {"\ufffd"}) for m in range(1, STEPS)]
+        how = {"max_tokens": STEPS, "ignore_eos": True}
+        asked = [
+            request(key, PROMPT, stop=(letter,), min_tokens=minimum, **how)
+            for key, (letter, minimum) in enumerate(pairs)
+        ]
+        ended = run(engine, *asked)
+        for key, (letter, minimum) in enumerate(pairs):
+            at = text.find(letter, len(decode(free[: minimum - 1])))
+            got = ended[key].choices[0]
+            assert got.text == (text if at < 0 else text[:at])
+            assert got.finish_reason == ("length" if at < 0 else "stop")
+            assert len(got.tokens or []) >= minimum
 
     def test_each_sample_has_its_own_end(self, llama: Path) -> None:
         engine = make_engine(llama)
@@ -210,6 +214,37 @@ class TestStops:
             assert mine.text == whole.text.split(stop)[0]
             assert mine.finish_reason == ("stop" if stop in whole.text else "length")
         assert len({len(tokens) for tokens in tokens_by_choice(held)}) > 1
+
+
+class TestBeams:
+    def test_stop_strings_end_beams_once_they_count(self, llama: Path) -> None:
+        engine = make_engine(llama)
+        decode = engine.tokenizer.decode
+        how = {"num_beams": 4, "n": 4, "max_tokens": 10}
+        free = "".join(choice.text for choice in answer(engine, **how).choices)
+        stop = tuple(c for c, _ in Counter(free.replace("\ufffd", "")).most_common(6))
+        lengths = set()
+        for minimum in range(1, 7):
+            for choice in answer(engine, stop=stop, min_tokens=minimum, **how).choices:
+                tokens = choice.tokens or []
+                begin = len(decode(tokens[: minimum - 1]))
+                assert not set(decode(tokens[:-1])[begin:]) & set(stop)
+                ended = set(decode(tokens)[begin:]) & set(stop)
+                assert choice.finish_reason == ("stop" if ended else "length")
+                lengths.add(len(tokens) - minimum)
+        assert min(lengths) == 0
+
+    def test_running_beams_are_worth_what_the_model_says(self, llama: Path, network: Any) -> None:
+        engine = make_engine(llama)
+        engine.add(request(0, PROMPT, num_beams=3, max_tokens=STEPS, ignore_eos=True))
+        for _ in range(5):
+            engine.step()
+        beams = engine.scheduler.schedule().drawing
+        assert len(beams) == 3
+        for beam in beams:
+            logprobs = logprobs_of(network, beam.tokens)[len(PROMPT) - 1 : -1]
+            expected = logprobs.gather(1, torch.tensor(beam.generated)[:, None]).sum()
+            assert beam.score == pytest.approx(float(expected), abs=1e-4)
 
 
 class TestLogprobs:
