@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from random import Random
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -304,3 +305,47 @@ class Life:
         """Return a parent for each of the next beams, which are fewer than `width` at times."""
         count = group.width if self.rng.random() < 0.8 else self.rng.randint(1, group.width)
         return [self.rng.randrange(len(group.unfinished)) for _ in range(count)]
+
+
+def make_life(**world: Any) -> Life:
+    """Return a life with blocks of 4 that admits whoever fits at present."""
+    return Life(World(**{"foresight": False, **world}), Random(0))  # noqa: S311
+
+
+def add(
+    life: Life,
+    prompt: int | list[int],
+    max_tokens: int,
+    *,
+    job: str = "",
+    salt: str = "",
+    **params: Any,
+) -> SequenceGroup:
+    """Add a group whose answers have exactly `max_tokens`; prompts by number share nothing."""
+    sampling = SamplingParams(ignore_eos=True, **params)
+    tokens = (
+        prompt if isinstance(prompt, list) else [2 + len(life.alive) + len(life.ended)] * prompt
+    )
+    group = life.group(prompt, sampling, max_tokens=max_tokens, job=job, salt=salt)
+    life.add(group)
+    return group
+
+
+def keys(plan: StepPlan) -> list[int]:
+    """Return the keys of the groups that `plan` computes, oldest first."""
+    return list(dict.fromkeys(share.group.key for share in plan.shares))
+
+
+def until_preempted(life: Life) -> StepPlan:
+    """Go on until somebody gives way; return the plan of that step."""
+    plan = life.step()
+    while not life.scheduler.preemptions:
+        assert life.alive, "everybody had room"
+        plan = life.step()
+    return plan
+
+
+def ends(life: Life) -> list[int]:
+    """Return the keys of all groups in the order in which they end."""
+    life.finish()
+    return [group.key for group in life.ended]
