@@ -47,18 +47,13 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_llama(tmp_path_factory.mktemp("long"), max_position_embeddings=600)
 
 
-def guided(prompts: list[str], *, max_tokens: int) -> list[GenerationRequest]:
+def guided(*, max_tokens: int) -> list[GenerationRequest]:
     """Return each way of decoding with each grammar."""
     grammars = [{"json_schema": json.dumps(SCHEMA)}, {"regex": REGEX}]
-    kinds = [
-        (prompt, {**how, **grammar})
-        for grammar in grammars
-        for how in HOW.values()
-        for prompt in prompts
-    ]
+    kinds = [{**how, **grammar} for grammar in grammars for how in HOW.values()]
     return [
-        request(key, prompt, max_tokens=max_tokens, seed=key, **kind)
-        for key, (prompt, kind) in enumerate(kinds)
+        request(key, PROMPTS[key % 2], max_tokens=max_tokens, seed=key, **kind)
+        for key, kind in enumerate(kinds)
     ]
 
 
@@ -87,7 +82,7 @@ def token_of(engine: Engine, text: str) -> int:
 
 
 def outcomes(engine: Engine) -> dict[int, list[tuple[str, list[int] | None]]]:
-    ended = run(engine, *guided(PROMPTS, max_tokens=24))
+    ended = run(engine, *guided(max_tokens=24))
     assert not [one.error for one in ended.values() if one.error is not None]
     return {
         key: [(choice.text, choice.tokens) for choice in one.choices] for key, one in ended.items()
@@ -96,7 +91,7 @@ def outcomes(engine: Engine) -> dict[int, list[tuple[str, list[int] | None]]]:
 
 class TestMatching:
     def test_every_answer_matches_however_it_is_decoded(self, llama: Path) -> None:
-        rows = guided(PROMPTS, max_tokens=500)
+        rows = guided(max_tokens=500)
         ended = run(make_engine(llama, max_num_seqs=64), *rows)
         found = set()
         for row in rows:
@@ -109,7 +104,7 @@ class TestMatching:
                 else:
                     assert is_valid(choice.text)
                 found.add(choice.text)
-        assert len(found) > 20
+        assert len(found) > 15
 
     def test_preemption_changes_nothing(self, llama: Path) -> None:
         undisturbed = outcomes(make_engine(llama, prefix_caching=False, max_num_seqs=64))
