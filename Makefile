@@ -76,6 +76,9 @@ ci: lint test ## What CI runs
 bench: $(STAMP) $(MODEL_RECORD) ## Measure what the README says (many minutes)
 	$(BIN)/python benchmarks/ingest.py
 	$(BIN)/python benchmarks/equality.py $(dir $(MODEL_RECORD))
+	$(BIN)/python benchmarks/equality.py $(dir $(MODEL_RECORD)) --beams 4 --rows 16
+	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/scheduler.py $(dir $(MODEL_RECORD))
 	$(BIN)/python benchmarks/busy.py $(dir $(MODEL_RECORD))
 	$(BIN)/python benchmarks/recovery.py $(dir $(MODEL_RECORD))
 
