@@ -323,9 +323,8 @@ def add(
 ) -> SequenceGroup:
     """Add a group whose answers have exactly `max_tokens`; prompts by number share nothing."""
     sampling = SamplingParams(ignore_eos=True, **params)
-    tokens = (
-        prompt if isinstance(prompt, list) else [2 + len(life.alive) + len(life.ended)] * prompt
-    )
+    if not isinstance(prompt, list):
+        prompt = [2 + len(life.alive) + len(life.ended)] * prompt
     group = life.group(prompt, sampling, max_tokens=max_tokens, job=job, salt=salt)
     life.add(group)
     return group
