@@ -62,7 +62,7 @@ def random_group(life: Life, *, wide: float) -> SequenceGroup | None:
     group = life.group(
         prompt,
         params,
-        max_tokens=rng.choice([1, 10, 30, 60]),
+        max_tokens=rng.choice([1, 10, 10, 30, 30, 60, 200]),
         job=rng.choice(["", "a", "b"]),
         salt=rng.choice(["", "", "", "", "salt"]),
     )
@@ -90,6 +90,8 @@ def live(seed: int) -> Life:
                     life.add(group)
             elif chance < 0.27 and life.alive:
                 life.abort(rng.choice(list(life.alive)))
+            elif chance < 0.28:  # as where the host is full for a while
+                life.scheduler.preemption = rng.choice(["auto", "swap", "recompute"])
             else:
                 life.step()
         life.finish()
