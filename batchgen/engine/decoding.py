@@ -174,7 +174,8 @@ def _processed(one: Ongoing, beams: list[Sequence], logprobs: Tensor) -> Tensor:
         )
         for beam in beams
     ]
-    if not any(needs_processing(params, context.grammar) for context in contexts):
+    drawn = beams[0].num_generated
+    if not any(needs_processing(params, c.grammar, num_generated=drawn) for c in contexts):
         return logprobs
     scores = logprobs.clone()
     process(scores, contexts)

@@ -142,7 +142,7 @@ class Engine:
             steps=self._steps,
             running=scheduler.num_running,
             waiting=scheduler.num_waiting,
-            swapped=len(scheduler.preempted),
+            swapped=scheduler.num_swapped,
             prompt_tokens=self._prompt_tokens,
             generated_tokens=self._generated_tokens,
             prefix_queries=prefixes.asked_tokens if prefixes is not None else 0,

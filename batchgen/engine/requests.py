@@ -104,11 +104,11 @@ class Ongoing:
         """Return the answer, or the error."""
         latency = int((time.monotonic() - self.since) * 1000)
         key, sequences = self.group.key, self.group.sequences
+        use = self._use(meter)
         if self.error is not None:
-            return Generation(key=key, error=self.error, latency_ms=latency)
+            return Generation(key=key, error=self.error, latency_ms=latency, kv=use)
         if self.beams is not None:
             sequences = self.beams.results()
-        utilisation, saving = meter.since(self.began)
         return Generation(
             key=key,
             choices=[self._choice(sequence, tokenizer) for sequence in sequences],
@@ -118,12 +118,17 @@ class Ongoing:
                 cached_tokens=self.group.cached_tokens or 0,
             ),
             latency_ms=latency,
-            kv=KVUse(
-                preemptions=self.group.preemptions,
-                copies=self.group.copies,
-                utilisation=utilisation,
-                sharing_saving=saving,
-            ),
+            kv=use,
+        )
+
+    def _use(self, meter: PoolMeter) -> KVUse:
+        """Return what the request did to the pool, and how the pool fared meanwhile."""
+        utilisation, saving = meter.since(self.began)
+        return KVUse(
+            preemptions=self.group.preemptions,
+            copies=self.group.copies,
+            utilisation=utilisation,
+            sharing_saving=saving,
         )
 
     def _choice(self, sequence: Sequence, tokenizer: Tokenizer) -> Choice:

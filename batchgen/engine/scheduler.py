@@ -75,12 +75,18 @@ class Scheduler:
         self._waiting: deque[SequenceGroup] = deque()  # aborted groups leave when they come up
         self._num_waiting = 0
         self._arrivals = 0
+        self._rows_left = PROMPT_ROWS  # of this step
         self.admission = Admission(tables, self.lengths, max_num_seqs=max_num_seqs)
 
     @property
     def num_waiting(self) -> int:
         """Groups that hold no blocks yet, or no more."""
         return self._num_waiting + len(self.preempted)
+
+    @property
+    def num_swapped(self) -> int:
+        """Groups whose keys and values are in host memory."""
+        return sum(group.state is GroupState.SWAPPED for group in self.preempted)
 
     @property
     def num_running(self) -> int:
@@ -122,6 +128,7 @@ class Scheduler:
     def schedule(self) -> StepPlan:
         """Return the next step. It computes something unless nothing is unfinished."""
         preemptions = self.preemptions
+        self._rows_left = PROMPT_ROWS
         shares = self._run(self.max_batch_tokens)
         if self.preemptions == preemptions:
             shares += self._admit(self.max_batch_tokens - sum(share.count for share in shares))
@@ -193,7 +200,8 @@ class Scheduler:
     def _shares(self, group: SequenceGroup, budget: int) -> list[Share]:
         """Give the sequences of `group` their pending tokens, as far as `budget` goes."""
         if group.wants_prompt_logprobs:
-            budget = min(budget, PROMPT_ROWS)
+            budget = min(budget, self._rows_left)
+            self._rows_left -= min(budget, group.num_prompt)
         pending = {s: group.goal(s) - s.num_computed for s in group.computing}
         if sum(pending.values()) > budget:
             # Whoever catches up draws, so the last token of each waits for those of the others.

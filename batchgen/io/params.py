@@ -8,7 +8,7 @@ import msgspec
 
 
 class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How one row is decoded. Bounds are checked in `batchgen.io.lines`, never here."""
+    """How one row is decoded. Bounds are checked in `batchgen.io.fields`, never here."""
 
     # Tokens to generate at most; None means as many as the context still holds.
     max_tokens: int | None = None

@@ -35,8 +35,8 @@ from batchgen_workers.frames import (
     Results,
     Start,
     ToEngine,
-    in_frames,
 )
+from batchgen_workers.result_frames import in_result_frames
 
 REPORT_INTERVAL = 0.25  # seconds between reports while the engine works
 # What they say is about the machine or the model; other messages could quote a row.
@@ -113,8 +113,8 @@ class Server:
         for frame in self._take(wait=not self._engine.has_unfinished()):
             self._apply(frame)
         if self._engine.has_unfinished():
-            for generations in in_frames(self._engine.step()):
-                self._stream.send(Results(generations=list(generations)))
+            for generations in in_result_frames(self._engine.step()):
+                self._stream.send(Results(generations=generations))
         now = time.monotonic()
         if now - self._reported >= REPORT_INTERVAL or not self._engine.has_unfinished():
             self._reported = now
