@@ -526,7 +526,7 @@ struct Call {
     const int base = number * CHUNK, to = std::min(CHUNK, most + 1 - base);
     const int from = kind.window ? std::max(0, least - kind.window + 1 - base) : 0;
     const int32_t* table = engine.table(unit.sequence);
-    for (int j = 0; j < from; j++) s.key_rows[j] = s.nothing.data();
+    for (int j = 0; j < from; j++) s.key_rows[j] = s.value_rows[j] = s.nothing.data();
     for (int j = from; j < to; j++) {
       const int position = base + j, slot = position % size;
       const float* block = pool + table[position / size] * engine.block_elements;
@@ -534,9 +534,14 @@ struct Call {
       s.value_rows[j] = block + layer.values + (int64_t(head) * size + slot) * dv;
     }
     for (int j = from / PANEL * PANEL; j < to; j += PANEL) {
+      // Blocks lie too far apart for the machine to guess what follows: the next keys are fetched
+      // here, these keys' values during the product.
+      for (int i = j + PANEL; i < std::min(j + 2 * PANEL, to); i++) {
+        for (int d = 0; d < dk; d += PANEL) __builtin_prefetch(s.key_rows[i] + d, 0, 2);
+      }
       transpose(s.key_rows + j, std::min(PANEL, to - j), dk, s.keys.data());
-      tiles(rows, s.queries.data(), dk, Packed{s.keys.data(), s.keys.data(), 0}, dk, ZEROS, 0, s.scores.data() + j,
-            CHUNK);
+      tiles(rows, s.queries.data(), dk, Packed{s.keys.data(), s.value_rows[j], PANEL}, dk, ZEROS, 0,
+            s.scores.data() + j, CHUNK);
     }
     for (int64_t r = 0; r < rows; r++) {
       const int position = tokens[r / kind.group].position - base;
