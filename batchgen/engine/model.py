@@ -13,7 +13,6 @@ from batchgen.engine.device import resolve_device, resolve_dtype
 from batchgen.engine.loading import context_length, load_config, load_network, pinned_length, quiet
 from batchgen.engine.plan import StepPlan
 from batchgen.engine.probe import probe
-from batchgen_kernels.cpu.linear import pack_linears
 from batchgen_kernels.interface import AttentionKernels, StepBatch
 from batchgen_kernels.layout import PoolLayout
 
@@ -40,8 +39,6 @@ class CausalModel:
         stored = settings.get_text_config().dtype or torch.float32
         compute = resolve_dtype(config.dtype, device, stored)
         network = load_network(config.model_path, dtype=compute.dtype, device=device)
-        if device.type == "cpu" and compute.dtype == torch.float32:
-            pack_linears(network)
         length = context_length(settings)
         pinned = pinned_length(network)
         longest = min(length, pinned or length)

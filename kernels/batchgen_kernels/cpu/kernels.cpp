@@ -118,17 +118,12 @@ struct Cell {
 // The right-hand side: rows of 16 columns that follow each other, or that lie anywhere.
 struct Packed {
   const float* first;
-  // What is needed after this, fetched from memory meanwhile: `stride` elements a step.
-  const float* next;
-  int stride;
   const float* operator[](int k) const { return first + int64_t(k) * PANEL; }
-  void fetch(int k) const { __builtin_prefetch(next + int64_t(k) * stride, 0, 2); }
 };
 struct Scattered {
   const float* const* rows;
   int column;
   const float* operator[](int k) const { return rows[k] + column; }
-  void fetch(int) const {}
 };
 
 #define BATCHGEN_EACH(DO) DO(0) DO(1) DO(2) DO(3) DO(4) DO(5) DO(6) DO(7) DO(8) DO(9) DO(10) DO(11)
@@ -143,7 +138,6 @@ inline void tile(const float* left, int64_t left_step, Right right, int depth, c
   BATCHGEN_EACH(BATCHGEN_BEGIN)
   for (int k = 0; k < depth; k++) {
     Cell b;
-    right.fetch(k);
     b.set(right[k]);
 #define BATCHGEN_ADD(i) \
   if constexpr (R > i) c##i.add(left[i * left_step + k], b);
@@ -526,7 +520,7 @@ struct Call {
     const int base = number * CHUNK, to = std::min(CHUNK, most + 1 - base);
     const int from = kind.window ? std::max(0, least - kind.window + 1 - base) : 0;
     const int32_t* table = engine.table(unit.sequence);
-    for (int j = 0; j < from; j++) s.key_rows[j] = s.value_rows[j] = s.nothing.data();
+    for (int j = 0; j < from; j++) s.key_rows[j] = s.nothing.data();
     for (int j = from; j < to; j++) {
       const int position = base + j, slot = position % size;
       const float* block = pool + table[position / size] * engine.block_elements;
@@ -534,14 +528,9 @@ struct Call {
       s.value_rows[j] = block + layer.values + (int64_t(head) * size + slot) * dv;
     }
     for (int j = from / PANEL * PANEL; j < to; j += PANEL) {
-      // Blocks lie too far apart for the machine to guess what follows: the next keys are fetched
-      // here, these keys' values during the product.
-      for (int i = j + PANEL; i < std::min(j + 2 * PANEL, to); i++) {
-        for (int d = 0; d < dk; d += PANEL) __builtin_prefetch(s.key_rows[i] + d, 0, 2);
-      }
       transpose(s.key_rows + j, std::min(PANEL, to - j), dk, s.keys.data());
-      tiles(rows, s.queries.data(), dk, Packed{s.keys.data(), s.value_rows[j], PANEL}, dk, ZEROS, 0,
-            s.scores.data() + j, CHUNK);
+      tiles(rows, s.queries.data(), dk, Packed{s.keys.data()}, dk, ZEROS, 0, s.scores.data() + j,
+            CHUNK);
     }
     for (int64_t r = 0; r < rows; r++) {
       const int position = tokens[r / kind.group].position - base;
@@ -559,7 +548,7 @@ struct Call {
         std::memset(row, 0, sizeof(float) * PANEL);
         std::memcpy(row, s.value_rows[j] + dv - rest, sizeof(float) * rest);
       }
-      tiles(rows, weights, CHUNK, Packed{s.values.data(), s.values.data(), 0}, to - from, ZEROS, 0,
+      tiles(rows, weights, CHUNK, Packed{s.values.data()}, to - from, ZEROS, 0,
             s.sums.data() + dv - rest, dv16);
     }
   }
@@ -659,25 +648,16 @@ struct Call {
 
 constexpr int64_t BLOCK_ROWS = 96;  // input rows that stay in the second-level cache
 
-// Up to 16 columns of some rows. While it multiplies, it fetches the panel that comes next.
 void linear_block(const float* input, int64_t rows, int64_t input_step, const float* panel,
                   const float* bias, float* out, int64_t out_step, int columns, int depth) {
-  const int64_t count = (rows + ROWS - 1) / ROWS, size = int64_t(depth) * PANEL;
-  const int stride = int((PANEL + count - 1) / count);
-  const float* next = panel + size;
-  float narrow[ROWS * PANEL];
-  for (int64_t r = 0; r < rows; r += ROWS, next += int64_t(depth) * stride) {
-    const int high = int(std::min<int64_t>(ROWS, rows - r));
-    const Packed right{panel, next, stride};
-    if (columns == PANEL) {
-      tile_of<ROWS>(high, input + r * input_step, input_step, right, depth, bias, 0,
-                    out + r * out_step, out_step);
-      continue;
-    }
-    tile_of<ROWS>(high, input + r * input_step, input_step, right, depth, bias, 0, narrow, PANEL);
-    for (int i = 0; i < high; i++) {
-      std::memcpy(out + (r + i) * out_step, narrow + i * PANEL, sizeof(float) * columns);
-    }
+  if (columns == PANEL) {
+    tiles(rows, input, input_step, Packed{panel}, depth, bias, 0, out, out_step);
+    return;
+  }
+  float narrow[BLOCK_ROWS * PANEL];
+  tiles(rows, input, input_step, Packed{panel}, depth, bias, 0, narrow, PANEL);
+  for (int64_t r = 0; r < rows; r++) {
+    std::memcpy(out + r * out_step, narrow + r * PANEL, sizeof(float) * columns);
   }
 }
 
@@ -777,7 +757,6 @@ BATCHGEN_PUBLIC void batchgen_pack(const float* weights, int64_t step, int64_t o
 BATCHGEN_PUBLIC void batchgen_linear(const float* input, int64_t rows, int64_t input_step,
                                      const float* panels, const float* bias, float* out,
                                      int64_t outputs, int64_t inputs, int32_t threads) {
-  if (rows == 0) return;
   const int64_t columns = (outputs + PANEL - 1) / PANEL;
   const int64_t blocks = (rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
   // Blocks of like size, each of whole tiles.
