@@ -113,6 +113,7 @@ def measure_engine(model: Path, *, running: int, waiting: int, steps: int) -> Co
         prompt = [rng.randrange(1000) for _ in range(16)]
         engine.add(GenerationRequest(key=key, prompt_token_ids=prompt, params=params))
     engine.step()
+    before = engine.stats().busy_seconds
     times = [_timed_step(engine) for _ in range(steps)]
     stats = engine.stats()
     return Cost(
@@ -121,7 +122,7 @@ def measure_engine(model: Path, *, running: int, waiting: int, steps: int) -> Co
         preemptions=stats.preemptions,
         median_ms=1000 * statistics.median(times),
         largest_ms=1000 * max(times),
-        share=sum(times) / (stats.busy_seconds or 1.0),
+        share=sum(times) / (stats.busy_seconds - before),
     )
 
 

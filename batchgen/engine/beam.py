@@ -126,11 +126,18 @@ class BeamSearch:
         parents = (order // sums.shape[1]).tolist()
         tokens = row_best.indices.cpu().expand_as(sums).flatten()[order].tolist()
         limit: FinishReason | None = "length" if at_limit else None
-        reasons = [
-            ends(beams[parent], token) or limit if worth > NOTHING else None
-            for parent, token, worth in zip(parents, tokens, values.tolist(), strict=True)
-        ]
-        return Candidates(scores=values, parents=parents, tokens=tokens, reasons=reasons)
+        reasons: list[FinishReason | None] = []
+        going = 0
+        for parent, token, worth in zip(parents, tokens, values.tolist(), strict=True):
+            # The first k may finish and the best k that do not end go on: the rest is no use.
+            if len(reasons) >= self.width and (at_limit or going == self.width):
+                break
+            reasons.append(ends(beams[parent], token) or limit if worth > NOTHING else None)
+            going += reasons[-1] is None
+        used = len(reasons)
+        return Candidates(
+            scores=values[:used], parents=parents[:used], tokens=tokens[:used], reasons=reasons
+        )
 
     def _finish(
         self, best: Candidates, length: int, beams: list[Sequence], on_finish: Finish

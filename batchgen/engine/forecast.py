@@ -15,7 +15,7 @@ from batchgen.engine.blocks import BlockPool
 from batchgen.engine.lengths import LengthBook
 from batchgen.engine.sequence import SequenceGroup
 
-STEPS = 24  # points in time that are looked at, ever farther apart
+STEPS = 24  # points in time that are looked at, ever farther apart, beside the ends that are known
 # Beams have a common ancestor so many tokens back, nearly always: all else they share, however long
 # they are. See benchmarks/memory.py.
 TRUNK = 32
@@ -26,13 +26,23 @@ Ints = npt.NDArray[np.int64]
 
 def expected_peak(book: LengthBook, pool: BlockPool, groups: list[SequenceGroup]) -> int:
     """Return the blocks in use now and then, whichever is more, if `groups` are all that run."""
-    longest = max(group.max_tokens - group.num_generated for group in groups)
-    ahead = np.unique(np.geomspace(1, max(1, longest), STEPS).astype(np.int64))
+    ahead = _times(groups)
     likely = book.growing(groups, ahead)
     grown = np.array([_growth(group, ahead) for group in groups])
     own = np.array([_own_tokens(group) for group in groups])[:, None]
     tokens = (likely * grown - (1 - likely) * own).sum(0)
     return pool.num_used + max(0, int(np.ceil(tokens.max() / pool.block_size)))
+
+
+def _times(groups: list[SequenceGroup]) -> Ints:
+    """Return the numbers of steps ahead that are looked at.
+
+    Between ends that are known the use only grows, so the last step before each of them is one.
+    """
+    left = np.array([group.max_tokens - group.num_generated for group in groups])
+    known = left[[group.params.ignore_eos for group in groups]] - 1
+    spread = np.geomspace(1, max(1, left.max()), STEPS).astype(np.int64)
+    return np.unique(np.concatenate([spread, known]))
 
 
 def _growth(group: SequenceGroup, ahead: Ints) -> Ints:

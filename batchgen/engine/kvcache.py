@@ -37,15 +37,14 @@ class KVCache:
 
     def swap_out(self, pairs: list[tuple[int, int]]) -> None:
         """Copy whole blocks, (device, host), all layers."""
-        if pairs:
-            here, there = torch.tensor(pairs).unbind(1)
-            self.host[there] = self.pool[here.to(self.pool.device)].to(self.host.device)
+        # One by one: each is one run of memory, and gathering them would take as much again.
+        for here, there in pairs:
+            self.host[there] = self.pool[here]
 
     def swap_in(self, pairs: list[tuple[int, int]]) -> None:
         """Copy whole blocks, (host, device), all layers."""
-        if pairs:
-            there, here = torch.tensor(pairs).unbind(1)
-            self.pool[here.to(self.pool.device)] = self.host[there].to(self.pool.device)
+        for there, here in pairs:
+            self.pool[here] = self.host[there]
 
 
 def count_blocks(layout: PoolLayout, dtype: torch.dtype, *, memory: int, useful: int) -> int:

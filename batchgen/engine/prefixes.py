@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from array import array
 from collections import OrderedDict
+from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import pairwise
 
@@ -23,6 +24,16 @@ DIGEST = 32  # bytes of a key: as strong as SHA-256, so that no two texts are ev
 JOBS = 256  # whose common prefix is kept at a time
 
 
+@dataclass(slots=True, kw_only=True)
+class JobPrefix:
+    """What the prompts of one job begin with, as keys of full blocks."""
+
+    # Of the last prompt, whole.
+    last: list[bytes]
+    # What it had in common with the one before, or two neighbours before them.
+    pinned: list[bytes]
+
+
 class PrefixCache:
     """Finds the blocks that already hold the beginning of a prompt, and remembers full blocks."""
 
@@ -32,14 +43,13 @@ class PrefixCache:
         self.hit_tokens = 0  # tokens that need not be computed
         self.asked_tokens = 0  # tokens of the prompts that were looked up
         self._root = _digest(b"", model.encode())
-        # {job: keys of the full blocks that all of its prompts so far begin with}
-        self._common: OrderedDict[str, list[bytes]] = OrderedDict()
+        self._jobs: OrderedDict[str, JobPrefix] = OrderedDict()
 
     def add(self, group: SequenceGroup) -> None:
-        """Take in a new prompt: what all prompts of its job begin with is forgotten last."""
+        """Take in a new prompt: what the prompts of its job begin with is forgotten last."""
         self._extend(group.sequences[0], group.salt)
         if group.job:
-            self._keep_common(group.job, group.sequences[0].keys)
+            self._keep_common(group.job, group.sequences[0].keys.copy())
 
     def match(self, sequence: Sequence, salt: str, *, limit: int) -> Blocks:
         """Return the known blocks that hold the first tokens of `sequence`, not referenced yet.
@@ -87,19 +97,18 @@ class PrefixCache:
             keys.append(last)
 
     def _keep_common(self, job: str, keys: list[bytes]) -> None:
-        common = self._common.get(job)
-        if common is None:
-            # One prompt has nothing in common with others yet; the second one tells.
-            self._common[job] = keys.copy()
-            if len(self._common) > JOBS:
-                _, forgotten = self._common.popitem(last=False)
-                self.pool.unpin(forgotten)
-            self.pool.pin(keys)
-            return
-        self._common.move_to_end(job)
-        alike = common_length([common, keys])
-        self.pool.unpin(common[alike:])
-        del common[alike:]
+        prefix = self._jobs.pop(job, None) or JobPrefix(last=[], pinned=[])
+        self._jobs[job] = prefix
+        if len(self._jobs) > JOBS:
+            _, forgotten = self._jobs.popitem(last=False)
+            self.pool.unpin(forgotten.pinned)
+        common = keys[: common_length([prefix.last, keys])]
+        # A prompt that begins otherwise than the one before it says nothing about the others.
+        if common and common != prefix.pinned:
+            self.pool.pin(common)
+            self.pool.unpin(prefix.pinned)
+            prefix.pinned = common
+        prefix.last = keys
 
 
 def _digest(parent: bytes, data: bytes) -> bytes:

@@ -75,7 +75,7 @@ class Scheduler:
         self._waiting: deque[SequenceGroup] = deque()  # aborted groups leave when they come up
         self._num_waiting = 0
         self._arrivals = 0
-        self._rows_left = PROMPT_ROWS  # of this step
+        self._rows_left = PROMPT_ROWS  # of the step that is being scheduled
         self.admission = Admission(tables, self.lengths, max_num_seqs=max_num_seqs)
 
     @property
@@ -199,9 +199,9 @@ class Scheduler:
 
     def _shares(self, group: SequenceGroup, budget: int) -> list[Share]:
         """Give the sequences of `group` their pending tokens, as far as `budget` goes."""
-        if group.wants_prompt_logprobs:
+        judged = group.wants_prompt_logprobs
+        if judged:
             budget = min(budget, self._rows_left)
-            self._rows_left -= min(budget, group.num_prompt)
         pending = {s: group.goal(s) - s.num_computed for s in group.computing}
         if sum(pending.values()) > budget:
             # Whoever catches up draws, so the last token of each waits for those of the others.
@@ -213,6 +213,8 @@ class Scheduler:
             budget -= count
             if count:
                 shares.append(Share(group=group, sequence=sequence, count=count))
+        if judged:
+            self._rows_left -= sum(share.count for share in shares)
         return shares
 
     def _make_room(self, group: SequenceGroup, shares: list[Share]) -> bool:

@@ -54,7 +54,7 @@ class Tokenizer:
         if request.prompt_token_ids is not None:
             return list(request.prompt_token_ids)
         if request.messages is None:
-            return self._ids(request.prompt or "", special=True)
+            return self._ids(request.prompt or "", special=True, param="prompt")
         if not self.backend.chat_template:
             return RowError(
                 code="no_chat_template",
@@ -68,7 +68,8 @@ class Tokenizer:
         except TEMPLATE_ERRORS as error:
             message = f"The model's chat template refuses these messages: {error}"
             return RowError(code="template_error", message=message, param="messages")
-        return self._ids(text, special=False)  # the template wrote its special tokens itself
+        # The template wrote its special tokens itself.
+        return self._ids(text, special=False, param="messages")
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of `ids` without special tokens."""
@@ -108,7 +109,14 @@ class Tokenizer:
         except ValueError:  # written in Python, or of a kind that never has parts of characters
             return None
 
-    def _ids(self, text: str, *, special: bool) -> list[int]:
+    def _ids(self, text: str, *, special: bool, param: str) -> list[int] | RowError:
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            message = (
+                f"The prompt holds half of a surrogate pair, which is no text: {error.reason}."
+            )
+            return RowError(code="invalid_text", message=message, param=param)
         ids: list[int] = self.backend(text, add_special_tokens=special)["input_ids"]
         return ids
 

@@ -228,6 +228,21 @@ def test_only_the_first_k_candidates_may_end() -> None:
     assert search.results() == []
 
 
+@pytest.mark.parametrize(("max_tokens", "asked"), [(9, [0, 1, 2]), (1, [0, 1])])
+def test_no_more_candidates_are_asked_than_matter(max_tokens: int, asked: list[int]) -> None:
+    """Of eight: the first two may finish, and in the third the second beam is found."""
+    found: list[int] = []
+
+    def ends(_: Sequence, token: int) -> FinishReason | None:
+        found.append(token)
+        return "stop" if token == 0 else None
+
+    search = BeamSearch(SamplingParams(num_beams=2), max_tokens=max_tokens, num_ends=3)
+    row = log(0.3, 0.2, 0.15, 0.1, 0.09, 0.07, 0.05, 0.04)
+    search.advance(row, prompt_of(1), ends, finish)
+    assert found == asked
+
+
 def test_all_candidates_end() -> None:
     search = BeamSearch(SamplingParams(n=2, num_beams=2), max_tokens=9, num_ends=4)
     step = search.advance(log(0.1, 0.2, 0.3, 0.4), prompt_of(1), stop_at(range(4)), finish)

@@ -150,6 +150,23 @@ def test_a_jobs_prefix_shrinks_to_what_is_common() -> None:
     cache.pool.check_integrity()
 
 
+def test_a_prompt_that_begins_otherwise_does_not_let_go_of_the_others_prefix() -> None:
+    cache = make_cache(blocks=4)
+    for prompt in (numbers(9), numbers(10), [9, 9, 9, 9, 9]):
+        cache.add(make_group(prompt, job="job"))
+    blocks = computed(cache, numbers(8))
+    other = computed(cache, [9, 9, 9, 9])
+    assert cache.pool.allocate(4)[1:] == [*other, *blocks[::-1]]
+
+
+def test_one_prompt_alone_is_not_kept() -> None:
+    cache = make_cache(blocks=3)
+    cache.add(make_group(numbers(4), job="job"))
+    (lonely,) = computed(cache, numbers(4))
+    (younger,) = computed(cache, [9, 9, 9, 9])
+    assert cache.pool.allocate(3)[1:] == [lonely, younger]
+
+
 def test_jobs_with_other_salts_have_nothing_in_common() -> None:
     cache = make_cache(blocks=4)
     cache.add(make_group(numbers(8), job="job", salt="one"))
@@ -163,7 +180,8 @@ def test_jobs_with_other_salts_have_nothing_in_common() -> None:
 @pytest.mark.parametrize("others", [JOBS - 1, JOBS])
 def test_the_prefixes_of_jobs_long_gone_are_let_go(others: int) -> None:
     cache = make_cache(blocks=2)
-    cache.add(make_group(numbers(4), job="old"))
+    for _ in range(2):
+        cache.add(make_group(numbers(4), job="old"))
     old = computed(cache, numbers(4))
     for job in range(others):
         cache.add(make_group([job, 0, 0, 0], job=str(job)))

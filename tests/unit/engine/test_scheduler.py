@@ -171,6 +171,17 @@ def test_judged_prompts_are_computed_some_rows_at_a_time() -> None:
     life.finish()
 
 
+def test_all_judged_prompts_of_a_step_share_its_rows() -> None:
+    life = make_life(max_batch_tokens=500)
+    plain = add(life, list(range(2, 52)), max_tokens=1)
+    for _ in range(3):
+        add(life, list(range(2, 80)), max_tokens=1, prompt_logprobs=0)
+    plan = life.step()
+    assert plan.shares[0].group is plain and plan.shares[0].count == 50
+    assert sum(rows.count for rows in plan.prompt_rows) == PROMPT_ROWS - 1  # one row drew
+    life.finish()
+
+
 def test_blocks_that_leave_the_window_come_back_at_once() -> None:
     life = make_life(blocks=20, window=6)
     add(life, prompt=30, max_tokens=30)

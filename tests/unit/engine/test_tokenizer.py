@@ -269,3 +269,18 @@ def test_tokens_may_hold_any_bytes(
     decode, ids = pieces(*tokens), list(range(len(tokens)))
     expected = search(decode, ids, *stop, uncounted=uncounted)
     assert scan(decode, ids, *stop, uncounted=uncounted) == expected
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        GenerationRequest(key=0, params=PARAMS, prompt="half \ud83d of a smile"),
+        GenerationRequest(
+            key=0, params=PARAMS, messages=[{"role": "user", "content": "half \ud83d of a smile"}]
+        ),
+    ],
+)
+def test_half_a_character_is_refused(tokenizer: Tokenizer, request_: GenerationRequest) -> None:
+    error = tokenizer.encode(request_)
+    assert isinstance(error, RowError) and error.code == "invalid_text"
+    assert error.param == ("prompt" if request_.prompt is not None else "messages")
