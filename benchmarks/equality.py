@@ -15,7 +15,7 @@ import json
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -27,6 +27,7 @@ TIE = 1e-4  # logit gap below which two tokens count as equally likely
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples" / "prompts.jsonl"
 
 Messages = list[dict[str, Any]]
+Verdict = Literal["equal", "tie", "different"]
 Answers = list[tuple[list[int], float]]  # token ids and score, best first
 
 
@@ -42,25 +43,24 @@ class Comparison:
     chunked_prefills: bool  # whether some prompt was longer than a step's token budget
     generated_tokens: int
 
+    @classmethod
+    def of(cls, verdicts: Sequence[Verdict], **packing: Any) -> Self:
+        """Return the comparison of rows that were judged one by one."""
+        return cls(
+            rows=len(verdicts),
+            equal=verdicts.count("equal"),
+            ties=verdicts.count("tie"),
+            different=[i for i, verdict in enumerate(verdicts) if verdict == "different"],
+            **packing,
+        )
+
 
 def compare(config: EngineConfig, chats: Sequence[Messages], *, max_tokens: int) -> Comparison:
     """Generate every chat with both and compare token by token."""
     ours, most_running = _engine_tokens(config, chats, max_tokens=max_tokens)
     prompts, theirs, gaps = _reference_tokens(config.model_path, chats, max_tokens=max_tokens)
-    ties, different = 0, []
-    for i, (mine, reference) in enumerate(zip(ours, theirs, strict=True)):
-        if mine == reference:
-            continue
-        at = next((k for k, (a, b) in enumerate(zip(mine, reference, strict=False)) if a != b), -1)
-        if at >= 0 and gaps[i][at] < TIE:
-            ties += 1
-        else:
-            different.append(i)
-    return Comparison(
-        rows=len(chats),
-        equal=len(chats) - ties - len(different),
-        ties=ties,
-        different=different,
+    return Comparison.of(
+        [_judge(*row) for row in zip(ours, theirs, gaps, strict=True)],
         most_running=most_running,
         chunked_prefills=max(map(len, prompts)) > config.max_batch_tokens,
         generated_tokens=sum(map(len, ours)),
@@ -73,25 +73,28 @@ def compare_beams(
     """Search `beams` beams for every chat with both; compare all answers and their scores."""
     ours, most_running = _engine_beams(config, chats, max_tokens=max_tokens, beams=beams)
     prompts, theirs = _reference_beams(config.model_path, chats, max_tokens=max_tokens, beams=beams)
-    ties, different = 0, []
-    for i, (mine, reference) in enumerate(zip(ours, theirs, strict=True)):
-        alike = len(mine) == len(reference) and all(
-            abs(score - expected) < TIE
-            for (_, score), (_, expected) in zip(mine, reference, strict=True)
-        )
-        if not alike:
-            different.append(i)
-        elif [tokens for tokens, _ in mine] != [tokens for tokens, _ in reference]:
-            ties += 1
-    return Comparison(
-        rows=len(chats),
-        equal=len(chats) - ties - len(different),
-        ties=ties,
-        different=different,
+    return Comparison.of(
+        [_judge_beams(*row) for row in zip(ours, theirs, strict=True)],
         most_running=most_running,
         chunked_prefills=max(map(len, prompts)) > config.max_batch_tokens,
         generated_tokens=sum(len(tokens) for answers in ours for tokens, _ in answers),
     )
+
+
+def _judge(mine: list[int], theirs: list[int], gaps: list[float]) -> Verdict:
+    if mine == theirs:
+        return "equal"
+    at = next((k for k, (a, b) in enumerate(zip(mine, theirs, strict=False)) if a != b), -1)
+    return "tie" if at >= 0 and gaps[at] < TIE else "different"
+
+
+def _judge_beams(mine: Answers, theirs: Answers) -> Verdict:
+    if len(mine) != len(theirs):
+        return "different"
+    pairs = list(zip(mine, theirs, strict=True))
+    if any(abs(score - expected) >= TIE for (_, score), (_, expected) in pairs):
+        return "different"
+    return "equal" if all(ours == other for (ours, _), (other, _) in pairs) else "tie"
 
 
 def _engine_tokens(

@@ -60,7 +60,9 @@ class LengthBook:
         self._jobs: OrderedDict[str, Lengths] = OrderedDict()
 
     def observe(self, group: SequenceGroup) -> None:
-        """Learn from a group that ended."""
+        """Learn from a group that ended by itself: neither failed nor bound to its limit."""
+        if group.failed or group.params.ignore_eos:
+            return
         lengths = self._of(group.job)
         for sequence in group.sequences:
             lengths.observe(sequence.num_generated)

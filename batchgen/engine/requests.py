@@ -93,6 +93,7 @@ class Ongoing:
     def fail(self, error: RowError) -> None:
         """End every sequence of the request: it has an error instead of an answer."""
         self.error = error
+        self.group.failed = True
         self.finish()
 
     def finish(self) -> None:

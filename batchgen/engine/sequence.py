@@ -136,6 +136,8 @@ class SequenceGroup:
     # Position in the order of arrival, set by the scheduler.
     arrival: int = field(default=-1, init=False)
     state: GroupState = field(default=GroupState.WAITING, init=False)
+    # It ends with an error instead of answers.
+    failed: bool = field(default=False, init=False)
     # What it cost, for the row's record: see `KVUse`.
     preemptions: int = field(default=0, init=False)
     copies: int = field(default=0, init=False)

@@ -53,6 +53,29 @@ def claim_first(store: Store, job: JobRecord) -> Lease:
     raise AssertionError("no shard could be claimed")
 
 
+def lease_without_store(**fields: Any) -> Lease:
+    """Return a lease on rows 0 to 7 of a job that no store has."""
+    lease = Lease(
+        shard_id=5,
+        epoch=2,
+        owner=OWNER,
+        job_id=1,
+        job_public_id="0" * 32,
+        tenant_id="local",
+        pos_start=0,
+        pos_end=8,
+        attempts=2,
+        lost=1,
+        deaths=0,
+        input_sha256="a" * 64,
+        index_path=None,
+        model=MODEL,
+        model_sha256="b" * 64,
+        params={},
+    )
+    return replace(lease, **fields)
+
+
 def part_of(lease: Lease, *, n_err: int = 0, tag: str = "", utilisation: float = 0.75) -> PartInfo:
     """Return what a worker says of the part it wrote under a lease."""
     key = f"parts/{lease.job_public_id}/{lease.seq}.e{lease.epoch}.{tag or next(_numbers)}.parquet"

@@ -1,8 +1,7 @@
-// The kernels for a CPU: paged attention, block copies, and linear layers with packed weights.
+// The kernels for a CPU: paged attention and block copies.
 //
 // One tile of arithmetic serves everything: R rows times 16 columns, summed over `depth`
 //
-//     linear      inputs  [M, K]  · a panel of the weights [K, 16]
 //     scores      queries [R, Dk] · 16 keys, transposed    [Dk, 16]
 //     outputs     weights [R, n]  · 16 columns of n values [n, 16]
 //
@@ -644,23 +643,6 @@ struct Call {
   }
 };
 
-// ── linear layers ────────────────────────────────────────────────────────────────────────────
-
-constexpr int64_t BLOCK_ROWS = 96;  // input rows that stay in the second-level cache
-
-void linear_block(const float* input, int64_t rows, int64_t input_step, const float* panel,
-                  const float* bias, float* out, int64_t out_step, int columns, int depth) {
-  if (columns == PANEL) {
-    tiles(rows, input, input_step, Packed{panel}, depth, bias, 0, out, out_step);
-    return;
-  }
-  float narrow[BLOCK_ROWS * PANEL];
-  tiles(rows, input, input_step, Packed{panel}, depth, bias, 0, narrow, PANEL);
-  for (int64_t r = 0; r < rows; r++) {
-    std::memcpy(out + r * out_step, narrow + r * PANEL, sizeof(float) * columns);
-  }
-}
-
 }  // namespace
 
 // ── what Python calls ────────────────────────────────────────────────────────────────────────
@@ -738,37 +720,6 @@ BATCHGEN_PUBLIC void batchgen_copy(float* pool, int64_t block_elements, int64_t 
   for (int64_t i = 0; i < count; i++) {
     std::memcpy(pool + pairs[2 * i + 1] * block_elements, pool + pairs[2 * i] * block_elements,
                 sizeof(float) * block_elements);
-  }
-}
-
-// weights [outputs, inputs] → panels [⌈outputs / 16⌉, inputs, 16], short of columns filled with 0.
-BATCHGEN_PUBLIC void batchgen_pack(const float* weights, int64_t step, int64_t outputs,
-                                   int64_t inputs, float* panels, int32_t threads) {
-#pragma omp parallel for schedule(static) num_threads(threads)
-  for (int64_t p = 0; p < (outputs + PANEL - 1) / PANEL; p++) {
-    const float* rows[PANEL];
-    const int count = int(std::min<int64_t>(PANEL, outputs - p * PANEL));
-    for (int i = 0; i < count; i++) rows[i] = weights + (p * PANEL + i) * step;
-    transpose(rows, count, int(inputs), panels + p * inputs * PANEL);
-  }
-}
-
-// out [rows, outputs] = input [rows, inputs] · weightsᵀ + bias; `bias` is padded to whole panels.
-BATCHGEN_PUBLIC void batchgen_linear(const float* input, int64_t rows, int64_t input_step,
-                                     const float* panels, const float* bias, float* out,
-                                     int64_t outputs, int64_t inputs, int32_t threads) {
-  const int64_t columns = (outputs + PANEL - 1) / PANEL;
-  const int64_t blocks = (rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
-  // Blocks of like size, each of whole tiles.
-  const int64_t height = ((rows + blocks - 1) / blocks + ROWS - 1) / ROWS * ROWS;
-#pragma omp parallel for schedule(static) num_threads(threads)
-  for (int64_t i = 0; i < columns * blocks; i++) {
-    const int64_t p = i % columns, first = i / columns * height;
-    if (first >= rows) continue;
-    linear_block(input + first * input_step, std::min(height, rows - first), input_step,
-                 panels + p * inputs * PANEL, bias ? bias + p * PANEL : ZEROS,
-                 out + first * outputs + p * PANEL, outputs,
-                 int(std::min<int64_t>(PANEL, outputs - p * PANEL)), int(inputs));
   }
 }
 

@@ -8,8 +8,6 @@ from functools import cache
 
 from batchgen_kernels.cpu import build
 
-PANEL = 16  # outputs of one panel of packed weights
-
 
 class Layer(Structure):
     """One layer's attention; mirrors `BatchgenLayer`."""
@@ -35,11 +33,6 @@ SIGNATURES = {
     "write": (c_void_p, POINTER(Layer), c_void_p, *STRIDED, *STRIDED, c_int32),
     "attend": (c_void_p, POINTER(Layer), c_void_p, *STRIDED, c_void_p, c_int32),
     "copy": (c_void_p, c_int64, c_int64, c_void_p, c_int32),
-    "pack": (c_void_p, c_int64, c_int64, c_int64, c_void_p, c_int32),
-    "linear": (
-        *(c_void_p, c_int64, c_int64, c_void_p, c_void_p),
-        *(c_void_p, c_int64, c_int64, c_int32),
-    ),
 }
 
 

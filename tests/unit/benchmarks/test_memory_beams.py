@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks import memory_beams
 from benchmarks.memory_beams import PROMPTS, RECORD, RUN, STEPS, WIDTHS, Search, load
+from tests.support.reference import generate
 from tests.support.tiny_models import tiny_llama
 
 NUMBERED = Search(parents=[[step] for step in range(STEPS - 1)], ended=None)
@@ -55,20 +56,18 @@ def test_what_is_recorded_is_what_transformers_searches(
     tokenizer = AutoTokenizer.from_pretrained(folder)
     lines = memory_beams.EXAMPLES.read_text().splitlines()
     for prompt in load(tmp_path / "beams.json"):
-        ids = torch.tensor([memory_beams.prompt_ids(lines[prompt.line - 1], tokenizer)])
-        assert ids.shape[1] == prompt.prompt_tokens
+        ids = memory_beams.prompt_ids(lines[prompt.line - 1], tokenizer)
+        assert len(ids) == prompt.prompt_tokens
         for width, search in prompt.searches.items():
-            found = model.generate(
+            found = generate(
+                model,
                 ids,
-                attention_mask=torch.ones_like(ids),
-                do_sample=False,
                 num_beams=width,
                 num_return_sequences=width,
                 max_new_tokens=12,
                 # what ends an answer is set aside: the search goes on without it
                 suppress_tokens=[model.generation_config.eos_token_id],
                 eos_token_id=None,
-                return_dict_in_generate=True,
                 output_scores=True,
             )
             assert _lineages(search) == sorted(found.beam_indices.tolist())

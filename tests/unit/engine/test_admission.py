@@ -122,7 +122,7 @@ def test_a_group_waits_where_the_expected_peak_has_no_room() -> None:
     admission.pool.allocate(2)
     newcomer = make_group(4, 60, ignore_eos=False)
     assert not admission.allows(newcomer, 1, running=[running]), "it may be 60 tokens long"
-    ended = make_group(4, 60)
+    ended = make_group(4, 60, ignore_eos=False)
     ended.sequences[0].tokens += [1] * 10
     lengths.observe(ended)
     assert admission.allows(newcomer, 1, running=[running]), "it hardly ever is"

@@ -23,7 +23,7 @@ from batchgen.engine.beam import BeamSearch, BeamStep
 from batchgen.engine.sequence import Sequence
 from batchgen.io.params import SamplingParams
 from batchgen.io.rows import FinishReason
-from tests.support.beams import expected_beams
+from tests.support.reference import expected_beams
 from tests.support.tiny_models import tiny_llama
 
 WIDTHS = (2, 3, 4, 8)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from batchgen.engine.engine import Engine
 from batchgen.io.rows import Choice, Generation
+from tests.support.reference import generate
 from tests.unit.engine.conftest import Models, hurried, make_engine, request, run, tokens_of
 
 PROMPT = [5, 60, 7, 90, 12]
@@ -78,17 +79,15 @@ class TestPenalties:
         for minimum in (0, 4, 9):
             params = {"repetition_penalty": 1.3, "min_tokens": minimum}
             got = tokens_of(answer(engine, ignore_eos=False, **params))
-            ids = torch.tensor([PROMPT])
-            expected = network.generate(
-                ids,
-                attention_mask=torch.ones_like(ids),
-                do_sample=False,
+            expected = generate(
+                network,
+                PROMPT,
                 max_new_tokens=STEPS,
                 min_new_tokens=minimum,
                 repetition_penalty=1.3,
                 eos_token_id=sorted(engine.ends),
             )
-            assert got == expected[0, len(PROMPT) :].tolist()
+            assert got == expected.sequences[0, len(PROMPT) :].tolist()
             assert len(got) > minimum
 
     def test_presence_and_frequency_count_the_answer(self, llama: Path, network: Any) -> None:

@@ -120,6 +120,20 @@ def test_the_limit_ends_every_answer_and_nothing_else_some() -> None:
     assert still_growing(book, 50, max_tokens=50, ignore_eos=True) == 0
 
 
+def test_a_failed_row_teaches_nothing() -> None:
+    book = LengthBook()
+    group = make_group(drawn=10)
+    group.failed = True
+    book.observe(group)
+    assert still_growing(book, 10) > 0.9
+
+
+def test_an_answer_that_went_to_its_limit_whatever_it_said_teaches_nothing() -> None:
+    book = LengthBook()
+    book.observe(make_group(drawn=10, max_tokens=10, ignore_eos=True))
+    assert still_growing(book, 10) > 0.9
+
+
 def test_every_sample_of_a_group_is_learned_from() -> None:
     book = LengthBook()
     group = make_group(drawn=10, n=2)

@@ -14,7 +14,7 @@ import torch
 
 from batchgen.engine.engine import Engine
 from batchgen.io.rows import Generation
-from tests.support.beams import expected_beams
+from tests.support.reference import expected_beams, generate
 from tests.support.tiny_models import FAMILIES
 from tests.unit.engine.conftest import Models, hurried, make_engine, request, run, tokens_of
 
@@ -43,15 +43,7 @@ def load(path: Path) -> Any:
 
 def greedy(network: Any, prompt: list[int]) -> tuple[list[int], list[float]]:
     """Return transformers' greedy tokens, and the gap of the two best logits at each of them."""
-    ids = torch.tensor([prompt])
-    out = network.generate(
-        ids,
-        attention_mask=torch.ones_like(ids),
-        max_new_tokens=MAX_TOKENS,
-        do_sample=False,
-        return_dict_in_generate=True,
-        output_logits=True,
-    )
+    out = generate(network, prompt, max_new_tokens=MAX_TOKENS, output_logits=True)
     best = [logits[0].topk(2).values for logits in out.logits]
     return out.sequences[0, len(prompt) :].tolist(), [float(two[0] - two[1]) for two in best]
 

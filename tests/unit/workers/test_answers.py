@@ -5,7 +5,6 @@ import pytest
 
 from batchgen.io.params import SamplingParams
 from batchgen.io.rows import BadRow, Choice, Generation, InputRow, RowError, Usage
-from batchgen.jobs.records import Lease
 from batchgen_workers.answers import (
     answered,
     as_request,
@@ -14,6 +13,7 @@ from batchgen_workers.answers import (
     row_seed,
     seeded,
 )
+from tests.support.jobs import lease_without_store
 
 JOB = "0123456789abcdef" * 2
 ROW = InputRow(
@@ -23,24 +23,7 @@ ROW = InputRow(
     prompt="Count to seven",
     extra={"topic": "numbers", "big": 2**63},
 )
-LEASE = Lease(
-    shard_id=5,
-    epoch=2,
-    owner="host/1/uuid",
-    job_id=1,
-    job_public_id=JOB,
-    tenant_id="acme",
-    pos_start=0,
-    pos_end=8,
-    attempts=2,
-    lost=1,
-    deaths=0,
-    input_sha256="a" * 64,
-    index_path=None,
-    model="tiny",
-    model_sha256="b" * 64,
-    params={},
-)
+LEASE = lease_without_store(job_public_id=JOB, tenant_id="acme")
 ERROR = RowError(code="batch_cancelled", message="stopped")
 
 

@@ -8,28 +8,11 @@ import pytest
 from batchgen.io.kv_totals import UNMEASURED, KVTotals
 from batchgen.io.params import SamplingParams
 from batchgen.io.rows import Choice, Generation, InputRow, KVUse
-from batchgen.jobs.records import Lease
 from batchgen_workers.shard import Ending, Shard
+from tests.support.jobs import lease_without_store
 from tests.support.result_rows import ok_row
 
-LEASE = Lease(
-    shard_id=5,
-    epoch=2,
-    owner="host/1/uuid",
-    job_id=1,
-    job_public_id="0" * 32,
-    tenant_id="local",
-    pos_start=100,
-    pos_end=103,
-    attempts=2,
-    lost=1,
-    deaths=0,
-    input_sha256="a" * 64,
-    index_path=None,
-    model="tiny",
-    model_sha256="b" * 64,
-    params={},
-)
+LEASE = lease_without_store(pos_start=100, pos_end=103)
 
 
 def new_shard(**fields: Any) -> Shard:

@@ -1,10 +1,22 @@
-"""What transformers' own beam search answers."""
+"""What transformers' own `generate` answers, without drawing."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
+
+
+def generate(network: Any, prompt: list[int], **options: Any) -> Any:
+    """Return what `network`, a transformers model, generates, with everything it can tell."""
+    ids = torch.tensor([prompt])
+    return network.generate(
+        ids,
+        attention_mask=torch.ones_like(ids),
+        do_sample=False,
+        return_dict_in_generate=True,
+        **options,
+    )
 
 
 def expected_beams(
@@ -14,15 +26,7 @@ def expected_beams(
 
     `network` is a transformers model; `options` are those of its `generate`.
     """
-    ids = torch.tensor([prompt])
-    found = network.generate(
-        ids,
-        attention_mask=torch.ones_like(ids),
-        do_sample=False,
-        return_dict_in_generate=True,
-        output_scores=True,
-        **options,
-    )
+    found = generate(network, prompt, output_scores=True, **options)
     ends = options.get("eos_token_id", network.generation_config.eos_token_id)
     ends = [ends] if isinstance(ends, int) else ends or []
     answers = found.sequences[:, len(prompt) :].tolist()
