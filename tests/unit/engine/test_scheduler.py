@@ -217,7 +217,7 @@ def test_what_is_expected_of_a_job_is_learned_from_its_rows() -> None:
     def started(*, learned: bool) -> int:
         life = make_life(blocks=60, foresight=True)
         if learned:
-            add(life, prompt=4, max_tokens=5, job="job")
+            life.add(life.group([2] * 4, max_tokens=5, job="job"))
             life.finish()
         for _ in range(8):
             life.add(life.group([7] * 4, max_tokens=100, job="job"))
