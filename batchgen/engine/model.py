@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from batchgen.engine.attention import HANDLER, LayerAttention, forward
 from batchgen.engine.config import EngineConfig
 from batchgen.engine.device import resolve_device, resolve_dtype
+from batchgen.engine.fusing import fuse
 from batchgen.engine.loading import context_length, load_config, load_network, pinned_length, quiet
 from batchgen.engine.plan import StepPlan
 from batchgen.engine.probe import probe
@@ -43,6 +44,8 @@ class CausalModel:
         pinned = pinned_length(network)
         longest = min(length, pinned or length)
         layers = probe(network, vocabulary=vocabulary_size(network), longest=longest)
+        if device.type == "cpu" and compute.dtype == torch.float32:
+            fuse(network, layers)
         model = cls(
             network,
             layout=PoolLayout(

@@ -1,7 +1,8 @@
-// The kernels for a CPU: paged attention and block copies.
+// The kernels for a CPU: paged attention, block copies, and what else a decoder layer is made of.
 //
 // One tile of arithmetic serves everything: R rows times 16 columns, summed over `depth`
 //
+//     linear      inputs  [M, K]  · a panel of the weights [K, 16]
 //     scores      queries [R, Dk] · 16 keys, transposed    [Dk, 16]
 //     outputs     weights [R, n]  · 16 columns of n values [n, 16]
 //
@@ -117,12 +118,17 @@ struct Cell {
 // The right-hand side: rows of 16 columns that follow each other, or that lie anywhere.
 struct Packed {
   const float* first;
+  // What is needed after this, fetched from memory meanwhile: `stride` elements a step.
+  const float* next;
+  int stride;
   const float* operator[](int k) const { return first + int64_t(k) * PANEL; }
+  void fetch(int k) const { __builtin_prefetch(next + int64_t(k) * stride, 0, 2); }
 };
 struct Scattered {
   const float* const* rows;
   int column;
   const float* operator[](int k) const { return rows[k] + column; }
+  void fetch(int) const {}
 };
 
 #define BATCHGEN_EACH(DO) DO(0) DO(1) DO(2) DO(3) DO(4) DO(5) DO(6) DO(7) DO(8) DO(9) DO(10) DO(11)
@@ -137,6 +143,7 @@ inline void tile(const float* left, int64_t left_step, Right right, int depth, c
   BATCHGEN_EACH(BATCHGEN_BEGIN)
   for (int k = 0; k < depth; k++) {
     Cell b;
+    right.fetch(k);
     b.set(right[k]);
 #define BATCHGEN_ADD(i) \
   if constexpr (R > i) c##i.add(left[i * left_step + k], b);
@@ -519,7 +526,7 @@ struct Call {
     const int base = number * CHUNK, to = std::min(CHUNK, most + 1 - base);
     const int from = kind.window ? std::max(0, least - kind.window + 1 - base) : 0;
     const int32_t* table = engine.table(unit.sequence);
-    for (int j = 0; j < from; j++) s.key_rows[j] = s.nothing.data();
+    for (int j = 0; j < from; j++) s.key_rows[j] = s.value_rows[j] = s.nothing.data();
     for (int j = from; j < to; j++) {
       const int position = base + j, slot = position % size;
       const float* block = pool + table[position / size] * engine.block_elements;
@@ -527,9 +534,14 @@ struct Call {
       s.value_rows[j] = block + layer.values + (int64_t(head) * size + slot) * dv;
     }
     for (int j = from / PANEL * PANEL; j < to; j += PANEL) {
+      // Blocks lie too far apart for the machine to guess what follows: the next keys are fetched
+      // here, these keys' values during the product.
+      for (int i = j + PANEL; i < std::min(j + 2 * PANEL, to); i++) {
+        for (int d = 0; d < dk; d += PANEL) __builtin_prefetch(s.key_rows[i] + d, 0, 2);
+      }
       transpose(s.key_rows + j, std::min(PANEL, to - j), dk, s.keys.data());
-      tiles(rows, s.queries.data(), dk, Packed{s.keys.data()}, dk, ZEROS, 0, s.scores.data() + j,
-            CHUNK);
+      tiles(rows, s.queries.data(), dk, Packed{s.keys.data(), s.value_rows[j], PANEL}, dk, ZEROS, 0,
+            s.scores.data() + j, CHUNK);
     }
     for (int64_t r = 0; r < rows; r++) {
       const int position = tokens[r / kind.group].position - base;
@@ -547,7 +559,7 @@ struct Call {
         std::memset(row, 0, sizeof(float) * PANEL);
         std::memcpy(row, s.value_rows[j] + dv - rest, sizeof(float) * rest);
       }
-      tiles(rows, weights, CHUNK, Packed{s.values.data()}, to - from, ZEROS, 0,
+      tiles(rows, weights, CHUNK, Packed{s.values.data(), s.values.data(), 0}, to - from, ZEROS, 0,
             s.sums.data() + dv - rest, dv16);
     }
   }
@@ -643,6 +655,108 @@ struct Call {
   }
 };
 
+// ── linear layers ────────────────────────────────────────────────────────────────────────────
+
+constexpr int64_t BLOCK_ROWS = 96;  // input rows that stay in the second-level cache
+
+// Share out `rows` × `panels` among threads: work(first row, rows, panel), blocks of like size, each
+// of whole tiles.
+template <class Work>
+void each_block(int64_t rows, int64_t panels, int threads, Work work) {
+  if (rows == 0) return;
+  const int64_t blocks = (rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
+  const int64_t height = ((rows + blocks - 1) / blocks + ROWS - 1) / ROWS * ROWS;
+#pragma omp parallel for schedule(static) num_threads(threads)
+  for (int64_t i = 0; i < panels * blocks; i++) {
+    const int64_t first = i / panels * height;
+    if (first < rows) work(first, std::min(height, rows - first), i % panels);
+  }
+}
+
+// A panel of weights, and a share of what follows it for each tile of `rows`: while one panel is
+// multiplied the next is fetched.
+struct Panels {
+  const float* panel;
+  const float* next;
+  int64_t depth;
+  int stride;
+  Panels(const float* panel, int64_t depth, int64_t rows)
+      : panel(panel), next(panel + depth * PANEL), depth(depth),
+        stride(int((PANEL + (rows + ROWS - 1) / ROWS - 1) / ((rows + ROWS - 1) / ROWS))) {}
+  Packed of_tile(int64_t row) const { return {panel, next + row / ROWS * depth * stride, stride}; }
+};
+
+// Up to 16 columns of some rows: begin + input · panel.
+void linear_block(const float* input, int64_t rows, int64_t input_step, const float* panel,
+                  int depth, const float* begin, int64_t begin_step, float* out, int64_t out_step,
+                  int columns) {
+  const Panels panels(panel, depth, rows);
+  float narrow[ROWS * PANEL] = {};
+  for (int64_t r = 0; r < rows; r += ROWS) {
+    const int high = int(std::min<int64_t>(ROWS, rows - r));
+    const float* left = input + r * input_step;
+    const float* from = begin + r * begin_step;
+    float* to = out + r * out_step;
+    if (columns == PANEL) {
+      tile_of<ROWS>(high, left, input_step, panels.of_tile(r), depth, from, begin_step, to,
+                    out_step);
+      continue;
+    }
+    for (int i = 0; i < high; i++) {
+      std::memcpy(narrow + i * PANEL, from + i * begin_step, sizeof(float) * columns);
+    }
+    tile_of<ROWS>(high, left, input_step, panels.of_tile(r), depth, narrow, PANEL, narrow, PANEL);
+    for (int i = 0; i < high; i++) {
+      std::memcpy(to + i * out_step, narrow + i * PANEL, sizeof(float) * columns);
+    }
+  }
+}
+
+// silu(input · panel) · (input · the panel after it), up to 16 columns of some rows.
+void gated_block(const float* input, int64_t rows, int64_t input_step, const float* panel,
+                 int depth, const float* bias, float* out, int64_t out_step, int columns) {
+  const Panels gates(panel, depth, rows), ups(gates.next, depth, rows);
+  float gate[ROWS * PANEL], up[ROWS * PANEL];
+  for (int64_t r = 0; r < rows; r += ROWS) {
+    const int high = int(std::min<int64_t>(ROWS, rows - r));
+    const float* left = input + r * input_step;
+    tile_of<ROWS>(high, left, input_step, gates.of_tile(r), depth, bias, 0, gate, PANEL);
+    tile_of<ROWS>(high, left, input_step, ups.of_tile(r), depth, bias + PANEL, 0, up, PANEL);
+    for (int at = 0; at < high * PANEL; at += LANES) {
+      const Vec g = load(gate + at);
+      store(gate + at, g / (exponential(-g) + 1.0f) * load(up + at));
+    }
+    for (int i = 0; i < high; i++) {
+      std::memcpy(out + (r + i) * out_step, gate + i * PANEL, sizeof(float) * columns);
+    }
+  }
+}
+
+// ── between the linear layers ────────────────────────────────────────────────────────────────
+
+constexpr int64_t FEW = 1 << 14;  // elements that are not worth a second thread
+
+void norm(const float* in, int64_t width, const float* weight, float epsilon, float* out) {
+  Vec squares = fill(0);
+  int64_t i = 0;
+  for (; i + LANES <= width; i += LANES) squares += load(in + i) * load(in + i);
+  float total = sum(squares);
+  for (; i < width; i++) total += in[i] * in[i];
+  const float scale = 1 / std::sqrt(total / float(width) + epsilon);
+  for (i = 0; i + LANES <= width; i += LANES) store(out + i, load(in + i) * scale * load(weight + i));
+  for (; i < width; i++) out[i] = in[i] * scale * weight[i];
+}
+
+// Each of the first `rotary` elements is turned with the one half of them away.
+void rotate(float* x, int rotary, const float* cos, const float* sin) {
+  const int half = rotary / 2;
+  for (int i = 0; i < half; i++) {
+    const float a = x[i], b = x[i + half];
+    x[i] = a * cos[i] - b * sin[i];
+    x[i + half] = b * cos[i + half] + a * sin[i + half];
+  }
+}
+
 }  // namespace
 
 // ── what Python calls ────────────────────────────────────────────────────────────────────────
@@ -720,6 +834,67 @@ BATCHGEN_PUBLIC void batchgen_copy(float* pool, int64_t block_elements, int64_t 
   for (int64_t i = 0; i < count; i++) {
     std::memcpy(pool + pairs[2 * i + 1] * block_elements, pool + pairs[2 * i] * block_elements,
                 sizeof(float) * block_elements);
+  }
+}
+
+// weights [outputs, inputs] → panels [⌈outputs / 16⌉, inputs, 16], short of columns filled with 0.
+BATCHGEN_PUBLIC void batchgen_pack(const float* weights, int64_t step, int64_t outputs,
+                                   int64_t inputs, float* panels, int32_t threads) {
+#pragma omp parallel for schedule(static) num_threads(threads)
+  for (int64_t p = 0; p < (outputs + PANEL - 1) / PANEL; p++) {
+    const float* rows[PANEL];
+    const int count = int(std::min<int64_t>(PANEL, outputs - p * PANEL));
+    for (int i = 0; i < count; i++) rows[i] = weights + (p * PANEL + i) * step;
+    transpose(rows, count, int(inputs), panels + p * inputs * PANEL);
+  }
+}
+
+// out [rows, outputs] = begin + input [rows, inputs] · weightsᵀ. `begin` is a bias, padded to whole
+// panels, with `begin_step` 0, or something to add to, [rows, outputs]; it may be `out` itself.
+BATCHGEN_PUBLIC void batchgen_linear(const float* input, int64_t rows, int64_t input_step,
+                                     const float* panels, const float* begin, int64_t begin_step,
+                                     float* out, int64_t outputs, int64_t inputs,
+                                     int32_t threads) {
+  each_block(rows, (outputs + PANEL - 1) / PANEL, threads, [=](int64_t first, int64_t n, int64_t p) {
+    const int64_t at = p * PANEL;
+    linear_block(input + first * input_step, n, input_step, panels + at * inputs, int(inputs),
+                 begin ? begin + first * begin_step + at : ZEROS, begin_step,
+                 out + first * outputs + at, outputs, int(std::min<int64_t>(PANEL, outputs - at)));
+  });
+}
+
+// out [rows, outputs] = silu(input · gateᵀ) · (input · upᵀ); panels of gate and up take turns, as
+// do those of the bias.
+BATCHGEN_PUBLIC void batchgen_gated(const float* input, int64_t rows, int64_t input_step,
+                                    const float* panels, const float* bias, float* out,
+                                    int64_t outputs, int64_t inputs, int32_t threads) {
+  each_block(rows, (outputs + PANEL - 1) / PANEL, threads, [=](int64_t first, int64_t n, int64_t p) {
+    const int64_t at = p * PANEL;
+    gated_block(input + first * input_step, n, input_step, panels + 2 * at * inputs, int(inputs),
+                bias + 2 * at, out + first * outputs + at, outputs,
+                int(std::min<int64_t>(PANEL, outputs - at)));
+  });
+}
+
+// out = in / rms(in) · weight for each of `heads` runs [width] of each row; in place if need be.
+BATCHGEN_PUBLIC void batchgen_norm(const float* in, int64_t rows, int64_t in_step, int64_t heads,
+                                   int64_t width, const float* weight, float epsilon, float* out,
+                                   int64_t out_step, int32_t threads) {
+#pragma omp parallel for schedule(static) num_threads(threads) if (rows * heads * width > FEW)
+  for (int64_t i = 0; i < rows * heads; i++) {
+    const int64_t r = i / heads, at = i % heads * width;
+    norm(in + r * in_step + at, width, weight, epsilon, out + r * out_step + at);
+  }
+}
+
+// Turn each of `heads` runs [width] of each row by the angles [rotary] of its position, in place.
+BATCHGEN_PUBLIC void batchgen_rotate(float* x, int64_t rows, int64_t step, int64_t heads,
+                                     int64_t width, const float* cos, const float* sin,
+                                     int64_t rotary, int32_t threads) {
+#pragma omp parallel for schedule(static) num_threads(threads) if (rows * heads * width > FEW)
+  for (int64_t i = 0; i < rows * heads; i++) {
+    const int64_t r = i / heads;
+    rotate(x + r * step + i % heads * width, int(rotary), cos + r * rotary, sin + r * rotary);
   }
 }
 

@@ -8,6 +8,8 @@ from functools import cache
 
 from batchgen_kernels.cpu import build
 
+PANEL = 16  # outputs of one panel of packed weights
+
 
 class Layer(Structure):
     """One layer's attention; mirrors `BatchgenLayer`."""
@@ -26,6 +28,8 @@ class Layer(Structure):
 
 # A strided tensor: its address, and the steps of its first two axes in elements.
 STRIDED = (c_void_p, c_int64, c_int64)
+# The address of some rows, how many they are, and the elements from one to the next.
+ROWS = (c_void_p, c_int64, c_int64)
 SIGNATURES = {
     "new": (c_int64, c_int32, c_int32, c_void_p, c_void_p, c_void_p),
     "free": (c_void_p,),
@@ -33,6 +37,11 @@ SIGNATURES = {
     "write": (c_void_p, POINTER(Layer), c_void_p, *STRIDED, *STRIDED, c_int32),
     "attend": (c_void_p, POINTER(Layer), c_void_p, *STRIDED, c_void_p, c_int32),
     "copy": (c_void_p, c_int64, c_int64, c_void_p, c_int32),
+    "pack": (c_void_p, c_int64, c_int64, c_int64, c_void_p, c_int32),
+    "linear": (*ROWS, c_void_p, c_void_p, c_int64, c_void_p, c_int64, c_int64, c_int32),
+    "gated": (*ROWS, c_void_p, c_void_p, c_void_p, c_int64, c_int64, c_int32),
+    "norm": (*ROWS, c_int64, c_int64, c_void_p, c_float, c_void_p, c_int64, c_int32),
+    "rotate": (*ROWS, c_int64, c_int64, c_void_p, c_void_p, c_int64, c_int32),
 }
 
 

@@ -1,0 +1,112 @@
+"""A probed float32 model on the CPU, its layers swapped for those of the C++ file.
+
+Whether a decoder layer is put together as the fused one is not looked up by the name of its
+family: the fused layer is asked beside the layer itself, and stays where both answer the same.
+All other linear layers are packed one by one.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from batchgen.engine.attention import HANDLER, forward
+from batchgen.engine.probe import ProbedLayer
+from batchgen_kernels.cpu.decoder import DecoderLayer, is_decoder_layer
+from batchgen_kernels.cpu.library import load
+from batchgen_kernels.cpu.linear import pack_linears, release
+
+if TYPE_CHECKING:
+    from torch.utils.hooks import RemovableHandle
+
+TOKENS = 16  # of the question
+# Largest difference of two layers' outputs, in units of the largest thing that the layer adds.
+TOLERANCE = 1e-5
+
+
+def fuse(network: nn.Module, layers: list[ProbedLayer]) -> int:
+    """Swap what can be swapped; return how many decoder layers are fused. 0 without a compiler."""
+    library = load()
+    if library is None:
+        return 0
+    fused = _fuse_layers(network, layers, library)
+    for parent in network.modules():
+        for name, child in parent.named_children():
+            if child in fused:
+                setattr(parent, name, fused[child])
+    pack_linears(network)
+    return len(fused)
+
+
+def _fuse_layers(
+    network: nn.Module, layers: list[ProbedLayer], library: ctypes.CDLL
+) -> dict[nn.Module, DecoderLayer]:
+    """Return the decoder layers that a fused one can stand for, each with that."""
+    probed = {layer.module: layer for layer in layers}
+    fused: dict[nn.Module, DecoderLayer] = {}
+
+    def compare(layer: Any, args: Any, kwargs: Any, _: Any) -> None:
+        shape = probed[layer.self_attn].shape
+        candidate = DecoderLayer(library, layer, shape, partial(_attend, layer.self_attn))
+        if _same(candidate, layer, args, kwargs):
+            fused[layer] = candidate
+            # At once, so that never more than one layer's weights exist twice.
+            for linear in layer.modules():
+                if isinstance(linear, nn.Linear):
+                    release(linear)
+
+    hooks: list[RemovableHandle] = [
+        module.register_forward_hook(compare, with_kwargs=True)
+        for module in network.modules()
+        if getattr(module, "self_attn", None) in probed and is_decoder_layer(module)
+    ]
+    _ask(network, layers)
+    for hook in hooks:
+        hook.remove()
+    return fused
+
+
+def _ask(network: nn.Module, layers: list[ProbedLayer]) -> None:
+    """Compute a few tokens, none at position 0, where a rotation changes nothing."""
+    for layer in layers:
+        setattr(layer.module, HANDLER, _causal)
+    embeddings: Any = network.get_input_embeddings()  # type: ignore[operator]
+    tokens = np.random.default_rng(0).integers(0, embeddings.num_embeddings, TOKENS)
+    positions = np.arange(1, TOKENS + 1)
+    with torch.inference_mode():
+        forward(network, tokens, positions, np.arange(1), device=torch.device("cpu"))
+    for layer in layers:
+        delattr(layer.module, HANDLER)
+
+
+def _causal(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, **_: Any) -> Tensor:
+    """Attend within one sequence: [1, T, Hq, Dv] for [1, heads, T, width] each."""
+    attend = nn.functional.scaled_dot_product_attention
+    return attend(query, key, value, is_causal=True, enable_gqa=True).transpose(1, 2)
+
+
+def _attend(module: nn.Module, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Hand the heads of a fused layer, [T, heads, width], to the handler of its attention."""
+    heads = (each.transpose(0, 1)[None] for each in (query, key, value))
+    out: Tensor = getattr(module, HANDLER)(module, *heads)
+    return out[0]
+
+
+def _same(candidate: DecoderLayer, layer: nn.Module, args: Any, kwargs: Any) -> bool:
+    """Return whether `candidate` answers a call like this one as `layer` does."""
+    embeddings = kwargs.get("position_embeddings")
+    if not isinstance(embeddings, tuple) or len(args) != 1:
+        return False
+    if any(table.dtype != torch.float32 for table in embeddings):
+        return False
+    # Not what the layer was given: some models make single elements so large that the rounding of
+    # those hides the rest.
+    question = torch.randn(args[0].shape, generator=torch.Generator().manual_seed(0))
+    expected = layer.forward(question, **kwargs)
+    difference = (candidate(question, **kwargs) - expected).abs().max()
+    return bool(difference <= TOLERANCE * (expected - question).abs().max())

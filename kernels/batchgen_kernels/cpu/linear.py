@@ -1,0 +1,151 @@
+"""Linear layers whose weights are packed once for the C++ file: float32 on the CPU.
+
+    weights [N, K]  ──►  panels [⌈N / 16⌉, K, 16]     sixteen outputs side by side
+
+A library packs the weights again on every call, which costs most where there are few rows.
+"""
+
+from __future__ import annotations
+
+import ctypes
+
+import torch
+from torch import Tensor, nn
+
+from batchgen_kernels.cpu.library import PANEL, load
+
+
+class PackedLinear(nn.Module):
+    """Computes what the nn.Linear it was made from does, without gradients.
+
+    An output has the same bits whatever the other rows are and however many threads compute.
+    """
+
+    panels: Tensor
+    padded_bias: Tensor | None
+
+    def __init__(self, library: ctypes.CDLL, *linears: nn.Linear) -> None:
+        """Pack float32 layers that read the same inputs, which may be dropped afterwards.
+
+        The outputs of several follow each other.
+        """
+        super().__init__()
+        self.in_features = linears[0].in_features
+        self.out_features = sum(linear.out_features for linear in linears)
+        weights = [linear.weight.detach() for linear in linears]
+        weight = weights[0].contiguous() if len(weights) == 1 else torch.cat(weights)
+        self.register_buffer("panels", pack(library, weight), persistent=False)
+        bias = None
+        if any(linear.bias is not None for linear in linears):
+            bias = pad(torch.cat([bias_of(linear) for linear in linears]))
+        self.register_buffer("padded_bias", bias, persistent=False)
+        self._linear = library.linear
+
+    @property
+    def weight(self) -> Tensor:
+        """A copy of the weights [N, K], for code that looks at them."""
+        return self.panels.transpose(1, 2).reshape(-1, self.in_features)[: self.out_features]
+
+    @property
+    def bias(self) -> Tensor | None:
+        """The bias [N], if there is one."""
+        return None if self.padded_bias is None else self.padded_bias[: self.out_features]
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return float32 [..., N] for float32 inputs [..., K]."""
+        rows = rows_of(inputs, self.in_features)
+        out = torch.empty(len(rows), self.out_features)
+        bias = None if self.padded_bias is None else self.padded_bias.data_ptr()
+        self._compute(rows, bias, 0, out)
+        return out.view(*inputs.shape[:-1], self.out_features)
+
+    def add_to(self, sums: Tensor, inputs: Tensor) -> None:
+        """Add the outputs for `inputs` [T, K] to `sums` [T, N] in place."""
+        assert sums.is_contiguous()
+        self._compute(rows_of(inputs, self.in_features), sums.data_ptr(), self.out_features, sums)
+        if self.padded_bias is not None:
+            sums += self.padded_bias[: self.out_features]
+
+    def extra_repr(self) -> str:
+        """Return the sizes, as nn.Linear prints them."""
+        has_bias = self.padded_bias is not None
+        return f"in_features={self.in_features}, out_features={self.out_features}, bias={has_bias}"
+
+    def _compute(self, rows: Tensor, begin: int | None, begin_step: int, out: Tensor) -> None:
+        self._linear(
+            rows.data_ptr(),
+            len(rows),
+            rows.stride(0),
+            self.panels.data_ptr(),
+            begin,
+            begin_step,
+            out.data_ptr(),
+            self.out_features,
+            self.in_features,
+            torch.get_num_threads(),
+        )
+
+
+def can_pack(module: nn.Module) -> bool:
+    """Return whether `module` is a float32 nn.Linear on the CPU that nothing hooks into."""
+    if type(module) is not nn.Linear or module._forward_hooks or module._forward_pre_hooks:
+        return False
+    weight, bias = module.weight, module.bias
+    tensors = (weight,) if bias is None else (weight, bias)
+    return all(t.dtype == torch.float32 and t.device.type == "cpu" for t in tensors)
+
+
+def pack_linears(network: nn.Module) -> int:
+    """Swap the float32 linear layers of `network` on the CPU for packed ones; return how many.
+
+    One after the other, so that never more than one layer's weights exist twice. A tensor that
+    something else uses as well, as an embedding does that is tied to the head, stays for that.
+    Subclasses of nn.Linear and layers with hooks stay as they are, and all do without a compiler.
+    """
+    library = load()
+    if library is None:
+        return 0
+    swapped: dict[nn.Module, PackedLinear] = {}
+    for parent in list(network.modules()):
+        for name, child in list(parent.named_children()):
+            if child not in swapped and can_pack(child):
+                assert isinstance(child, nn.Linear)
+                swapped[child] = PackedLinear(library, child).train(child.training)
+                # A second user of this layer finds it below; its weights are not needed for that.
+                release(child)
+            if child in swapped:
+                setattr(parent, name, swapped[child])
+    return len(swapped)
+
+
+def release(linear: nn.Linear) -> None:
+    """Let go of the weights of `linear`, wherever it is still held."""
+    linear.weight = nn.Parameter(linear.weight.new_empty(0), requires_grad=False)
+
+
+def pack(library: ctypes.CDLL, weight: Tensor) -> Tensor:
+    """Return the panels [⌈N / 16⌉, K, 16] of contiguous float32 weights [N, K]."""
+    outputs, inputs = weight.shape
+    panels = torch.empty(-(-outputs // PANEL), inputs, PANEL)
+    threads = torch.get_num_threads()
+    library.pack(weight.data_ptr(), inputs, outputs, inputs, panels.data_ptr(), threads)
+    return panels
+
+
+def pad(bias: Tensor) -> Tensor:
+    """Return `bias` [N] with zeros up to whole panels."""
+    return nn.functional.pad(bias, (0, -len(bias) % PANEL))
+
+
+def bias_of(linear: nn.Linear) -> Tensor:
+    """Return the bias [N] of `linear`, zeros where it has none."""
+    bias: Tensor | None = linear.bias
+    return linear.weight.new_zeros(linear.out_features) if bias is None else bias.detach()
+
+
+def rows_of(inputs: Tensor, width: int) -> Tensor:
+    """Return float32 `inputs` [..., width] as rows [T, width], each of them contiguous."""
+    assert inputs.dtype == torch.float32
+    assert inputs.shape[-1] == width
+    rows = inputs.reshape(-1, width)
+    return rows if rows.stride(1) == 1 else rows.contiguous()

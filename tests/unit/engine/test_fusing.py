@@ -1,0 +1,120 @@
+"""Layers swapped for those of the C++ file: which ones, and that nothing else changes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from batchgen.engine import fusing
+from batchgen.engine.attention import HANDLER, forward
+from batchgen.engine.fusing import fuse
+from batchgen.engine.loading import load_network
+from batchgen.engine.probe import ProbedLayer, probe
+from batchgen_kernels.cpu.decoder import DecoderLayer
+from batchgen_kernels.cpu.linear import PackedLinear
+from tests.support.tiny_models import VOCABULARY, tiny_model
+from tests.unit.engine.conftest import Models
+
+# Two layers each.
+FUSED = {"granite", "llama", "mistral", "qwen2", "qwen3"}
+UNFUSED = {"phi3", "gemma2", "gemma3_text", "cohere", "olmo2", "gpt2", "stablelm"}
+
+
+def load(path: Path) -> tuple[Any, list[ProbedLayer]]:
+    network: Any = load_network(path, dtype=torch.float32, device=torch.device("cpu"))
+    return network, probe(network, vocabulary=VOCABULARY, longest=256)
+
+
+def logits(network: Any, layers: list[ProbedLayer]) -> Tensor:
+    """Return the logits of one sequence whose attention is plain torch."""
+    for layer in layers:
+        setattr(layer.module, HANDLER, fusing._causal)
+    tokens = np.random.default_rng(1).integers(0, VOCABULARY, 23)
+    with torch.inference_mode():
+        return forward(network, tokens, np.arange(23), np.arange(23), device=torch.device("cpu"))
+
+
+def check_fusing(path: Path, expected: int) -> Any:
+    network, layers = load(path)
+    before = logits(network, layers)
+    assert fuse(network, layers) == expected
+    assert sum(isinstance(module, DecoderLayer) for module in network.modules()) == expected
+    after = logits(network, layers)
+    assert float((after - before).abs().max()) < 1e-5 * float(before.abs().max())
+    return network
+
+
+@pytest.mark.parametrize("family", sorted(FUSED | UNFUSED))
+def test_layers_of_the_common_shape_are_fused_and_all_compute_the_same(
+    models: Models, family: str
+) -> None:
+    check_fusing(models(family), 2 if family in FUSED else 0)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ({"hidden_act": "gelu"}, 0),
+        ({"attention_bias": True, "mlp_bias": True}, 2),
+        ({"hidden_size": 40, "head_dim": 12, "intermediate_size": 50}, 2),
+        ({"num_key_value_heads": 4}, 2),
+        ({"tie_word_embeddings": True}, 2),
+        ({"rms_norm_eps": 0.5}, 2),
+    ],
+)
+def test_what_a_config_changes_is_found_out(
+    tmp_path: Path, overrides: dict[str, Any], expected: int
+) -> None:
+    check_fusing(tiny_model(tmp_path, "llama", **overrides), expected)
+
+
+def test_a_multiplier_that_no_part_shows_is_found_out(tmp_path: Path) -> None:
+    check_fusing(tiny_model(tmp_path, "granite", residual_multiplier=0.9), 0)
+
+
+def test_a_layer_that_does_something_else_stays(models: Models) -> None:
+    network, layers = load(models("llama"))
+
+    class Doubled(nn.Module):
+        def __init__(self, norm: Any) -> None:
+            super().__init__()
+            self.weight, self.variance_epsilon = norm.weight, norm.variance_epsilon
+            self.norm = [norm]
+
+        def forward(self, rows: Tensor) -> Tensor:
+            doubled: Tensor = 2 * self.norm[0](rows)
+            return doubled
+
+    first = network.model.layers[0]
+    first.post_attention_layernorm = Doubled(first.post_attention_layernorm)
+    before = logits(network, layers)
+    assert fuse(network, layers) == 1
+    assert network.model.layers[0] is first
+    assert isinstance(first.mlp.down_proj, PackedLinear)
+    assert isinstance(network.model.layers[1], DecoderLayer)
+    after = logits(network, layers)
+    assert float((after - before).abs().max()) < 1e-5 * float(before.abs().max())
+
+
+def test_the_weights_do_not_stay_twice(models: Models) -> None:
+    network, layers = load(models("llama"))
+    parts = [layer.module for layer in layers]
+    embedding = network.get_input_embeddings().weight.numel()
+    fuse(network, layers)
+    left = [module for part in parts for module in part.modules() if isinstance(module, nn.Linear)]
+    assert len(left) == 8
+    assert sum(linear.weight.numel() for linear in left) == 0
+    assert sum(p.numel() for p in network.parameters()) < 1.1 * embedding
+
+
+def test_without_a_library_nothing_changes(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fusing, "load", lambda: None)
+    network, layers = load(models("llama"))
+    before = list(network.modules())
+    assert fuse(network, layers) == 0
+    assert list(network.modules()) == before
