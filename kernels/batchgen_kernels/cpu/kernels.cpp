@@ -657,14 +657,15 @@ struct Call {
 
 // ── linear layers ────────────────────────────────────────────────────────────────────────────
 
-constexpr int64_t BLOCK_ROWS = 96;  // input rows that stay in the second-level cache
+constexpr int64_t KEPT = 72 << 10;  // input elements that stay in the second-level cache
 
-// Share out `rows` × `panels` among threads: work(first row, rows, panel), blocks of like size, each
-// of whole tiles.
+// Share out `rows` of `depth` elements × `panels` among threads: work(first row, rows, panel),
+// blocks of like size, each of whole tiles, that fit the cache while panel after panel passes.
 template <class Work>
-void each_block(int64_t rows, int64_t panels, int threads, Work work) {
+void each_block(int64_t rows, int64_t depth, int64_t panels, int threads, Work work) {
   if (rows == 0) return;
-  const int64_t blocks = (rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
+  const int64_t most = std::clamp<int64_t>(KEPT / depth, 4 * ROWS, 16 * ROWS);
+  const int64_t blocks = (rows + most - 1) / most;
   const int64_t height = ((rows + blocks - 1) / blocks + ROWS - 1) / ROWS * ROWS;
 #pragma omp parallel for schedule(static) num_threads(threads)
   for (int64_t i = 0; i < panels * blocks; i++) {
@@ -855,7 +856,7 @@ BATCHGEN_PUBLIC void batchgen_linear(const float* input, int64_t rows, int64_t i
                                      const float* panels, const float* begin, int64_t begin_step,
                                      float* out, int64_t outputs, int64_t inputs,
                                      int32_t threads) {
-  each_block(rows, (outputs + PANEL - 1) / PANEL, threads, [=](int64_t first, int64_t n, int64_t p) {
+  each_block(rows, inputs, (outputs + PANEL - 1) / PANEL, threads, [=](int64_t first, int64_t n, int64_t p) {
     const int64_t at = p * PANEL;
     linear_block(input + first * input_step, n, input_step, panels + at * inputs, int(inputs),
                  begin ? begin + first * begin_step + at : ZEROS, begin_step,
@@ -868,7 +869,7 @@ BATCHGEN_PUBLIC void batchgen_linear(const float* input, int64_t rows, int64_t i
 BATCHGEN_PUBLIC void batchgen_gated(const float* input, int64_t rows, int64_t input_step,
                                     const float* panels, const float* bias, float* out,
                                     int64_t outputs, int64_t inputs, int32_t threads) {
-  each_block(rows, (outputs + PANEL - 1) / PANEL, threads, [=](int64_t first, int64_t n, int64_t p) {
+  each_block(rows, inputs, (outputs + PANEL - 1) / PANEL, threads, [=](int64_t first, int64_t n, int64_t p) {
     const int64_t at = p * PANEL;
     gated_block(input + first * input_step, n, input_step, panels + 2 * at * inputs, int(inputs),
                 bias + 2 * at, out + first * outputs + at, outputs,
