@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from batchgen_kernels.interface import AttentionKernels
@@ -10,24 +11,44 @@ from batchgen_kernels.layout import PoolLayout
 if TYPE_CHECKING:
     from torch import Tensor
 
-SUPPORTED = ("reference", "cpu")
+SUPPORTED = ("reference", "cpu", "triton")
 
 
 def create_kernels(name: str, pool: Tensor, layout: PoolLayout) -> AttentionKernels:
-    """Return the kernels `name` over `pool`; ValueError names what there is.
+    """Return the kernels `name` over `pool`; ValueError says what there is, or what is missing.
 
     "auto" takes the fastest that serve this pool. "cpu" serves float32 in the machine's memory,
-    where it has a C++ compiler; any other pool gets "reference", which serves them all.
+    where it has a C++ compiler; any other pool gets "reference", which serves them all. "triton"
+    serves pools on a GPU, and others under Triton's interpreter alone: it refuses what it cannot
+    serve, while "auto" takes "reference" then.
     """
     if name not in ("auto", *SUPPORTED):
         known = ", ".join(("auto", *SUPPORTED))
         raise ValueError(f"no kernels are named {name!r}; there are {known}")
-    kernels = None if name == "reference" else _cpu_kernels(pool, layout)
+    kernels = None
+    if name == "triton" or (name == "auto" and pool.device.type == "cuda"):
+        kernels = _triton_kernels(pool, layout, required=name == "triton")
+    elif name != "reference":
+        kernels = _cpu_kernels(pool, layout)
     if kernels is not None:
         return kernels
     from batchgen_kernels.reference import ReferenceKernels
 
     return ReferenceKernels(pool, layout)
+
+
+def _triton_kernels(pool: Tensor, layout: PoolLayout, *, required: bool) -> AttentionKernels | None:
+    if find_spec("triton") is None:
+        reason: str | None = "triton is not installed: it comes with Linux"
+    else:
+        from batchgen_kernels.triton.kernels import TritonKernels, unsupported
+
+        reason = unsupported(pool, layout)
+        if reason is None:
+            return TritonKernels(pool, layout)
+    if required:
+        raise ValueError(reason)
+    return None
 
 
 def _cpu_kernels(pool: Tensor, layout: PoolLayout) -> AttentionKernels | None:

@@ -11,12 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from batchgen_kernels.interface import AttentionKernels, LayerShape, StepBatch
+from batchgen_kernels.interface import LayerShape, StepBatch
 from batchgen_kernels.layout import PoolLayout
 from batchgen_kernels.registry import SUPPORTED, create_kernels
+from tests.support.paged import BLOCK_SIZE, NUM_BLOCKS, Simulation, oracle
 
-NUM_BLOCKS = 128
-BLOCK_SIZE = 4
 PLAIN = LayerShape(query_heads=6, kv_heads=2, key_width=8, value_width=8, scale=8**-0.5)
 SHAPES = {
     "plain": PLAIN,
@@ -36,137 +35,18 @@ def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+@pytest.fixture(params=[name for name in SUPPORTED if name != "triton"])
+def quick(request: pytest.FixtureRequest) -> str:
+    """An implementation that computes thousands of tiles in no time."""
+    return str(request.param)
+
+
 @pytest.fixture(params=[1, 3])
 def threads(request: pytest.FixtureRequest) -> Iterator[int]:
     before = torch.get_num_threads()
     torch.set_num_threads(request.param)
     yield int(request.param)
     torch.set_num_threads(before)
-
-
-Shares = tuple[tuple[int, int], ...]  # (sequence, new tokens) of each sequence in a step
-
-
-class Simulation:
-    """Sequences with random tokens, fed to kernels step by step and to the oracle at once."""
-
-    def __init__(
-        self,
-        name: str,
-        layers: list[LayerShape],
-        *,
-        seed: int = 0,
-        block_size: int = BLOCK_SIZE,
-        blocks: int = NUM_BLOCKS,
-    ) -> None:
-        self.layout = PoolLayout(layers=tuple(layers), block_size=block_size)
-        self.pool = torch.full((blocks, self.layout.elements), math.nan)
-        self.kernels: AttentionKernels = create_kernels(name, self.pool, self.layout)
-        self.layers = layers
-        self.generator = torch.Generator().manual_seed(seed)
-        order = torch.randperm(blocks - 1, generator=self.generator) + 1
-        self.free = [int(block) for block in order]
-        self.tables: list[list[int]] = []
-        # Per sequence, per layer: keys [t, Hkv, Dk] and values [t, Hkv, Dv] written so far.
-        self.keys: list[list[Tensor]] = []
-        self.values: list[list[Tensor]] = []
-
-    def add(self) -> int:
-        self.tables.append([])
-        self.keys.append([torch.empty(0, s.kv_heads, s.key_width) for s in self.layers])
-        self.values.append([torch.empty(0, s.kv_heads, s.value_width) for s in self.layers])
-        return len(self.tables) - 1
-
-    def fork(self, parent: int) -> int:
-        """Add a sequence that shares the full blocks of `parent`; a started one is copied."""
-        child, size = self.add(), self.layout.block_size
-        self.keys[child], self.values[child] = list(self.keys[parent]), list(self.values[parent])
-        full, rest = divmod(len(self.keys[parent][0]), size)
-        self.tables[child] = self.tables[parent][:full]
-        if rest:
-            self.tables[child].append(self.free.pop())
-            self.kernels.copy([(self.tables[parent][full], self.tables[child][full])])
-        return child
-
-    def random(self, *shape: int) -> Tensor:
-        return torch.randn(shape, generator=self.generator)
-
-    def plan(self, shares: Shares) -> None:
-        starts = [len(self.keys[s][0]) for s, _ in shares]
-        for (s, count), start in zip(shares, starts, strict=True):
-            while len(self.tables[s]) * self.layout.block_size < start + count:
-                self.tables[s].append(self.free.pop())
-        width = max(len(self.tables[s]) for s, _ in shares)
-        tables = [self.tables[s] + [0] * (width - len(self.tables[s])) for s, _ in shares]
-        self.kernels.plan(
-            StepBatch(
-                tables=np.array(tables, dtype=np.int32),
-                starts=np.array(starts, dtype=np.int32),
-                counts=np.array([count for _, count in shares], dtype=np.int32),
-            )
-        )
-
-    def step(self, *shares: tuple[int, int], check: bool = True) -> float:
-        """Run one step of (sequence, new tokens); return the largest error over layers.
-
-        Without `check` the oracle is not asked and there is no error.
-        """
-        self.plan(shares)
-        return max(self.run_layer(i, shares, check) for i in range(len(self.layers)))
-
-    def run_layer(self, layer: int, shares: Shares, check: bool) -> float:
-        shape, total = self.layers[layer], sum(count for _, count in shares)
-        query = self.random(total, shape.query_heads, shape.key_width)
-        key = self.random(total, shape.kv_heads, shape.key_width)
-        value = self.random(total, shape.kv_heads, shape.value_width)
-        self.kernels.write(layer, key, value)
-        out = self.kernels.attend(layer, query)
-        assert out.shape == (total, shape.query_heads, shape.value_width)
-        expected, at = [], 0
-        for s, count in shares:
-            new = slice(at, at + count)
-            self.keys[s][layer] = torch.cat([self.keys[s][layer], key[new]])
-            self.values[s][layer] = torch.cat([self.values[s][layer], value[new]])
-            if check:
-                seen = self.keys[s][layer], self.values[s][layer]
-                expected.append(oracle(shape, query[new], *seen))
-            at += count
-        return float((out - torch.cat(expected)).abs().max()) if check else 0.0
-
-    def outputs(self, layer: int, shares: Shares) -> Tensor:
-        """Run one layer for one more step, whose tokens are drawn sequence by sequence."""
-        shape = self.layers[layer]
-        self.plan(shares)
-        drawn = [
-            [
-                self.random(count, heads, shape.key_width)
-                for heads in (shape.query_heads, shape.kv_heads)
-            ]
-            for _, count in shares
-        ]
-        query, key = (torch.cat(parts) for parts in zip(*drawn, strict=True))
-        self.kernels.write(layer, key, key)
-        return self.kernels.attend(layer, query)
-
-
-def oracle(shape: LayerShape, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """Attention of the last len(query) tokens, one token and one head at a time."""
-    out = torch.empty(len(query), shape.query_heads, shape.value_width)
-    for i in range(len(query)):
-        position = len(keys) - len(query) + i
-        first = 0 if shape.window is None else max(0, position - shape.window + 1)
-        for head in range(shape.query_heads):
-            seen = slice(first, position + 1)
-            scores = keys[seen, head // shape.group].double() @ query[i, head].double()
-            scores = scores * shape.scale
-            if shape.softcap is not None:
-                scores = shape.softcap * torch.tanh(scores / shape.softcap)
-            weights = scores.exp()
-            total = weights.sum()
-            if shape.sinks is not None:
-                total = total + shape.sinks[head].exp()
-            out[i, head] = (weights / total) @ values[seen, head // shape.group].double()
-    return out
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
@@ -188,17 +68,17 @@ def test_layers_of_different_shapes_share_a_block(name: str) -> None:
     assert simulation.step((a, 1), (b, 1)) < 1e-5
 
 
-def test_many_decodes_of_very_different_lengths(name: str) -> None:
-    simulation = Simulation(name, [PLAIN])
+def test_many_decodes_of_very_different_lengths(quick: str) -> None:
+    simulation = Simulation(quick, [PLAIN])
     rows = [simulation.add() for _ in range(40)]
     lengths = [1 + (7 * i) % 5 + (16 if i % 13 == 0 else 0) for i in rows]
     assert simulation.step(*zip(rows, lengths, strict=True)) < 1e-5
     assert simulation.step(*((row, 1) for row in rows)) < 1e-5
 
 
-def test_a_prompt_longer_than_one_tile(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_prompt_longer_than_one_tile(quick: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("batchgen_kernels.tiles.SCORES", 100)
-    simulation = Simulation(name, [PLAIN, SHAPES["window"]])
+    simulation = Simulation(quick, [PLAIN, SHAPES["window"]])
     a = simulation.add()
     assert simulation.step((a, 50)) < 1e-5
     assert simulation.step((a, 33)) < 1e-5
@@ -212,27 +92,27 @@ def test_the_order_of_sequences_in_a_step_is_free(name: str) -> None:
 
 
 @pytest.mark.parametrize("width", [64, 80, 96, 128, 256, 7, 20])
-def test_head_widths(name: str, width: int) -> None:
+def test_head_widths(quick: str, width: int) -> None:
     shape = replace(PLAIN, key_width=width, value_width=width, scale=width**-0.5)
-    simulation = Simulation(name, [shape, replace(shape, value_width=24)])
+    simulation = Simulation(quick, [shape, replace(shape, value_width=24)])
     a, b = simulation.add(), simulation.add()
     assert simulation.step((a, 19), (b, 3)) < 1e-5
     assert simulation.step((a, 1), (b, 2)) < 1e-5
 
 
 @pytest.mark.parametrize("group", range(1, 17))
-def test_group_sizes(name: str, group: int) -> None:
-    simulation = Simulation(name, [replace(PLAIN, query_heads=2 * group)])
+def test_group_sizes(quick: str, group: int) -> None:
+    simulation = Simulation(quick, [replace(PLAIN, query_heads=2 * group)])
     a, b = simulation.add(), simulation.add()
     assert simulation.step((a, 13), (b, 1)) < 1e-5
     assert simulation.step((a, 1), (b, 7)) < 1e-5
 
 
 @pytest.mark.parametrize("block_size", [1, 4, 16, 24, 32, 64])
-def test_block_sizes(name: str, block_size: int) -> None:
+def test_block_sizes(quick: str, block_size: int) -> None:
     layers = [PLAIN, replace(PLAIN, window=37), SHAPES["everything"]]
     blocks = 2 + 300 // block_size + 3
-    simulation = Simulation(name, layers, block_size=block_size, blocks=blocks)
+    simulation = Simulation(quick, layers, block_size=block_size, blocks=blocks)
     a, b = simulation.add(), simulation.add()
     assert simulation.step((a, 130)) < 1e-5
     assert simulation.step((a, 14), (b, 66)) < 1e-5
@@ -240,9 +120,9 @@ def test_block_sizes(name: str, block_size: int) -> None:
 
 
 @pytest.mark.parametrize("shape", [PLAIN, replace(PLAIN, query_heads=2), SHAPES["everything"]])
-def test_few_long_sequences(name: str, threads: int, shape: LayerShape) -> None:
+def test_few_long_sequences(quick: str, threads: int, shape: LayerShape) -> None:
     shape = replace(shape, window=None if shape.window is None else 700)
-    simulation = Simulation(name, [shape], block_size=16)
+    simulation = Simulation(quick, [shape], block_size=16)
     a, b, c = (simulation.add() for _ in range(3))
     for s, length in ((a, 1300), (b, 600), (c, 62)):
         simulation.step((s, length), check=False)
@@ -252,9 +132,9 @@ def test_few_long_sequences(name: str, threads: int, shape: LayerShape) -> None:
 
 
 @pytest.mark.parametrize("shape", [PLAIN, SHAPES["everything"], replace(PLAIN, query_heads=32)])
-def test_sequences_that_share_blocks(name: str, threads: int, shape: LayerShape) -> None:
+def test_sequences_that_share_blocks(quick: str, threads: int, shape: LayerShape) -> None:
     """A prompt for all, continued by two of them, each with samples that part at the end."""
-    simulation = Simulation(name, [shape], block_size=16)
+    simulation = Simulation(quick, [shape], block_size=16)
     system, other = simulation.add(), simulation.add()
     simulation.step((system, 75), (other, 70))
     rows = [system, simulation.fork(system), simulation.fork(system), other]
@@ -321,8 +201,8 @@ def test_tensors_may_lie_in_any_order(name: str) -> None:
     shares = ((a, 3),)
     query, key = simulation.random(6, 3, 8), simulation.random(8, 2, 3)
     simulation.plan(shares)
-    simulation.kernels.write(0, key.permute(2, 1, 0), key.permute(2, 1, 0) + 1)
-    out = simulation.kernels.attend(0, query.transpose(0, 1))
+    simulation.write(0, key.permute(2, 1, 0), key.permute(2, 1, 0) + 1)
+    out = simulation.attend(0, query.transpose(0, 1))
     new = key.permute(2, 1, 0)
     keys, values = torch.cat([simulation.keys[a][0], new]), simulation.values[a][0]
     expected = oracle(PLAIN, query.transpose(0, 1), keys, torch.cat([values, new + 1]))

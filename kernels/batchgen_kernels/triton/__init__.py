@@ -1,0 +1,3 @@
+"""The kernels for GPUs, in Triton."""
+
+from __future__ import annotations
