@@ -180,7 +180,7 @@ class TritonKernels:
             *self._views[layer],
             self._tables,
             launch.items,
-            tops if sinks is None else sinks,
+            self.pool if sinks is None else sinks,  # not looked at without
             self.layout.elements,
             *query.stride()[:2],
             *_factors(shape),

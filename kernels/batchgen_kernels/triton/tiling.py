@@ -43,7 +43,7 @@ TILES = {
     (False, False, True): Tile(rows=16, slots=16, warps=8, stages=2),
     (True, True, False): Tile(rows=16, slots=64, warps=4, stages=2),
     (True, True, True): Tile(rows=16, slots=32, warps=4, stages=2),
-    (True, False, False): Tile(rows=16, slots=32, warps=4, stages=2),
+    (True, False, False): Tile(rows=16, slots=16, warps=4, stages=2),
     (True, False, True): Tile(rows=16, slots=16, warps=8, stages=2),
 }
 
