@@ -46,6 +46,12 @@ class EngineSettings(BaseModel):
         default="0.25",
         description="host memory for swapped-out rows: bytes or a fraction of what is free",
     )
+    kernels: Literal["auto", "reference", "cpu", "triton"] = Field(
+        default="auto", description="what attends: auto takes the fastest that serves the device"
+    )
+    cuda_graphs: bool = Field(
+        default=False, description="replay decode steps on a GPU as captured graphs; experimental"
+    )
     threads: int = Field(
         default=0, ge=0, description="CPU threads of the engine; 0: OMP_NUM_THREADS or every core"
     )

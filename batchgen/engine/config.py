@@ -28,6 +28,8 @@ class EngineConfig:
     prefix_caching: bool = True
     preemption: Literal["auto", "swap", "recompute"] = "auto"
     swap_memory: str = "0.25"
+    kernels: Literal["auto", "reference", "cpu", "triton"] = "auto"
+    cuda_graphs: bool = False
     threads: int = 0
 
     @classmethod

@@ -54,6 +54,12 @@ def resolve_dtype(name: str, device: torch.device, stored: torch.dtype) -> Compu
     return ComputeType(dtype=dtype)
 
 
+def use_device(device: torch.device) -> None:
+    """Let what this process launches run on `device`: Triton launches on the current GPU."""
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+
+
 def set_threads(count: int) -> None:
     """Let torch use `count` CPU threads; 0 means OMP_NUM_THREADS, or else every core we may use."""
     given = os.environ.get("OMP_NUM_THREADS", "")

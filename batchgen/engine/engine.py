@@ -17,8 +17,9 @@ from torch import Tensor
 from batchgen.engine.blocks import BlockPool
 from batchgen.engine.config import EngineConfig, memory_bytes
 from batchgen.engine.decoding import Decoder
-from batchgen.engine.device import free_memory, set_threads
+from batchgen.engine.device import free_memory, set_threads, use_device
 from batchgen.engine.grammar import GrammarCompiler
+from batchgen.engine.graphs import DecodeGraphs, GraphKernels, graph_sizes
 from batchgen.engine.kvcache import KVCache, count_blocks, count_host_blocks
 from batchgen.engine.limits import Limits
 from batchgen.engine.loading import end_tokens
@@ -33,7 +34,9 @@ from batchgen.engine.stats import EngineInfo, EngineStats
 from batchgen.engine.swapping import Swapper
 from batchgen.engine.tables import BlockTables
 from batchgen.engine.tokenizer import Tokenizer
+from batchgen.errors import InvalidParameter
 from batchgen.io.rows import Generation, GenerationRequest, RowError
+from batchgen_kernels.interface import AttentionKernels
 from batchgen_kernels.registry import create_kernels
 
 
@@ -49,12 +52,15 @@ class Engine:
         set_threads(config.threads)
         self.config = config
         self.model = CausalModel.load(config)
+        use_device(self.model.device)
         self.tokenizer = Tokenizer(config.model_path)
         self.ends = end_tokens(self.model.network, self.tokenizer.eos_token_id)
         vocabulary = vocabulary_size(self.model.network)
         self.grammars = GrammarCompiler(self.tokenizer.backend, vocabulary, self.ends)
         self.cache = self._allocate_cache()
-        self.model.bind(create_kernels("auto", self.cache.pool, self.cache.layout))
+        kernels = self._make_kernels()
+        self.model.bind(kernels)
+        self._graphs = self._make_graphs(kernels) if config.cuda_graphs else None
         self.scheduler = self._make_scheduler()
         self.tables = self.scheduler.tables
         self.meter = PoolMeter(self.scheduler)
@@ -180,6 +186,8 @@ class Engine:
         """Move the blocks that `plan` wants moved, then compute its tokens."""
         self.cache.swap_out(plan.swap_outs)
         self.cache.swap_in(plan.swap_ins)
+        if self._graphs is not None and self._graphs.can_run(plan):
+            return self._graphs.run(plan)
         return self.model.forward(plan)
 
     def _end(self, group: SequenceGroup) -> Generation:
@@ -187,6 +195,23 @@ class Engine:
 
     def _refuse(self, request: GenerationRequest, error: RowError) -> None:
         self._refused.append(Generation(key=request.key, error=error))
+
+    def _make_kernels(self) -> AttentionKernels:
+        try:
+            return create_kernels(self.config.kernels, self.cache.pool, self.cache.layout)
+        except ValueError as error:
+            message = f"{error}. Set kernels to auto."
+            raise InvalidParameter(message, param="kernels") from error
+
+    def _make_graphs(self, kernels: AttentionKernels) -> DecodeGraphs:
+        if self.model.device.type != "cuda" or not isinstance(kernels, GraphKernels):
+            raise InvalidParameter(
+                "CUDA graphs need a GPU and the Triton kernels. Set cuda_graphs to false.",
+                param="cuda_graphs",
+            )
+        kernels.reserve(sequences=self.config.max_num_seqs, blocks=self.cache.num_blocks)
+        sizes = graph_sizes(min(self.config.max_num_seqs, self.config.max_batch_tokens))
+        return DecodeGraphs(self.model.network, kernels, sizes=sizes, device=self.model.device)
 
     def _make_scheduler(self) -> Scheduler:
         config, layout = self.config, self.model.layout

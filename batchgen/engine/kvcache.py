@@ -13,6 +13,10 @@ class KVCache:
 
     `layout.views(pool)` are the layers. Not initialised: an unwritten slot may hold anything, NaN
     included, and memory that no block uses is never touched.
+
+    On CUDA nobody waits for a swap: moves, copies and kernels run in the order of one stream, and
+    nothing but these moves ever reads or writes the host pool. So a block of either pool that is
+    given out again is overwritten after whatever was still to be read from it.
     """
 
     def __init__(
@@ -39,12 +43,12 @@ class KVCache:
         """Copy whole blocks, (device, host), all layers."""
         # One by one: each is one run of memory, and gathering them would take as much again.
         for here, there in pairs:
-            self.host[there] = self.pool[here]
+            self.host[there].copy_(self.pool[here], non_blocking=True)
 
     def swap_in(self, pairs: list[tuple[int, int]]) -> None:
         """Copy whole blocks, (host, device), all layers."""
         for there, here in pairs:
-            self.pool[here] = self.host[there]
+            self.pool[here].copy_(self.host[there], non_blocking=True)
 
 
 def count_blocks(layout: PoolLayout, dtype: torch.dtype, *, memory: int, useful: int) -> int:

@@ -132,6 +132,7 @@ def engine_options(function: F) -> F:
                 "What rows do that give up their blocks: auto, swap or recompute.",
             ),
             ("swap-memory", "SIZE", "Host memory for swapped-out rows: bytes or a fraction."),
+            ("kernels", "NAME", "What attends: auto, reference, cpu or triton."),
             ("threads", "N", "CPU threads of the engine; 0: OMP_NUM_THREADS or every core."),
         ]
     ):
