@@ -32,7 +32,7 @@ class AttentionHandler(Protocol):
     def __call__(
         self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, **options: Any
     ) -> Tensor:
-        """Return [1, T, Hq, Dv] for [1, heads, T, width] each."""
+        """Return [T, Hq, Dv] for [T, heads, width] each."""
         ...
 
 
@@ -46,9 +46,9 @@ class LayerAttention:
     def __call__(
         self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, **options: Any
     ) -> Tensor:
-        """Return [1, T, Hq, Dv]; the step is the one that the kernels planned last."""
-        self.kernels.write(self.layer, key[0].transpose(0, 1), value[0].transpose(0, 1))
-        return self.kernels.attend(self.layer, query[0].transpose(0, 1))[None]
+        """Return [T, Hq, Dv]; the step is the one that the kernels planned last."""
+        self.kernels.write(self.layer, key, value)
+        return self.kernels.attend(self.layer, query)
 
 
 def paged_attention(
@@ -59,9 +59,13 @@ def paged_attention(
     mask: Tensor | None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """Hand one attention call over to the handler of its module; transformers calls this."""
+    """Hand one attention call over to the handler of its module; transformers calls this.
+
+    Queries, keys and values are [1, heads, T, width]; the output is [1, T, Hq, Dv].
+    """
     handler: AttentionHandler = getattr(module, HANDLER)
-    return handler(module, query, key, value, **options), None
+    heads = (each[0].transpose(0, 1) for each in (query, key, value))
+    return handler(module, *heads, **options)[None], None
 
 
 AttentionInterface.register(NAME, paged_attention)

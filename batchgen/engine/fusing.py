@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from batchgen.engine.attention import HANDLER, forward
+from batchgen.engine.attention import HANDLER, AttentionHandler, forward
 from batchgen.engine.probe import ProbedLayer
 from batchgen_kernels.cpu.decoder import DecoderLayer, is_decoder_layer
 from batchgen_kernels.cpu.library import load
@@ -85,16 +85,16 @@ def _ask(network: nn.Module, layers: list[ProbedLayer]) -> None:
 
 
 def _causal(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, **_: Any) -> Tensor:
-    """Attend within one sequence: [1, T, Hq, Dv] for [1, heads, T, width] each."""
+    """Attend within one sequence: [T, Hq, Dv] for [T, heads, width] each."""
+    heads = (each.transpose(0, 1)[None] for each in (query, key, value))
     attend = nn.functional.scaled_dot_product_attention
-    return attend(query, key, value, is_causal=True, enable_gqa=True).transpose(1, 2)
+    return attend(*heads, is_causal=True, enable_gqa=True)[0].transpose(0, 1).contiguous()
 
 
 def _attend(module: nn.Module, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Hand the heads of a fused layer, [T, heads, width], to the handler of its attention."""
-    heads = (each.transpose(0, 1)[None] for each in (query, key, value))
-    out: Tensor = getattr(module, HANDLER)(module, *heads)
-    return out[0]
+    handler: AttentionHandler = getattr(module, HANDLER)
+    return handler(module, query, key, value)
 
 
 def _same(candidate: DecoderLayer, layer: nn.Module, args: Any, kwargs: Any) -> bool:

@@ -62,19 +62,19 @@ class Recorder:
     def __call__(
         self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, **options: Any
     ) -> Tensor:
-        """Record one call; return [1, T, Hq, Dv]."""
+        """Record one call; return [T, Hq, Dv]."""
         shape = LayerShape(
             query_heads=query.shape[1],
             kv_heads=key.shape[1],
-            key_width=key.shape[3],
-            value_width=value.shape[3],
-            scale=options.get("scaling") or key.shape[3] ** -0.5,
+            key_width=key.shape[2],
+            value_width=value.shape[2],
+            scale=options.get("scaling") or key.shape[2] ** -0.5,
             window=options.get("sliding_window"),
             softcap=options.get("softcap"),
             sinks=options.get("s_aux"),
         )
         self.calls.append((module, shape))
-        return query.new_zeros(1, query.shape[2], shape.query_heads, shape.value_width)
+        return query.new_zeros(len(query), shape.query_heads, shape.value_width)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from batchgen_kernels.cpu.library import PANEL
-from batchgen_kernels.cpu.linear import PackedLinear, bias_of, can_pack, pack, pad, rows_of
+from batchgen_kernels.cpu.library import PANEL, WEIGHTS, Decoder
+from batchgen_kernels.cpu.linear import can_pack, pack, pad
 from batchgen_kernels.interface import LayerShape
 
 # The output [T, Hq, Dv] for queries [T, Hq, Dk], keys [T, Hkv, Dk] and values [T, Hkv, Dv].
@@ -57,80 +57,8 @@ def _is_norm(module: nn.Module) -> bool:
 
 
 def _epsilon(norm: Any) -> float | None:
-    return getattr(norm, "variance_epsilon", getattr(norm, "eps", None))
-
-
-class RMSNorm(nn.Module):
-    """x / rms(x) · weight over runs of `width` elements."""
-
-    weight: Tensor
-
-    def __init__(self, library: ctypes.CDLL, norm: nn.Module) -> None:
-        """Take the weight and epsilon of `norm`."""
-        super().__init__()
-        weight: Any = norm.weight
-        self.register_buffer("weight", weight.detach().float().contiguous(), persistent=False)
-        self.width = len(self.weight)
-        self.epsilon = _epsilon(norm)
-        self._norm = library.norm
-
-    def forward(self, rows: Tensor) -> Tensor:
-        """Return the norms of contiguous `rows` [T, width]."""
-        out = torch.empty_like(rows)
-        self._compute(rows, 1, out)
-        return out
-
-    def each_head(self, rows: Tensor, heads: int) -> None:
-        """Norm the first `heads` runs of each of `rows` [T, …] in place."""
-        self._compute(rows, heads, rows)
-
-    def _compute(self, rows: Tensor, heads: int, out: Tensor) -> None:
-        self._norm(
-            rows.data_ptr(),
-            len(rows),
-            rows.stride(0),
-            heads,
-            self.width,
-            self.weight.data_ptr(),
-            self.epsilon,
-            out.data_ptr(),
-            out.stride(0),
-            torch.get_num_threads(),
-        )
-
-
-class GatedLinear(nn.Module):
-    """silu(x · gateᵀ) · (x · upᵀ), both from panels that take turns."""
-
-    panels: Tensor
-    biases: Tensor
-
-    def __init__(self, library: ctypes.CDLL, gate: nn.Linear, up: nn.Linear) -> None:
-        """Pack two float32 layers of one shape, which may be dropped afterwards."""
-        super().__init__()
-        self.in_features, self.out_features = gate.in_features, gate.out_features
-        turns = [pack(library, layer.weight.detach().contiguous()) for layer in (gate, up)]
-        self.register_buffer("panels", torch.stack(turns, dim=1), persistent=False)
-        biases = [pad(bias_of(layer)).view(-1, PANEL) for layer in (gate, up)]
-        self.register_buffer("biases", torch.stack(biases, dim=1), persistent=False)
-        self._gated = library.gated
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Return float32 [T, N] for inputs [T, K]."""
-        rows = rows_of(inputs, self.in_features)
-        out = torch.empty(len(rows), self.out_features)
-        self._gated(
-            rows.data_ptr(),
-            len(rows),
-            rows.stride(0),
-            self.panels.data_ptr(),
-            self.biases.data_ptr(),
-            out.data_ptr(),
-            self.out_features,
-            self.in_features,
-            torch.get_num_threads(),
-        )
-        return out
+    epsilon: float | None = getattr(norm, "variance_epsilon", getattr(norm, "eps", None))
+    return epsilon
 
 
 class DecoderLayer(nn.Module):
@@ -139,50 +67,61 @@ class DecoderLayer(nn.Module):
     def __init__(self, library: ctypes.CDLL, layer: Any, shape: LayerShape, attend: Attend) -> None:
         """Pack the weights of `layer` (see `is_decoder_layer`); `attend` is its attention."""
         super().__init__()
-        attention, mlp = layer.self_attn, layer.mlp
         self.shape = shape
         self.attend = attend
-        self.input_norm = RMSNorm(library, layer.input_layernorm)
-        self.qkv = PackedLinear(library, attention.q_proj, attention.k_proj, attention.v_proj)
-        norms = hasattr(attention, "q_norm")
-        self.query_norm = RMSNorm(library, attention.q_norm) if norms else None
-        self.key_norm = RMSNorm(library, attention.k_norm) if norms else None
-        self.o = PackedLinear(library, attention.o_proj)
-        self.mlp_norm = RMSNorm(library, layer.post_attention_layernorm)
-        self.gate_up = GatedLinear(library, mlp.gate_proj, mlp.up_proj)
-        self.down = PackedLinear(library, mlp.down_proj)
-        self._rotate = library.rotate
+        self.hidden, self.inner = layer.mlp.up_proj.in_features, layer.mlp.up_proj.out_features
+        self._library = library
+        # Buffers, so that the module holds them: the struct keeps only their addresses.
+        for name, weight in _weights(library, layer).items():
+            self.register_buffer(name, weight, persistent=False)
+        self._decoder = Decoder(
+            **{
+                name: None if (w := getattr(self, name)) is None else w.data_ptr()
+                for name in WEIGHTS
+            },
+            **_epsilons(layer),
+            hidden=self.hidden,
+            inner=self.inner,
+            query_heads=shape.query_heads,
+            kv_heads=shape.kv_heads,
+            key_width=shape.key_width,
+            value_width=shape.value_width,
+        )
 
     def forward(
         self, hidden_states: Tensor, *, position_embeddings: tuple[Tensor, Tensor], **_: Any
     ) -> Tensor:
         """Return [1, T, hidden] for [1, T, hidden]; the embeddings are cos and sin, [1, T, R]."""
-        rows = hidden_states[0].clone()
-        query, key, value = self._heads(self.qkv(self.input_norm(rows)), position_embeddings)
-        self.o.add_to(rows, self.attend(query, key, value).flatten(1))
-        self.down.add_to(rows, self.gate_up(self.mlp_norm(rows)))
-        return rows[None]
+        sums = hidden_states[0].clone()
+        scratch = torch.empty(len(sums), self.hidden + self.inner)
+        attended = self.attend(*self._heads(sums, *position_embeddings, scratch)).contiguous()
+        self._library.after(
+            self._decoder,
+            len(sums),
+            sums.data_ptr(),
+            attended.data_ptr(),
+            scratch.data_ptr(),
+            torch.get_num_threads(),
+        )
+        return sums[None]
 
     def _heads(
-        self, packed: Tensor, position_embeddings: tuple[Tensor, Tensor]
+        self, rows: Tensor, cos: Tensor, sin: Tensor, scratch: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return views of `packed` [T, (Hq + Hkv) · Dk + Hkv · Dv], turned by their positions."""
+        """Return queries, keys and values, [T, heads, width] each, as attention takes them."""
         shape, width = self.shape, self.shape.key_width
         queries, keys = shape.query_heads * width, shape.kv_heads * width
-        if self.query_norm is not None and self.key_norm is not None:
-            self.query_norm.each_head(packed, shape.query_heads)
-            self.key_norm.each_head(packed[:, queries:], shape.kv_heads)
-        cos, sin = (table.flatten(0, -2).contiguous() for table in position_embeddings)
-        assert cos.dtype == sin.dtype == torch.float32
-        self._rotate(
-            packed.data_ptr(),
-            len(packed),
-            packed.stride(0),
-            shape.query_heads + shape.kv_heads,
-            width,
+        packed = torch.empty(len(rows), queries + keys + shape.kv_heads * shape.value_width)
+        cos, sin = cos[0].contiguous(), sin[0].contiguous()
+        self._library.before(
+            self._decoder,
+            len(rows),
+            rows.data_ptr(),
             cos.data_ptr(),
             sin.data_ptr(),
             cos.shape[1],
+            scratch.data_ptr(),
+            packed.data_ptr(),
             torch.get_num_threads(),
         )
         return (
@@ -190,3 +129,50 @@ class DecoderLayer(nn.Module):
             packed[:, queries : queries + keys].view(-1, shape.kv_heads, width),
             packed[:, queries + keys :].view(-1, shape.kv_heads, shape.value_width),
         )
+
+
+def _weights(library: ctypes.CDLL, layer: Any) -> dict[str, Tensor | None]:
+    """Return the weights of `layer` by their names in the struct, linear layers as panels."""
+    attention, mlp = layer.self_attn, layer.mlp
+    projections = [attention.q_proj, attention.k_proj, attention.v_proj]
+    gates = [mlp.gate_proj, mlp.up_proj]
+    # Panels of gate and up take turns, and so do the biases.
+    turns = [pack(library, linear.weight) for linear in gates]
+    turns_of_bias = [pad(_bias(linear)).view(-1, PANEL) for linear in gates]
+    norms = {
+        "input_norm": layer.input_layernorm,
+        "query_norm": getattr(attention, "q_norm", None),
+        "key_norm": getattr(attention, "k_norm", None),
+        "mlp_norm": layer.post_attention_layernorm,
+    }
+    return {
+        **{name: None if norm is None else norm.weight.detach() for name, norm in norms.items()},
+        "qkv": pack(library, torch.cat([linear.weight for linear in projections])),
+        "qkv_bias": pad(torch.cat([_bias(linear) for linear in projections])),
+        "o": pack(library, attention.o_proj.weight),
+        "o_bias": _optional_bias(attention.o_proj),
+        "gate_up": torch.stack(turns, dim=1),
+        "gate_up_bias": torch.stack(turns_of_bias, dim=1),
+        "down": pack(library, mlp.down_proj.weight),
+        "down_bias": _optional_bias(mlp.down_proj),
+    }
+
+
+def _epsilons(layer: Any) -> dict[str, float]:
+    attention = layer.self_attn
+    return {
+        "input_epsilon": _epsilon(layer.input_layernorm) or 0.0,
+        "query_epsilon": _epsilon(getattr(attention, "q_norm", None)) or 0.0,
+        "key_epsilon": _epsilon(getattr(attention, "k_norm", None)) or 0.0,
+        "mlp_epsilon": _epsilon(layer.post_attention_layernorm) or 0.0,
+    }
+
+
+def _optional_bias(linear: nn.Linear) -> Tensor | None:
+    return None if linear.bias is None else pad(linear.bias)
+
+
+def _bias(linear: nn.Linear) -> Tensor:
+    """Return the bias [N] of `linear`, zeros where it has none."""
+    bias: Tensor | None = linear.bias
+    return linear.weight.new_zeros(linear.out_features) if bias is None else bias.detach()

@@ -758,6 +758,51 @@ void rotate(float* x, int rotary, const float* cos, const float* sin) {
   }
 }
 
+// ── a decoder layer ──────────────────────────────────────────────────────────────────────────
+
+// out [rows, outputs] = begin + input [rows, inputs] · weightsᵀ. `begin` is a bias, padded to whole
+// panels, with `begin_step` 0, or something to add to, [rows, outputs]; it may be `out` itself.
+void linear(const float* input, int64_t rows, int64_t input_step, const float* panels,
+            const float* begin, int64_t begin_step, float* out, int64_t outputs, int64_t inputs,
+            int threads) {
+  each_block(rows, inputs, (outputs + PANEL - 1) / PANEL, threads,
+             [=](int64_t first, int64_t n, int64_t p) {
+    const int64_t at = p * PANEL;
+    linear_block(input + first * input_step, n, input_step, panels + at * inputs, int(inputs),
+                 begin ? begin + first * begin_step + at : ZEROS, begin_step,
+                 out + first * outputs + at, outputs, int(std::min<int64_t>(PANEL, outputs - at)));
+  });
+}
+
+// out [rows, outputs] = silu(input · gateᵀ) · (input · upᵀ); panels of gate and up take turns, as
+// do those of the bias.
+void gated(const float* input, int64_t rows, const float* panels, const float* bias, float* out,
+           int64_t outputs, int64_t inputs, int threads) {
+  each_block(rows, inputs, (outputs + PANEL - 1) / PANEL, threads,
+             [=](int64_t first, int64_t n, int64_t p) {
+    const int64_t at = p * PANEL;
+    gated_block(input + first * inputs, n, inputs, panels + 2 * at * inputs, int(inputs),
+                bias + 2 * at, out + first * outputs + at, outputs,
+                int(std::min<int64_t>(PANEL, outputs - at)));
+  });
+}
+
+// sums [rows, outputs] += input · weightsᵀ + bias
+void add_linear(float* sums, int64_t rows, const float* input, const float* panels,
+                const float* bias, int64_t outputs, int64_t inputs, int threads) {
+  for (int64_t r = 0; bias && r < rows; r++) {
+    for (int64_t i = 0; i < outputs; i++) sums[r * outputs + i] += bias[i];
+  }
+  linear(input, rows, inputs, panels, sums, outputs, sums, outputs, inputs, threads);
+}
+
+// Work on each of many rows: work(row).
+template <class Work>
+void each_row(int64_t rows, int64_t elements, int threads, Work work) {
+#pragma omp parallel for schedule(static) num_threads(threads) if (rows * elements > FEW)
+  for (int64_t r = 0; r < rows; r++) work(r);
+}
+
 }  // namespace
 
 // ── what Python calls ────────────────────────────────────────────────────────────────────────
@@ -850,53 +895,57 @@ BATCHGEN_PUBLIC void batchgen_pack(const float* weights, int64_t step, int64_t o
   }
 }
 
-// out [rows, outputs] = begin + input [rows, inputs] · weightsᵀ. `begin` is a bias, padded to whole
-// panels, with `begin_step` 0, or something to add to, [rows, outputs]; it may be `out` itself.
 BATCHGEN_PUBLIC void batchgen_linear(const float* input, int64_t rows, int64_t input_step,
-                                     const float* panels, const float* begin, int64_t begin_step,
-                                     float* out, int64_t outputs, int64_t inputs,
-                                     int32_t threads) {
-  each_block(rows, inputs, (outputs + PANEL - 1) / PANEL, threads, [=](int64_t first, int64_t n, int64_t p) {
-    const int64_t at = p * PANEL;
-    linear_block(input + first * input_step, n, input_step, panels + at * inputs, int(inputs),
-                 begin ? begin + first * begin_step + at : ZEROS, begin_step,
-                 out + first * outputs + at, outputs, int(std::min<int64_t>(PANEL, outputs - at)));
+                                     const float* panels, const float* bias, float* out,
+                                     int64_t outputs, int64_t inputs, int32_t threads) {
+  linear(input, rows, input_step, panels, bias, 0, out, outputs, inputs, threads);
+}
+
+// Weights are panels, and biases padded to whole panels or null; the norms of heads may be null.
+struct BatchgenDecoder {
+  const float *input_norm, *qkv, *qkv_bias, *query_norm, *key_norm, *o, *o_bias;
+  const float *mlp_norm, *gate_up, *gate_up_bias, *down, *down_bias;
+  int64_t hidden, inner;
+  int32_t query_heads, kv_heads, key_width, value_width;
+  float input_epsilon, query_epsilon, key_epsilon, mlp_epsilon;
+};
+
+// x [rows, hidden] → qkv [rows, Hq · Dk + Hkv · Dk + Hkv · Dv]: norm, project, norm heads, and turn
+// them by the angles [rows, rotary] of their positions. `scratch` has hidden elements a row.
+BATCHGEN_PUBLIC void batchgen_before(const BatchgenDecoder* decoder, int64_t rows, const float* x,
+                                     const float* cos, const float* sin, int64_t rotary,
+                                     float* scratch, float* qkv, int32_t threads) {
+  const BatchgenDecoder& d = *decoder;
+  const int64_t width = d.key_width, turned = d.query_heads + d.kv_heads;
+  const int64_t outputs = turned * width + int64_t(d.kv_heads) * d.value_width;
+  each_row(rows, d.hidden, threads, [=, &d](int64_t r) {
+    norm(x + r * d.hidden, d.hidden, d.input_norm, d.input_epsilon, scratch + r * d.hidden);
+  });
+  linear(scratch, rows, d.hidden, d.qkv, d.qkv_bias, 0, qkv, outputs, d.hidden, threads);
+  each_row(rows, turned * width, threads, [=, &d](int64_t r) {
+    for (int64_t h = 0; h < turned; h++) {
+      const bool is_query = h < d.query_heads;
+      const float* weight = is_query ? d.query_norm : d.key_norm;
+      float* head = qkv + r * outputs + h * width;
+      if (weight) norm(head, width, weight, is_query ? d.query_epsilon : d.key_epsilon, head);
+      rotate(head, int(rotary), cos + r * rotary, sin + r * rotary);
+    }
   });
 }
 
-// out [rows, outputs] = silu(input · gateᵀ) · (input · upᵀ); panels of gate and up take turns, as
-// do those of the bias.
-BATCHGEN_PUBLIC void batchgen_gated(const float* input, int64_t rows, int64_t input_step,
-                                    const float* panels, const float* bias, float* out,
-                                    int64_t outputs, int64_t inputs, int32_t threads) {
-  each_block(rows, inputs, (outputs + PANEL - 1) / PANEL, threads, [=](int64_t first, int64_t n, int64_t p) {
-    const int64_t at = p * PANEL;
-    gated_block(input + first * input_step, n, input_step, panels + 2 * at * inputs, int(inputs),
-                bias + 2 * at, out + first * outputs + at, outputs,
-                int(std::min<int64_t>(PANEL, outputs - at)));
+// x [rows, hidden] += o · attended [rows, Hq · Dv], then x += down · (silu(gate) · up) of its norm.
+// `scratch` has hidden + inner elements a row.
+BATCHGEN_PUBLIC void batchgen_after(const BatchgenDecoder* decoder, int64_t rows, float* x,
+                                    const float* attended, float* scratch, int32_t threads) {
+  const BatchgenDecoder& d = *decoder;
+  float* opened = scratch + rows * d.hidden;
+  const int64_t width = int64_t(d.query_heads) * d.value_width;
+  add_linear(x, rows, attended, d.o, d.o_bias, d.hidden, width, threads);
+  each_row(rows, d.hidden, threads, [=, &d](int64_t r) {
+    norm(x + r * d.hidden, d.hidden, d.mlp_norm, d.mlp_epsilon, scratch + r * d.hidden);
   });
-}
-
-// out = in / rms(in) · weight for each of `heads` runs [width] of each row; in place if need be.
-BATCHGEN_PUBLIC void batchgen_norm(const float* in, int64_t rows, int64_t in_step, int64_t heads,
-                                   int64_t width, const float* weight, float epsilon, float* out,
-                                   int64_t out_step, int32_t threads) {
-#pragma omp parallel for schedule(static) num_threads(threads) if (rows * heads * width > FEW)
-  for (int64_t i = 0; i < rows * heads; i++) {
-    const int64_t r = i / heads, at = i % heads * width;
-    norm(in + r * in_step + at, width, weight, epsilon, out + r * out_step + at);
-  }
-}
-
-// Turn each of `heads` runs [width] of each row by the angles [rotary] of its position, in place.
-BATCHGEN_PUBLIC void batchgen_rotate(float* x, int64_t rows, int64_t step, int64_t heads,
-                                     int64_t width, const float* cos, const float* sin,
-                                     int64_t rotary, int32_t threads) {
-#pragma omp parallel for schedule(static) num_threads(threads) if (rows * heads * width > FEW)
-  for (int64_t i = 0; i < rows * heads; i++) {
-    const int64_t r = i / heads;
-    rotate(x + r * step + i % heads * width, int(rotary), cos + r * rotary, sin + r * rotary);
-  }
+  gated(scratch, rows, d.gate_up, d.gate_up_bias, opened, d.inner, d.hidden, threads);
+  add_linear(x, rows, opened, d.down, d.down_bias, d.hidden, d.inner, threads);
 }
 
 }  // extern "C"

@@ -26,10 +26,25 @@ class Layer(Structure):
     )
 
 
+WEIGHTS = (
+    *("input_norm", "qkv", "qkv_bias", "query_norm", "key_norm", "o", "o_bias"),
+    *("mlp_norm", "gate_up", "gate_up_bias", "down", "down_bias"),
+)
+
+
+class Decoder(Structure):
+    """The weights and sizes of one decoder layer; mirrors `BatchgenDecoder`."""
+
+    _fields_ = (
+        *((name, c_void_p) for name in WEIGHTS),
+        *((name, c_int64) for name in ("hidden", "inner")),
+        *((name, c_int32) for name in ("query_heads", "kv_heads", "key_width", "value_width")),
+        *((f"{name}_epsilon", c_float) for name in ("input", "query", "key", "mlp")),
+    )
+
+
 # A strided tensor: its address, and the steps of its first two axes in elements.
 STRIDED = (c_void_p, c_int64, c_int64)
-# The address of some rows, how many they are, and the elements from one to the next.
-ROWS = (c_void_p, c_int64, c_int64)
 SIGNATURES = {
     "new": (c_int64, c_int32, c_int32, c_void_p, c_void_p, c_void_p),
     "free": (c_void_p,),
@@ -38,10 +53,9 @@ SIGNATURES = {
     "attend": (c_void_p, POINTER(Layer), c_void_p, *STRIDED, c_void_p, c_int32),
     "copy": (c_void_p, c_int64, c_int64, c_void_p, c_int32),
     "pack": (c_void_p, c_int64, c_int64, c_int64, c_void_p, c_int32),
-    "linear": (*ROWS, c_void_p, c_void_p, c_int64, c_void_p, c_int64, c_int64, c_int32),
-    "gated": (*ROWS, c_void_p, c_void_p, c_void_p, c_int64, c_int64, c_int32),
-    "norm": (*ROWS, c_int64, c_int64, c_void_p, c_float, c_void_p, c_int64, c_int32),
-    "rotate": (*ROWS, c_int64, c_int64, c_void_p, c_void_p, c_int64, c_int32),
+    "linear": (c_void_p, c_int64, c_int64, *[c_void_p] * 3, c_int64, c_int64, c_int32),
+    "before": (POINTER(Decoder), c_int64, *[c_void_p] * 3, c_int64, c_void_p, c_void_p, c_int32),
+    "after": (POINTER(Decoder), c_int64, *[c_void_p] * 3, c_int32),
 }
 
 

@@ -24,20 +24,12 @@ class PackedLinear(nn.Module):
     panels: Tensor
     padded_bias: Tensor | None
 
-    def __init__(self, library: ctypes.CDLL, *linears: nn.Linear) -> None:
-        """Pack float32 layers that read the same inputs, which may be dropped afterwards.
-
-        The outputs of several follow each other.
-        """
+    def __init__(self, library: ctypes.CDLL, linear: nn.Linear) -> None:
+        """Pack the float32 weights of `linear`, which may be dropped afterwards."""
         super().__init__()
-        self.in_features = linears[0].in_features
-        self.out_features = sum(linear.out_features for linear in linears)
-        weights = [linear.weight.detach() for linear in linears]
-        weight = weights[0].contiguous() if len(weights) == 1 else torch.cat(weights)
-        self.register_buffer("panels", pack(library, weight), persistent=False)
-        bias = None
-        if any(linear.bias is not None for linear in linears):
-            bias = pad(torch.cat([bias_of(linear) for linear in linears]))
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.register_buffer("panels", pack(library, linear.weight), persistent=False)
+        bias = None if linear.bias is None else pad(linear.bias)
         self.register_buffer("padded_bias", bias, persistent=False)
         self._linear = library.linear
 
@@ -55,35 +47,23 @@ class PackedLinear(nn.Module):
         """Return float32 [..., N] for float32 inputs [..., K]."""
         rows = rows_of(inputs, self.in_features)
         out = torch.empty(len(rows), self.out_features)
-        bias = None if self.padded_bias is None else self.padded_bias.data_ptr()
-        self._compute(rows, bias, 0, out)
-        return out.view(*inputs.shape[:-1], self.out_features)
-
-    def add_to(self, sums: Tensor, inputs: Tensor) -> None:
-        """Add the outputs for `inputs` [T, K] to `sums` [T, N] in place."""
-        assert sums.is_contiguous()
-        self._compute(rows_of(inputs, self.in_features), sums.data_ptr(), self.out_features, sums)
-        if self.padded_bias is not None:
-            sums += self.padded_bias[: self.out_features]
-
-    def extra_repr(self) -> str:
-        """Return the sizes, as nn.Linear prints them."""
-        has_bias = self.padded_bias is not None
-        return f"in_features={self.in_features}, out_features={self.out_features}, bias={has_bias}"
-
-    def _compute(self, rows: Tensor, begin: int | None, begin_step: int, out: Tensor) -> None:
         self._linear(
             rows.data_ptr(),
             len(rows),
             rows.stride(0),
             self.panels.data_ptr(),
-            begin,
-            begin_step,
+            None if self.padded_bias is None else self.padded_bias.data_ptr(),
             out.data_ptr(),
             self.out_features,
             self.in_features,
             torch.get_num_threads(),
         )
+        return out.view(*inputs.shape[:-1], self.out_features)
+
+    def extra_repr(self) -> str:
+        """Return the sizes, as nn.Linear prints them."""
+        has_bias = self.padded_bias is not None
+        return f"in_features={self.in_features}, out_features={self.out_features}, bias={has_bias}"
 
 
 def can_pack(module: nn.Module) -> bool:
@@ -124,7 +104,8 @@ def release(linear: nn.Linear) -> None:
 
 
 def pack(library: ctypes.CDLL, weight: Tensor) -> Tensor:
-    """Return the panels [⌈N / 16⌉, K, 16] of contiguous float32 weights [N, K]."""
+    """Return the panels [⌈N / 16⌉, K, 16] of float32 weights [N, K]."""
+    weight = weight.detach().contiguous()
     outputs, inputs = weight.shape
     panels = torch.empty(-(-outputs // PANEL), inputs, PANEL)
     threads = torch.get_num_threads()
@@ -133,14 +114,8 @@ def pack(library: ctypes.CDLL, weight: Tensor) -> Tensor:
 
 
 def pad(bias: Tensor) -> Tensor:
-    """Return `bias` [N] with zeros up to whole panels."""
-    return nn.functional.pad(bias, (0, -len(bias) % PANEL))
-
-
-def bias_of(linear: nn.Linear) -> Tensor:
-    """Return the bias [N] of `linear`, zeros where it has none."""
-    bias: Tensor | None = linear.bias
-    return linear.weight.new_zeros(linear.out_features) if bias is None else bias.detach()
+    """Return a copy of `bias` [N] with zeros up to whole panels."""
+    return nn.functional.pad(bias.detach(), (0, -len(bias) % PANEL)).clone()
 
 
 def rows_of(inputs: Tensor, width: int) -> Tensor:
