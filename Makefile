@@ -20,6 +20,12 @@ DEMO_HOME := demo-home
 MODEL := smollm2-135m
 MODEL_RECORD := $(DEMO_HOME)/models/$(MODEL)/batchgen-model.json
 
+# Interpreters of environments that have a peer of `make bench`; .venv has transformers itself.
+VLLM ?=
+CTRANSLATE2 ?=
+PEERS = transformers=$(BIN)/python $(VLLM:%=vllm=%) $(CTRANSLATE2:%=ctranslate2=%)
+RESULTS := benchmarks/results.json
+
 .DEFAULT_GOAL := help
 .PHONY: help venv demo test lint format ci bench soak-engine audit constraints clean
 
@@ -73,14 +79,22 @@ format: $(STAMP) ## Let ruff mend what it can
 
 ci: lint test ## What CI runs
 
-bench: $(STAMP) $(MODEL_RECORD) ## Measure what the README says (many minutes)
+bench: $(STAMP) $(MODEL_RECORD) ## Measure and draw what the README says (hours): VLLM=PYTHON …
 	$(BIN)/python benchmarks/ingest.py
 	$(BIN)/python benchmarks/equality.py $(dir $(MODEL_RECORD))
 	$(BIN)/python benchmarks/equality.py $(dir $(MODEL_RECORD)) --beams 4 --rows 16
 	$(BIN)/python benchmarks/memory.py
-	$(BIN)/python benchmarks/scheduler.py $(dir $(MODEL_RECORD))
-	$(BIN)/python benchmarks/busy.py $(dir $(MODEL_RECORD))
 	$(BIN)/python benchmarks/recovery.py $(dir $(MODEL_RECORD))
+	rm -f $(RESULTS)
+	$(BIN)/python benchmarks/scheduler.py $(dir $(MODEL_RECORD)) --save $(RESULTS)
+	set -e; for peer in $(PEERS); do for what in throughput beam; do \
+		$(BIN)/python benchmarks/$$what.py $(dir $(MODEL_RECORD)) --save $(RESULTS) \
+		--peer $${peer%%=*} --peer-python $${peer#*=}; done; done
+	$(BIN)/python benchmarks/sampling.py $(dir $(MODEL_RECORD)) --save $(RESULTS)
+	$(BIN)/python benchmarks/scaling.py $(dir $(MODEL_RECORD)) --save $(RESULTS) \
+		--peer transformers --peer-python $(BIN)/python
+	$(BIN)/python benchmarks/service.py $(dir $(MODEL_RECORD)) --save $(RESULTS)
+	$(BIN)/python benchmarks/plots.py $(RESULTS)
 
 soak-engine: $(STAMP) ## Random lives of the scheduler for long: STEPS=2000000 SEED=<now>
 	@seed=$${SEED:-$$(date +%s)}; echo "make soak-engine STEPS=$(STEPS) SEED=$$seed"; \

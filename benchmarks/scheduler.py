@@ -1,6 +1,7 @@
 """What the scheduler costs: milliseconds a step, and its share of a real step.
 
     python benchmarks/scheduler.py [MODEL_DIR] [--running 128] [--waiting 1000 10000 100000]
+                                   [--json] [--save FILE]
 
 Without a model the scheduler runs alone over a pool that is always short of blocks, so that every
 step preempts, admits or asks whether it may. With a model the same numbers of rows wait before a
@@ -26,6 +27,7 @@ from batchgen.engine.sequence import SequenceGroup
 from batchgen.engine.swapping import Swapper
 from batchgen.engine.tables import BlockTables
 from batchgen.io.params import SamplingParams
+from benchmarks.options import save
 
 if TYPE_CHECKING:
     from batchgen.engine.engine import Engine
@@ -140,6 +142,7 @@ def main() -> int:
     parser.add_argument("--waiting", type=int, nargs="+", default=[1_000, 10_000, 100_000])
     parser.add_argument("--steps", type=int, default=20, help="steps of a real engine")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--save", type=Path, help="JSON file that the figures are appended to")
     args = parser.parse_args()
     costs = [measure_alone(running=args.running, waiting=waiting) for waiting in args.waiting]
     if args.model is not None:
@@ -147,6 +150,8 @@ def main() -> int:
         costs.append(
             measure_engine(args.model, running=args.running, waiting=most, steps=args.steps)
         )
+    if args.save is not None:
+        save(args.save, "scheduler", {"costs": [asdict(cost) for cost in costs]})
     if args.json:
         print(json.dumps([asdict(cost) for cost in costs]))
         return 0
