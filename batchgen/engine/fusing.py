@@ -86,9 +86,10 @@ def _ask(network: nn.Module, layers: list[ProbedLayer]) -> None:
 
 def _causal(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, **_: Any) -> Tensor:
     """Attend within one sequence: [T, Hq, Dv] for [T, heads, width] each."""
-    heads = (each.transpose(0, 1)[None] for each in (query, key, value))
+    query, key, value = (each.transpose(0, 1)[None] for each in (query, key, value))
     attend = nn.functional.scaled_dot_product_attention
-    return attend(*heads, is_causal=True, enable_gqa=True)[0].transpose(0, 1).contiguous()
+    out = attend(query, key, value, is_causal=True, enable_gqa=True)
+    return out[0].transpose(0, 1)
 
 
 def _attend(module: nn.Module, query: Tensor, key: Tensor, value: Tensor) -> Tensor:

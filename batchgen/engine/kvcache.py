@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from batchgen.errors import InvalidParameter
+from batchgen_kernels.cpu.memory import prefer_huge_pages
 from batchgen_kernels.layout import PoolLayout
 
 
@@ -31,6 +32,7 @@ class KVCache:
         """Take the memory; `host_blocks` is 0 where nothing is ever swapped."""
         self.layout = layout
         self.pool = torch.empty(num_blocks, layout.elements, dtype=dtype, device=device)
+        prefer_huge_pages(self.pool)
         pinned = device.type == "cuda"
         self.host = torch.empty(host_blocks, layout.elements, dtype=dtype, pin_memory=pinned)
 

@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from batchgen_kernels.cpu.library import PANEL, WEIGHTS, Decoder
+from batchgen_kernels.cpu.library import PANEL, Decoder
 from batchgen_kernels.cpu.linear import can_pack, pack, pad
+from batchgen_kernels.cpu.memory import prefer_huge_pages
 from batchgen_kernels.interface import LayerShape
 
 # The output [T, Hq, Dv] for queries [T, Hq, Dk], keys [T, Hkv, Dk] and values [T, Hkv, Dv].
@@ -71,14 +72,11 @@ class DecoderLayer(nn.Module):
         self.attend = attend
         self.hidden, self.inner = layer.mlp.up_proj.in_features, layer.mlp.up_proj.out_features
         self._library = library
-        # Buffers, so that the module holds them: the struct keeps only their addresses.
-        for name, weight in _weights(library, layer).items():
-            self.register_buffer(name, weight, persistent=False)
+        weights = _weights(library, layer)
+        # A buffer, so that the module holds it: the struct keeps only addresses.
+        self.register_buffer("weights", _together(weights), persistent=False)
         self._decoder = Decoder(
-            **{
-                name: None if (w := getattr(self, name)) is None else w.data_ptr()
-                for name in WEIGHTS
-            },
+            **{name: weight.data_ptr() for name, weight in weights.items()},
             **_epsilons(layer),
             hidden=self.hidden,
             inner=self.inner,
@@ -131,7 +129,17 @@ class DecoderLayer(nn.Module):
         )
 
 
-def _weights(library: ctypes.CDLL, layer: Any) -> dict[str, Tensor | None]:
+def _together(weights: dict[str, Tensor]) -> Tensor:
+    """Move all of `weights` into one run of memory, which is returned; each stays a whole number of
+    panel rows away from its start."""
+    sizes = [-(-weight.numel() // PANEL) * PANEL for weight in weights.values()]
+    run = prefer_huge_pages(torch.empty(sum(sizes)))
+    for (name, weight), part in zip(weights.items(), run.split(sizes), strict=True):  # type: ignore[no-untyped-call]
+        weights[name] = part[: weight.numel()].copy_(weight.flatten())
+    return run
+
+
+def _weights(library: ctypes.CDLL, layer: Any) -> dict[str, Tensor]:
     """Return the weights of `layer` by their names in the struct, linear layers as panels."""
     attention, mlp = layer.self_attn, layer.mlp
     projections = [attention.q_proj, attention.k_proj, attention.v_proj]
@@ -139,23 +147,23 @@ def _weights(library: ctypes.CDLL, layer: Any) -> dict[str, Tensor | None]:
     # Panels of gate and up take turns, and so do the biases.
     turns = [pack(library, linear.weight) for linear in gates]
     turns_of_bias = [pad(_bias(linear)).view(-1, PANEL) for linear in gates]
-    norms = {
-        "input_norm": layer.input_layernorm,
-        "query_norm": getattr(attention, "q_norm", None),
-        "key_norm": getattr(attention, "k_norm", None),
-        "mlp_norm": layer.post_attention_layernorm,
-    }
-    return {
-        **{name: None if norm is None else norm.weight.detach() for name, norm in norms.items()},
+    weights = {
+        "input_norm": layer.input_layernorm.weight.detach(),
         "qkv": pack(library, torch.cat([linear.weight for linear in projections])),
         "qkv_bias": pad(torch.cat([_bias(linear) for linear in projections])),
         "o": pack(library, attention.o_proj.weight),
-        "o_bias": _optional_bias(attention.o_proj),
+        "mlp_norm": layer.post_attention_layernorm.weight.detach(),
         "gate_up": torch.stack(turns, dim=1),
         "gate_up_bias": torch.stack(turns_of_bias, dim=1),
         "down": pack(library, mlp.down_proj.weight),
-        "down_bias": _optional_bias(mlp.down_proj),
     }
+    for name, linear in (("o_bias", attention.o_proj), ("down_bias", mlp.down_proj)):
+        if linear.bias is not None:
+            weights[name] = pad(linear.bias)
+    if hasattr(attention, "q_norm"):
+        weights["query_norm"] = attention.q_norm.weight.detach()
+        weights["key_norm"] = attention.k_norm.weight.detach()
+    return weights
 
 
 def _epsilons(layer: Any) -> dict[str, float]:
@@ -166,10 +174,6 @@ def _epsilons(layer: Any) -> dict[str, float]:
         "key_epsilon": _epsilon(getattr(attention, "k_norm", None)) or 0.0,
         "mlp_epsilon": _epsilon(layer.post_attention_layernorm) or 0.0,
     }
-
-
-def _optional_bias(linear: nn.Linear) -> Tensor | None:
-    return None if linear.bias is None else pad(linear.bias)
 
 
 def _bias(linear: nn.Linear) -> Tensor:

@@ -901,7 +901,8 @@ BATCHGEN_PUBLIC void batchgen_linear(const float* input, int64_t rows, int64_t i
   linear(input, rows, input_step, panels, bias, 0, out, outputs, inputs, threads);
 }
 
-// Weights are panels, and biases padded to whole panels or null; the norms of heads may be null.
+// Weights are panels, biases padded to whole panels; those of o and down and the norms of heads may
+// be null.
 struct BatchgenDecoder {
   const float *input_norm, *qkv, *qkv_bias, *query_norm, *key_norm, *o, *o_bias;
   const float *mlp_norm, *gate_up, *gate_up_bias, *down, *down_bias;

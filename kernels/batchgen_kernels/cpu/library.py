@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 from ctypes import POINTER, Structure, c_float, c_int32, c_int64, c_void_p
 from functools import cache
+from typing import Any, ClassVar
 
 from batchgen_kernels.cpu import build
 
@@ -26,26 +27,38 @@ class Layer(Structure):
     )
 
 
-WEIGHTS = (
-    *("input_norm", "qkv", "qkv_bias", "query_norm", "key_norm", "o", "o_bias"),
-    *("mlp_norm", "gate_up", "gate_up_bias", "down", "down_bias"),
-)
-
-
 class Decoder(Structure):
     """The weights and sizes of one decoder layer; mirrors `BatchgenDecoder`."""
 
-    _fields_ = (
-        *((name, c_void_p) for name in WEIGHTS),
-        *((name, c_int64) for name in ("hidden", "inner")),
-        *((name, c_int32) for name in ("query_heads", "kv_heads", "key_width", "value_width")),
-        *((f"{name}_epsilon", c_float) for name in ("input", "query", "key", "mlp")),
+    _fields_: ClassVar[Any] = (
+        ("input_norm", c_void_p),
+        ("qkv", c_void_p),
+        ("qkv_bias", c_void_p),
+        ("query_norm", c_void_p),
+        ("key_norm", c_void_p),
+        ("o", c_void_p),
+        ("o_bias", c_void_p),
+        ("mlp_norm", c_void_p),
+        ("gate_up", c_void_p),
+        ("gate_up_bias", c_void_p),
+        ("down", c_void_p),
+        ("down_bias", c_void_p),
+        ("hidden", c_int64),
+        ("inner", c_int64),
+        ("query_heads", c_int32),
+        ("kv_heads", c_int32),
+        ("key_width", c_int32),
+        ("value_width", c_int32),
+        ("input_epsilon", c_float),
+        ("query_epsilon", c_float),
+        ("key_epsilon", c_float),
+        ("mlp_epsilon", c_float),
     )
 
 
 # A strided tensor: its address, and the steps of its first two axes in elements.
 STRIDED = (c_void_p, c_int64, c_int64)
-SIGNATURES = {
+SIGNATURES: dict[str, tuple[Any, ...]] = {
     "new": (c_int64, c_int32, c_int32, c_void_p, c_void_p, c_void_p),
     "free": (c_void_p,),
     "plan": (c_void_p, c_int64, c_int64, c_void_p, c_void_p, c_void_p, c_int32),
