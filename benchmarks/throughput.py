@@ -57,7 +57,12 @@ def measure(task: Task, peer: Engine | None, *, rounds: int) -> dict[str, Any]:
         theirs: list[Outcome] = results[peer.name]
         same = agreement(task.model, task.rows, ours[0].tokens, theirs[0].tokens)
         result |= {
-            "peer": {"name": peer.name, "version": theirs[0].version, **rates_of(task, theirs)},
+            "peer": {
+                "name": peer.name,
+                "version": theirs[0].version,
+                "threads": theirs[0].counters.get("threads", task.threads),
+                **rates_of(task, theirs),
+            },
             "peer_ratio": speedup(ours, theirs),
             "same_tokens": asdict(same),
         }

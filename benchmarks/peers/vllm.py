@@ -63,11 +63,15 @@ def search(llm: Any, task: dict[str, Any], rows: list[tuple[list[int], int]]) ->
 
 def main() -> None:
     """Load, warm up, compute and print one JSON line."""
+    task = json.loads(Path(sys.argv[1]).read_text())
+    # by itself it leaves out one of two hardware threads of a core
+    cores = [str(core) for core in sorted(os.sched_getaffinity(0))[: task["threads"]]]
+    os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", ",".join(cores))
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", KV_MEMORY)
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+    import torch
     import vllm
 
-    task = json.loads(Path(sys.argv[1]).read_text())
     llm = vllm.LLM(
         model=task["model"],
         dtype="float32",
@@ -96,6 +100,7 @@ def main() -> None:
         "load_seconds": load_seconds,
         "tokens": tokens,
         "finished": finished,
+        "threads": torch.get_num_threads(),
     }
     print(json.dumps(result), flush=True)
 
