@@ -18,8 +18,8 @@ KV_MEMORY = "4"  # GiB
 CONTEXT = 2048  # tokens of one sequence
 
 
-class OutOfTime(Exception):
-    """The search took longer than it was given."""
+class OutOfTime(BaseException):
+    """The search took longer than it was given; no Exception, which vLLM may handle itself."""
 
 
 def out_of_time(*_: object) -> NoReturn:
