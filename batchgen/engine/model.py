@@ -44,7 +44,11 @@ class CausalModel:
         pinned = pinned_length(network)
         longest = min(length, pinned or length)
         layers = probe(network, vocabulary=vocabulary_size(network), longest=longest)
-        if device.type == "cpu" and compute.dtype == torch.float32:
+        if (
+            compute.dtype == torch.float32
+            and device.type == "cpu"
+            and config.kernels != "reference"
+        ):
             fuse(network, layers)
         model = cls(
             network,

@@ -18,7 +18,7 @@ from batchgen.engine.probe import ProbedLayer, probe
 from batchgen_kernels.cpu.decoder import DecoderLayer
 from batchgen_kernels.cpu.linear import PackedLinear
 from tests.support.tiny_models import VOCABULARY, tiny_model
-from tests.unit.engine.conftest import Models
+from tests.unit.engine.conftest import Models, make_engine
 
 # Two layers each.
 FUSED = {"granite", "llama", "mistral", "qwen2", "qwen3"}
@@ -118,3 +118,11 @@ def test_without_a_library_nothing_changes(models: Models, monkeypatch: pytest.M
     before = list(network.modules())
     assert fuse(network, layers) == 0
     assert list(network.modules()) == before
+
+
+@pytest.mark.parametrize(("kernels", "expected"), [("auto", 2), ("cpu", 2), ("reference", 0)])
+def test_the_reference_is_plain_torch(models: Models, kernels: str, expected: int) -> None:
+    engine = make_engine(models("llama"), kernels=kernels)
+    modules = list(engine.model.network.modules())
+    assert sum(isinstance(module, DecoderLayer) for module in modules) == expected
+    assert any(isinstance(module, PackedLinear) for module in modules) is bool(expected)
