@@ -110,7 +110,11 @@ def attend(
 
 
 def quick_builds(target: str) -> Iterator[Build]:
-    """Yield one build of each kernel, and of each attention tile the one that takes most."""
+    """Yield builds of each kernel and of each attention tile.
+
+    Every option takes registers, and so do widths that are no power of two; either may be what a
+    tile has no room for.
+    """
     half, single = torch.bfloat16, torch.float32
     everything = replace(GEMMA, sinks=torch.zeros(32))
     narrow = replace(everything, key_width=128, value_width=128)
@@ -119,6 +123,8 @@ def quick_builds(target: str) -> Iterator[Build]:
             label = f"{name} {width}, all options"
             yield attend(label, shape, dtype, target)
             yield attend(f"{label}, splits", shape, dtype, target, decode=True, splits=8)
+    yield attend("float32 128", LLAMA, single, target)
+    yield attend("float32 96", PHI, single, target)
     yield from small_builds(target)
 
 

@@ -39,11 +39,11 @@ class Tile:
 TILES = {
     (False, True, False): Tile(rows=128, slots=64, warps=8, stages=2),
     (False, True, True): Tile(rows=64, slots=32, warps=8, stages=2),
-    (False, False, False): Tile(rows=32, slots=32, warps=4, stages=2),
+    (False, False, False): Tile(rows=16, slots=32, warps=8, stages=2),
     (False, False, True): Tile(rows=16, slots=16, warps=8, stages=2),
     (True, True, False): Tile(rows=16, slots=64, warps=4, stages=2),
     (True, True, True): Tile(rows=16, slots=32, warps=4, stages=2),
-    (True, False, False): Tile(rows=16, slots=16, warps=4, stages=2),
+    (True, False, False): Tile(rows=16, slots=32, warps=8, stages=2),
     (True, False, True): Tile(rows=16, slots=16, warps=8, stages=2),
 }
 
