@@ -4,7 +4,7 @@
                                    [--json] [--save FILE]
 
 Without a model the scheduler runs alone over a pool that is always short of blocks, so that every
-step preempts, admits or asks whether it may. With a model the same numbers of rows wait before a
+step admits or asks whether it may. With a model the same numbers of rows wait before a
 real engine, and its own counters say what part of its busy time went into scheduling.
 """
 

@@ -135,12 +135,13 @@ def stack(shell: Shell) -> Iterator[subprocess.Popen[bytes]]:
 def test_a_stack_on_one_machine(shell: Shell) -> None:
     options = ("-m", "tiny", "-p", "max_tokens=20", "--name", "nightly")
     public_id = shell("submit", "prompts.jsonl", *options).strip()
+    # Nobody works on the job yet, so it cannot end while it is watched.
+    with shell.start("watch", "nightly", "--json") as watcher:
+        events_until(watcher, lambda event: event["id"] == public_id)
+        watcher.send_signal(signal.SIGINT)
+        watcher.communicate(timeout=PATIENCE)
+    assert watcher.returncode == 130
     with stack(shell):
-        with shell.start("watch", "nightly", "--json") as watcher:
-            events_until(watcher, lambda event: event["id"] == public_id)
-            watcher.send_signal(signal.SIGINT)
-            watcher.communicate(timeout=PATIENCE)
-        assert watcher.returncode == 130
         assert shell("wait", "nightly", code=1) == f"{public_id}  completed\n"
         wait_until(lambda: shell("workers", "-q"))
     shell("results", "nightly", "-o", "answers")
