@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.equality import TIE
+from benchmarks.equality import TIE, parting
 from benchmarks.task import Row
 
 
@@ -42,12 +42,6 @@ def agreement(
         ties=len(ties),
         different=sorted(parted.keys() - set(ties)),
     )
-
-
-def parting(mine: list[int], other: list[int]) -> int | None:
-    """Return where two answers first differ; None where one only ends before the other."""
-    pairs = enumerate(zip(mine, other, strict=False))
-    return next((k for k, (a, b) in pairs if a != b), None)
 
 
 def _gaps(model: Path, contexts: dict[int, list[int]]) -> dict[int, float]:

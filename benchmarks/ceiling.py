@@ -1,11 +1,12 @@
 """The arithmetic ceiling: the fastest that this machine multiplies a model's matrices.
 
-    python benchmarks/ceiling.py MODEL [--threads 1] [--repeat 5] [--json]
+    python benchmarks/ceiling.py MODEL [--rows 512] [--threads 1] [--repeat 5] [--json]
 
 All linear layers but the head run once a round on 512 rows, those that read the same rows as one,
 in several layouts: as torch has them, packed by torch's library, transposed, and packed by us. The
 best of them is the rate at which the arithmetic of a workload would be done if nothing else took
 time: twice the parameters of the linear layers for each token, and of the head for each answer's.
+With fewer --rows the layouts show what a step of so many rows makes of them.
 """
 
 from __future__ import annotations
@@ -84,12 +85,12 @@ def _shapes_of_children(parent: Any, *, without: Any) -> list[Shape]:
     return shapes + [(linear.out_features, linear.in_features) for linear in linears.values()]
 
 
-def measure(arithmetic: Arithmetic, *, repeat: int) -> dict[str, float]:
-    """Return {layout: GFLOP/s}, each the median of `repeat` rounds in turn."""
+def measure(arithmetic: Arithmetic, *, rows: int, repeat: int) -> dict[str, float]:
+    """Return {layout: GFLOP/s} on `rows` rows, each the median of `repeat` rounds in turn."""
     import torch
 
     weights = [torch.randn(shape) for shape in arithmetic.shapes]
-    inputs = {width: torch.randn(ROWS, width) for width in {w.shape[1] for w in weights}}
+    inputs = {width: torch.randn(rows, width) for width in {w.shape[1] for w in weights}}
     steps = _layouts(weights, inputs)
     times: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(repeat + 1):
@@ -97,7 +98,7 @@ def measure(arithmetic: Arithmetic, *, repeat: int) -> dict[str, float]:
             began = time.perf_counter()
             step()
             times[name].append(time.perf_counter() - began)
-    operations = arithmetic.operations(tokens=ROWS, logits=0)
+    operations = arithmetic.operations(tokens=rows, logits=0)
     return {name: operations / median(taken[1:]) / 1e9 for name, taken in times.items()}
 
 
@@ -117,7 +118,7 @@ def _layouts(weights: list[Any], inputs: dict[int, Any]) -> dict[str, Callable[[
     backend: Any = torch.backends.mkldnn
     if backend.is_available():
         library: Any = torch.ops.mkldnn
-        packs = [library._reorder_linear_weight(w, ROWS) for w in weights]
+        packs = [library._reorder_linear_weight(w, ROWS) for w in weights]  # for any rows
         pairs = [(inputs[w.shape[1]], pack) for w, pack in zip(weights, packs, strict=True)]
         steps["torch, packed"] = lambda: [
             library._linear_pointwise(rows, pack, None, "none", [], "") for rows, pack in pairs
@@ -149,13 +150,14 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("model", type=Path, help="a folder with a model")
+    parser.add_argument("--rows", type=int, default=ROWS)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     with torch.inference_mode():
-        rates = measure(Arithmetic.of(args.model), repeat=args.repeat)
+        rates = measure(Arithmetic.of(args.model), rows=args.rows, repeat=args.repeat)
     if args.json:
         print(json.dumps({name: round(rate, 1) for name, rate in rates.items()}))
         return

@@ -84,8 +84,14 @@ def compare_beams(
 def _judge(mine: list[int], theirs: list[int], gaps: list[float]) -> Verdict:
     if mine == theirs:
         return "equal"
-    at = next((k for k, (a, b) in enumerate(zip(mine, theirs, strict=False)) if a != b), -1)
-    return "tie" if at >= 0 and gaps[at] < TIE else "different"
+    at = parting(mine, theirs)
+    return "tie" if at is not None and gaps[at] < TIE else "different"
+
+
+def parting(mine: list[int], other: list[int]) -> int | None:
+    """Return where two answers first differ; None where one only ends before the other."""
+    pairs = enumerate(zip(mine, other, strict=False))
+    return next((k for k, (a, b) in pairs if a != b), None)
 
 
 def _judge_beams(mine: Answers, theirs: Answers) -> Verdict:

@@ -146,6 +146,16 @@ def test_splits_of_a_long_sequence_are_merged(shape: LayerShape) -> None:
     assert simulation.kernels._launches[0].spec.splits == 2  # type: ignore[attr-defined]
 
 
+def test_sequences_that_share_blocks() -> None:
+    simulation = Simulation("triton", [PLAIN])
+    first = simulation.add()
+    simulation.step((first, 18), check=False)
+    rows = [first, simulation.fork(first), simulation.fork(first)]
+    for _ in range(3):
+        assert simulation.step(*((row, 1) for row in rows)) < 1e-5
+    assert len({tuple(simulation.tables[row][:4]) for row in rows}) == 1
+
+
 def test_the_matrix_has_every_value_of_every_option() -> None:
     made = cases()
     assert {case.shape.group for case in made} == set(GROUPS)

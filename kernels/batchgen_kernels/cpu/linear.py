@@ -114,8 +114,8 @@ def pack(library: ctypes.CDLL, weight: Tensor) -> Tensor:
 
 
 def pad(bias: Tensor) -> Tensor:
-    """Return a copy of `bias` [N] with zeros up to whole panels."""
-    return nn.functional.pad(bias.detach(), (0, -len(bias) % PANEL)).clone()
+    """Return `bias` [N] with zeros up to whole panels."""
+    return nn.functional.pad(bias.detach(), (0, -len(bias) % PANEL))
 
 
 def rows_of(inputs: Tensor, width: int) -> Tensor:

@@ -21,8 +21,9 @@ from benchmarks import (
     service,
     throughput,
 )
-from benchmarks.agreement import Agreement, agreement, parting
+from benchmarks.agreement import Agreement, agreement
 from benchmarks.alternation import Engine, Outcome, RunFailed, alternate, run_json, speedup
+from benchmarks.equality import parting
 from benchmarks.peers import batchgen as batchgen_runner
 from benchmarks.peers import transformers as transformers_runner
 from benchmarks.task import Task
