@@ -47,7 +47,9 @@ class EngineSettings(BaseModel):
         description="host memory for swapped-out rows: bytes or a fraction of what is free",
     )
     kernels: Literal["auto", "reference", "cpu", "triton"] = Field(
-        default="auto", description="what attends: auto takes the fastest that serves the device"
+        default="auto",
+        description="what attends: auto takes the fastest that serves the device; with reference "
+        "all is plain torch",
     )
     cuda_graphs: bool = Field(
         default=False, description="replay decode steps on a GPU as captured graphs; experimental"
