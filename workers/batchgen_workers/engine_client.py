@@ -40,8 +40,8 @@ BATCHES_AHEAD = 2  # full batches of rows in the engine: one computing, one wait
 CLOSE_TIMEOUT = 5.0  # seconds a child may take to notice end of file
 # An OpenMP thread waits for its team by spinning, five milliseconds by default. Where something
 # else wants the core, what it waits for cannot run meanwhile: one busy neighbour made steps 12
-# times as slow. About 16 microseconds of spinning keep most of the speed of a quiet machine.
-OPENMP = {"GOMP_SPINCOUNT": "1000"}
+# times as slow. Less than a millisecond bridges what Python does between two calls of the kernels.
+OPENMP = {"GOMP_SPINCOUNT": "50000"}
 POLL = 0.1  # seconds between looks at whether a start is still wanted
 # What a child says of its model is the user's to mend, and keeps its own exit code.
 REFUSALS = (ModelError, InvalidParameter, Corrupt)
