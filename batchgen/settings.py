@@ -27,6 +27,11 @@ class EngineSettings(BaseModel):
         default="auto",
         description="compute type; auto takes float32 on a CPU and the model's own on a GPU",
     )
+    quantize: Literal["none", "int8"] = Field(
+        default="none",
+        description="int8 keeps eight bits of each weight of the linear layers, float32 on a CPU "
+        "only: smaller, and faster where few rows are computed, for slightly other answers",
+    )
     kv_memory: str = Field(
         default="0.5",
         description="KV pool: bytes (with K, M, G suffix) or a fraction of the free memory",

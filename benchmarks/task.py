@@ -30,6 +30,8 @@ class Task:
     max_num_seqs: int = 128
     batch: int = 32
     prefix_caching: bool = False
+    # Of our engine alone: `EngineSettings.quantize`.
+    quantize: str = "none"
     # Seconds after which a peer that can be interrupted gives up.
     limit: float = LIMIT
 

@@ -54,6 +54,19 @@ def encode(model: Path, conversations: list[Messages]) -> list[list[int]]:
     return [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
 
 
+def texts(count: int, *, file: Path | None = None) -> list[str]:
+    """Return what the first `count` lines of a JSONL file say, and their `answer` if there is one.
+
+    Without a file these are word problems. Raises ValueError where there are too few.
+    """
+    found = ["\n".join(part["content"] for part in chat) for chat in chats(count, file=file)]
+    if file is None:
+        return found
+    with file.open(encoding="utf-8") as lines:
+        answers = [json.loads(line).get("answer", "") for line in islice(lines, count)]
+    return [f"{text}\n{answer}".strip() for text, answer in zip(found, answers, strict=True)]
+
+
 def answer_lengths(count: int) -> list[int]:
     """Return how many tokens each of `count` rows is answered with."""
     rng = random.Random(0)  # noqa: S311 - lengths, not secrets

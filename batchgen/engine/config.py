@@ -21,6 +21,7 @@ class EngineConfig:
     model_name: str
     device: str = "auto"
     dtype: str = "auto"
+    quantize: Literal["none", "int8"] = "none"
     kv_memory: str = "0.5"
     block_size: int = 16
     max_batch_tokens: int = 2048

@@ -29,22 +29,25 @@ TOKENS = 16  # of the question
 TOLERANCE = 1e-5
 
 
-def fuse(network: nn.Module, layers: list[ProbedLayer]) -> int:
-    """Swap what can be swapped; return how many decoder layers are fused. 0 without a compiler."""
+def fuse(network: nn.Module, layers: list[ProbedLayer], *, int8: bool = False) -> int:
+    """Swap what can be swapped; return how many decoder layers are fused. 0 without a compiler.
+
+    `int8` keeps eight bits of each weight: those of `network` must be rounded to as much already.
+    """
     library = load()
     if library is None:
         return 0
-    fused = _fuse_layers(network, layers, library)
+    fused = _fuse_layers(network, layers, library, int8=int8)
     for parent in network.modules():
         for name, child in parent.named_children():
             if child in fused:
                 setattr(parent, name, fused[child])
-    pack_linears(network)
+    pack_linears(network, int8=int8)
     return len(fused)
 
 
 def _fuse_layers(
-    network: nn.Module, layers: list[ProbedLayer], library: ctypes.CDLL
+    network: nn.Module, layers: list[ProbedLayer], library: ctypes.CDLL, *, int8: bool
 ) -> dict[nn.Module, DecoderLayer]:
     """Return the decoder layers that a fused one can stand for, each with that."""
     probed = {layer.module: layer for layer in layers}
@@ -52,7 +55,8 @@ def _fuse_layers(
 
     def compare(layer: Any, args: Any, kwargs: Any, _: Any) -> None:
         shape = probed[layer.self_attn].shape
-        candidate = DecoderLayer(library, layer, shape, partial(_attend, layer.self_attn))
+        attend = partial(_attend, layer.self_attn)
+        candidate = DecoderLayer(library, layer, shape, attend, int8=int8)
         if _same(candidate, layer, args, kwargs):
             fused[layer] = candidate
             # At once, so that never more than one layer's weights exist twice.

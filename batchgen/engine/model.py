@@ -14,8 +14,15 @@ from batchgen.engine.fusing import fuse
 from batchgen.engine.loading import context_length, load_config, load_network, pinned_length, quiet
 from batchgen.engine.plan import StepPlan
 from batchgen.engine.probe import probe
+from batchgen.errors import InvalidParameter
+from batchgen_kernels.cpu.rounding import round_linears
 from batchgen_kernels.interface import AttentionKernels, StepBatch
 from batchgen_kernels.layout import PoolLayout
+
+NO_INT8 = (
+    "Weights of eight bits are for float32 on a CPU. Set quantize to none, or device to cpu and "
+    "dtype to float32."
+)
 
 
 class CausalModel:
@@ -44,12 +51,14 @@ class CausalModel:
         pinned = pinned_length(network)
         longest = min(length, pinned or length)
         layers = probe(network, vocabulary=vocabulary_size(network), longest=longest)
-        if (
-            compute.dtype == torch.float32
-            and device.type == "cpu"
-            and config.kernels != "reference"
-        ):
-            fuse(network, layers)
+        plain = compute.dtype == torch.float32 and device.type == "cpu"
+        int8 = config.quantize == "int8"
+        if int8:
+            if not plain:
+                raise InvalidParameter(NO_INT8, param="quantize")
+            round_linears(network)
+        if plain and config.kernels != "reference":
+            fuse(network, layers, int8=int8)
         model = cls(
             network,
             layout=PoolLayout(

@@ -48,6 +48,12 @@ def compute(
     return [tokens[key] for key in range(len(rows))]
 
 
+def weight_bytes(engine: Engine) -> int:
+    """Return the bytes of all weights, as they are kept."""
+    network = engine.model.network
+    return sum(tensor.nbytes for tensor in (*network.parameters(), *network.buffers()))
+
+
 def main() -> None:
     """Load, warm up, compute and print one JSON line."""
     import batchgen
@@ -60,6 +66,7 @@ def main() -> None:
         model_name="model",
         max_num_seqs=task["max_num_seqs"],
         prefix_caching=task["prefix_caching"],
+        quantize=task["quantize"],
         threads=task["threads"],
     )
     engine = Engine(config)
@@ -80,6 +87,7 @@ def main() -> None:
         "generated_tokens": after.generated_tokens - before.generated_tokens,
         "scheduler_share": scheduler / (after.busy_seconds - before.busy_seconds),
         "preemptions": after.preemptions - before.preemptions,
+        "weight_bytes": weight_bytes(engine),
     }
     print(json.dumps(result))
 

@@ -117,6 +117,7 @@ def engine_options(function: F) -> F:
         [
             ("device", "DEVICE", "auto, cpu or cuda:N."),
             ("dtype", "DTYPE", "auto, float32, bfloat16 or float16."),
+            ("quantize", "TYPE", "none, or int8: eight bits of each weight, on a CPU."),
             ("kv-memory", "SIZE", "KV pool: bytes (K, M, G) or a fraction of the free memory."),
             ("block-size", "TOKENS", "Tokens in one KV block."),
             ("max-batch-tokens", "TOKENS", "Token budget of one engine step."),

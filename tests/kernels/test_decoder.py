@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from batchgen_kernels.cpu import library as cpu_library
 from batchgen_kernels.cpu.decoder import DecoderLayer, is_decoder_layer
+from batchgen_kernels.cpu.rounding import round_linears
 from batchgen_kernels.interface import LayerShape
 
 Sizes = dict[str, Any]
@@ -99,7 +100,7 @@ def turn(rows: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat((turned * cos[:, None] + half * sin[:, None], rest), dim=-1)
 
 
-def fused(layer: Layer, sizes: Sizes) -> DecoderLayer:
+def fused(layer: Layer, sizes: Sizes, *, int8: bool = False) -> DecoderLayer:
     library = cpu_library.load()
     assert library is not None
     shape = LayerShape(
@@ -109,21 +110,27 @@ def fused(layer: Layer, sizes: Sizes) -> DecoderLayer:
         value_width=sizes["width"],
         scale=1.0,
     )
-    return DecoderLayer(library, layer, shape, attend)
+    return DecoderLayer(library, layer, shape, attend, int8=int8)
 
 
-def check(rows: int, rotary: int | None = None, **overrides: Any) -> None:
+def check(
+    rows: int, rotary: int | None = None, *, int8: bool = False, **overrides: Any
+) -> DecoderLayer:
     sizes = {**SIZES, **overrides}
     torch.manual_seed(0)
     layer = Layer(**sizes)
+    if int8:
+        round_linears(layer)
     assert is_decoder_layer(layer)
     hidden = torch.randn(rows, sizes["hidden"])
     cos, sin = torch.randn(2, rows, sizes["width"] if rotary is None else rotary)
     expected, before = layer(hidden, cos, sin), hidden.clone()
-    got = fused(layer, sizes)(hidden[None], position_embeddings=(cos[None], sin[None]))
+    module = fused(layer, sizes, int8=int8)
+    got = module(hidden[None], position_embeddings=(cos[None], sin[None]))
     assert torch.equal(hidden, before), "what came in is left as it was"
     assert got.shape == (1, *expected.shape)
     assert float((got[0] - expected).abs().max()) < 1e-5 * float(expected.abs().max())
+    return module
 
 
 @pytest.mark.parametrize("rows", [1, 5, 6, 7, 97, 500])
@@ -147,6 +154,14 @@ def test_any_number_of_rows(rows: int, bias: bool, norms: bool) -> None:
 def test_any_sizes(sizes: Sizes) -> None:
     for rows in (3, 50):
         check(rows, bias=True, norms=True, **sizes)
+
+
+@pytest.mark.parametrize("sizes", [{}, {"hidden": 577, "inner": 100, "width": 64}])
+def test_weights_of_eight_bits(sizes: Sizes) -> None:
+    for rows in (1, 7, 50):
+        small = check(rows, bias=True, norms=True, int8=True, **sizes)
+        whole = check(rows, bias=True, norms=True, **sizes)
+    assert sum(b.nbytes for b in small.buffers()) < 0.5 * sum(b.nbytes for b in whole.buffers())
 
 
 @pytest.mark.parametrize("rotary", [2, 6])

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from batchgen_kernels.cpu.library import PANEL, Decoder
-from batchgen_kernels.cpu.linear import can_pack, pack, pad
+from batchgen_kernels.cpu.linear import can_pack
 from batchgen_kernels.cpu.memory import prefer_huge_pages
+from batchgen_kernels.cpu.panels import addressed, pack, pack_int8, pad
 from batchgen_kernels.interface import LayerShape
 
 # The output [T, Hq, Dv] for queries [T, Hq, Dk], keys [T, Hkv, Dk] and values [T, Hkv, Dv].
@@ -27,6 +28,9 @@ Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 PROJECTIONS = {"q_proj", "k_proj", "v_proj", "o_proj"}
 HEAD_NORMS = {"q_norm", "k_norm"}
 GATED = {"gate_proj", "up_proj", "down_proj"}
+LINEARS = ("qkv", "o", "gate_up", "down")
+SCALES = "{}_scales"
+LINE = 64  # bytes of the cache's lines, at which weights begin
 PARTS = {"input_layernorm", "self_attn", "post_attention_layernorm", "mlp"}
 
 
@@ -65,18 +69,31 @@ def _epsilon(norm: Any) -> float | None:
 class DecoderLayer(nn.Module):
     """Computes what the decoder layer does that it was made from, without gradients."""
 
-    def __init__(self, library: ctypes.CDLL, layer: Any, shape: LayerShape, attend: Attend) -> None:
-        """Pack the weights of `layer` (see `is_decoder_layer`); `attend` is its attention."""
+    def __init__(
+        self,
+        library: ctypes.CDLL,
+        layer: Any,
+        shape: LayerShape,
+        attend: Attend,
+        *,
+        int8: bool = False,
+    ) -> None:
+        """Pack the weights of `layer` (see `is_decoder_layer`), rounded to eight bits with `int8`;
+        `attend` is its attention."""
         super().__init__()
         self.shape = shape
         self.attend = attend
         self.hidden, self.inner = layer.mlp.up_proj.in_features, layer.mlp.up_proj.out_features
         self._library = library
-        weights = _weights(library, layer)
+        weights = _vectors(layer) | _matrices(library, layer, int8=int8)
         # A buffer, so that the module holds it: the struct keeps only addresses.
         self.register_buffer("weights", _together(weights), persistent=False)
+        matrices = {
+            name: (weights.pop(name), weights.pop(SCALES.format(name), None)) for name in LINEARS
+        }
         self._decoder = Decoder(
-            **{name: weight.data_ptr() for name, weight in weights.items()},
+            **{name: addressed(*matrix) for name, matrix in matrices.items()},
+            **{name: vector.data_ptr() for name, vector in weights.items()},
             **_epsilons(layer),
             hidden=self.hidden,
             inner=self.inner,
@@ -130,40 +147,60 @@ class DecoderLayer(nn.Module):
 
 
 def _together(weights: dict[str, Tensor]) -> Tensor:
-    """Move all of `weights` into one run of memory, which is returned; each stays a whole number of
-    panel rows away from its start."""
-    sizes = [-(-weight.numel() // PANEL) * PANEL for weight in weights.values()]
-    run = prefer_huge_pages(torch.empty(sum(sizes)))
+    """Move all of `weights` into one run of memory, which is returned."""
+    sizes = [-(-weight.nbytes // LINE) * LINE for weight in weights.values()]
+    run = prefer_huge_pages(torch.empty(sum(sizes), dtype=torch.uint8))
     for (name, weight), part in zip(weights.items(), run.split(sizes), strict=True):  # type: ignore[no-untyped-call]
-        weights[name] = part[: weight.numel()].copy_(weight.flatten())
+        moved = part[: weight.nbytes].view(weight.dtype)
+        weights[name] = moved.copy_(weight.flatten())
     return run
 
 
-def _weights(library: ctypes.CDLL, layer: Any) -> dict[str, Tensor]:
-    """Return the weights of `layer` by their names in the struct, linear layers as panels."""
+def _matrices(library: ctypes.CDLL, layer: Any, *, int8: bool) -> dict[str, Tensor]:
+    """Return the panels of the linear layers of `layer` by their names in the struct, and of int8
+    the scales."""
     attention, mlp = layer.self_attn, layer.mlp
     projections = [attention.q_proj, attention.k_proj, attention.v_proj]
-    gates = [mlp.gate_proj, mlp.up_proj]
-    # Panels of gate and up take turns, and so do the biases.
-    turns = [pack(library, linear.weight) for linear in gates]
-    turns_of_bias = [pad(_bias(linear)).view(-1, PANEL) for linear in gates]
+    gated = [_in_panels(linear.weight) for linear in (mlp.gate_proj, mlp.up_proj)]
     weights = {
+        "qkv": torch.cat([linear.weight for linear in projections]),
+        "o": attention.o_proj.weight,
+        # Panels of gate and up take turns.
+        "gate_up": torch.stack(gated, dim=1).flatten(0, 2),
+        "down": mlp.down_proj.weight,
+    }
+    if not int8:
+        return {name: pack(library, weight) for name, weight in weights.items()}
+    matrices = {}
+    for name, weight in weights.items():
+        matrices[name], matrices[SCALES.format(name)] = pack_int8(weight)
+    return matrices
+
+
+def _vectors(layer: Any) -> dict[str, Tensor]:
+    """Return the biases and the weights of norms of `layer` by their names in the struct."""
+    attention, mlp = layer.self_attn, layer.mlp
+    projections = [attention.q_proj, attention.k_proj, attention.v_proj]
+    gated = [_in_panels(_bias(linear)) for linear in (mlp.gate_proj, mlp.up_proj)]
+    vectors = {
         "input_norm": layer.input_layernorm.weight.detach(),
-        "qkv": pack(library, torch.cat([linear.weight for linear in projections])),
         "qkv_bias": pad(torch.cat([_bias(linear) for linear in projections])),
-        "o": pack(library, attention.o_proj.weight),
         "mlp_norm": layer.post_attention_layernorm.weight.detach(),
-        "gate_up": torch.stack(turns, dim=1),
-        "gate_up_bias": torch.stack(turns_of_bias, dim=1),
-        "down": pack(library, mlp.down_proj.weight),
+        "gate_up_bias": torch.stack(gated, dim=1),
     }
     for name, linear in (("o_bias", attention.o_proj), ("down_bias", mlp.down_proj)):
         if linear.bias is not None:
-            weights[name] = pad(linear.bias)
+            vectors[name] = pad(linear.bias)
     if hasattr(attention, "q_norm"):
-        weights["query_norm"] = attention.q_norm.weight.detach()
-        weights["key_norm"] = attention.k_norm.weight.detach()
-    return weights
+        vectors["query_norm"] = attention.q_norm.weight.detach()
+        vectors["key_norm"] = attention.k_norm.weight.detach()
+    return vectors
+
+
+def _in_panels(outputs: Tensor) -> Tensor:
+    """Return [⌈N / 16⌉, 16, ...] for `outputs` [N, ...], zeros added to the last."""
+    missing = outputs.new_zeros(-len(outputs) % PANEL, *outputs.shape[1:])
+    return torch.cat([outputs.detach(), missing]).view(-1, PANEL, *outputs.shape[1:])
 
 
 def _epsilons(layer: Any) -> dict[str, float]:

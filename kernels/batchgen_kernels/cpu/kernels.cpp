@@ -674,24 +674,60 @@ void each_block(int64_t rows, int64_t depth, int64_t panels, int threads, Work w
   }
 }
 
+// Panels [⌈outputs / 16⌉, inputs, 16] of weights: float32, or int8 with a scale for each output.
+extern "C" struct BatchgenWeights {
+  const void* panels;
+  const float* scales;  // null: float32
+};
+
+using Weights = BatchgenWeights;
+typedef int8_t Codes __attribute__((vector_size(LANES), aligned(1), may_alias));
+
+// Where this thread makes floats of eight bits: `count` panels.
+float* room(int64_t depth, int count) {
+  static thread_local std::vector<float> floats;
+  Scratch::grow(floats, depth * PANEL * count);
+  return floats.data();
+}
+
+void decode(const int8_t* codes, const float* scales, int64_t depth, float* out) {
+  for (int64_t k = 0; k < depth; k++) {
+    for (int i = 0; i < PANEL; i += LANES) {
+      const Codes code = *reinterpret_cast<const Codes*>(codes + k * PANEL + i);
+      store(out + k * PANEL + i, __builtin_convertvector(code, Vec) * load(scales + i));
+    }
+  }
+}
+
 // A panel of weights, and a share of what follows it for each tile of `rows`: while one panel is
-// multiplied the next is fetched.
-struct Panels {
+// multiplied the next is fetched. Strides are in floats, whatever is fetched.
+struct Panel {
   const float* panel;
   const float* next;
   int64_t depth;
   int stride;
-  Panels(const float* panel, int64_t depth, int64_t rows)
-      : panel(panel), next(panel + depth * PANEL), depth(depth),
-        stride(int((PANEL + (rows + ROWS - 1) / ROWS - 1) / ((rows + ROWS - 1) / ROWS))) {}
+  Panel(const Weights& weights, int64_t index, int64_t depth, int64_t rows, float* floats)
+      : depth(depth) {
+    const int64_t elements = depth * PANEL, tiles = (rows + ROWS - 1) / ROWS;
+    if (weights.scales) {
+      const int8_t* codes = static_cast<const int8_t*>(weights.panels) + index * elements;
+      decode(codes, weights.scales + index * PANEL, depth, floats);
+      panel = floats, next = reinterpret_cast<const float*>(codes + elements);
+    } else {
+      panel = static_cast<const float*>(weights.panels) + index * elements;
+      next = panel + elements;
+    }
+    const int64_t width = weights.scales ? PANEL / 4 : PANEL;
+    stride = int((width + tiles - 1) / tiles);
+  }
   Packed of_tile(int64_t row) const { return {panel, next + row / ROWS * depth * stride, stride}; }
 };
 
 // Up to 16 columns of some rows: begin + input · panel.
-void linear_block(const float* input, int64_t rows, int64_t input_step, const float* panel,
-                  int depth, const float* begin, int64_t begin_step, float* out, int64_t out_step,
+void linear_block(const float* input, int64_t rows, int64_t input_step, const Panel& panel,
+                  const float* begin, int64_t begin_step, float* out, int64_t out_step,
                   int columns) {
-  const Panels panels(panel, depth, rows);
+  const int depth = int(panel.depth);
   float narrow[ROWS * PANEL] = {};
   for (int64_t r = 0; r < rows; r += ROWS) {
     const int high = int(std::min<int64_t>(ROWS, rows - r));
@@ -699,24 +735,24 @@ void linear_block(const float* input, int64_t rows, int64_t input_step, const fl
     const float* from = begin + r * begin_step;
     float* to = out + r * out_step;
     if (columns == PANEL) {
-      tile_of<ROWS>(high, left, input_step, panels.of_tile(r), depth, from, begin_step, to,
+      tile_of<ROWS>(high, left, input_step, panel.of_tile(r), depth, from, begin_step, to,
                     out_step);
       continue;
     }
     for (int i = 0; i < high; i++) {
       std::memcpy(narrow + i * PANEL, from + i * begin_step, sizeof(float) * columns);
     }
-    tile_of<ROWS>(high, left, input_step, panels.of_tile(r), depth, narrow, PANEL, narrow, PANEL);
+    tile_of<ROWS>(high, left, input_step, panel.of_tile(r), depth, narrow, PANEL, narrow, PANEL);
     for (int i = 0; i < high; i++) {
       std::memcpy(to + i * out_step, narrow + i * PANEL, sizeof(float) * columns);
     }
   }
 }
 
-// silu(input · panel) · (input · the panel after it), up to 16 columns of some rows.
-void gated_block(const float* input, int64_t rows, int64_t input_step, const float* panel,
-                 int depth, const float* bias, float* out, int64_t out_step, int columns) {
-  const Panels gates(panel, depth, rows), ups(gates.next, depth, rows);
+// silu(input · gates) · (input · ups), up to 16 columns of some rows.
+void gated_block(const float* input, int64_t rows, int64_t input_step, const Panel& gates,
+                 const Panel& ups, const float* bias, float* out, int64_t out_step, int columns) {
+  const int depth = int(gates.depth);
   float gate[ROWS * PANEL], up[ROWS * PANEL];
   for (int64_t r = 0; r < rows; r += ROWS) {
     const int high = int(std::min<int64_t>(ROWS, rows - r));
@@ -762,13 +798,14 @@ void rotate(float* x, int rotary, const float* cos, const float* sin) {
 
 // out [rows, outputs] = begin + input [rows, inputs] · weightsᵀ. `begin` is a bias, padded to whole
 // panels, with `begin_step` 0, or something to add to, [rows, outputs]; it may be `out` itself.
-void linear(const float* input, int64_t rows, int64_t input_step, const float* panels,
+void linear(const float* input, int64_t rows, int64_t input_step, const Weights& weights,
             const float* begin, int64_t begin_step, float* out, int64_t outputs, int64_t inputs,
             int threads) {
   each_block(rows, inputs, (outputs + PANEL - 1) / PANEL, threads,
-             [=](int64_t first, int64_t n, int64_t p) {
+             [=, &weights](int64_t first, int64_t n, int64_t p) {
     const int64_t at = p * PANEL;
-    linear_block(input + first * input_step, n, input_step, panels + at * inputs, int(inputs),
+    const Panel panel(weights, p, inputs, n, room(inputs, 1));
+    linear_block(input + first * input_step, n, input_step, panel,
                  begin ? begin + first * begin_step + at : ZEROS, begin_step,
                  out + first * outputs + at, outputs, int(std::min<int64_t>(PANEL, outputs - at)));
   });
@@ -776,24 +813,26 @@ void linear(const float* input, int64_t rows, int64_t input_step, const float* p
 
 // out [rows, outputs] = silu(input · gateᵀ) · (input · upᵀ); panels of gate and up take turns, as
 // do those of the bias.
-void gated(const float* input, int64_t rows, const float* panels, const float* bias, float* out,
+void gated(const float* input, int64_t rows, const Weights& weights, const float* bias, float* out,
            int64_t outputs, int64_t inputs, int threads) {
   each_block(rows, inputs, (outputs + PANEL - 1) / PANEL, threads,
-             [=](int64_t first, int64_t n, int64_t p) {
+             [=, &weights](int64_t first, int64_t n, int64_t p) {
     const int64_t at = p * PANEL;
-    gated_block(input + first * inputs, n, inputs, panels + 2 * at * inputs, int(inputs),
-                bias + 2 * at, out + first * outputs + at, outputs,
-                int(std::min<int64_t>(PANEL, outputs - at)));
+    float* floats = room(inputs, 2);
+    const Panel gates(weights, 2 * p, inputs, n, floats);
+    const Panel ups(weights, 2 * p + 1, inputs, n, floats + inputs * PANEL);
+    gated_block(input + first * inputs, n, inputs, gates, ups, bias + 2 * at, out + first * outputs + at,
+                outputs, int(std::min<int64_t>(PANEL, outputs - at)));
   });
 }
 
 // sums [rows, outputs] += input · weightsᵀ + bias
-void add_linear(float* sums, int64_t rows, const float* input, const float* panels,
+void add_linear(float* sums, int64_t rows, const float* input, const Weights& weights,
                 const float* bias, int64_t outputs, int64_t inputs, int threads) {
   for (int64_t r = 0; bias && r < rows; r++) {
     for (int64_t i = 0; i < outputs; i++) sums[r * outputs + i] += bias[i];
   }
-  linear(input, rows, inputs, panels, sums, outputs, sums, outputs, inputs, threads);
+  linear(input, rows, inputs, weights, sums, outputs, sums, outputs, inputs, threads);
 }
 
 // Work on each of many rows: work(row).
@@ -896,16 +935,17 @@ BATCHGEN_PUBLIC void batchgen_pack(const float* weights, int64_t step, int64_t o
 }
 
 BATCHGEN_PUBLIC void batchgen_linear(const float* input, int64_t rows, int64_t input_step,
-                                     const float* panels, const float* bias, float* out,
-                                     int64_t outputs, int64_t inputs, int32_t threads) {
-  linear(input, rows, input_step, panels, bias, 0, out, outputs, inputs, threads);
+                                     const BatchgenWeights* weights, const float* bias,
+                                     float* out, int64_t outputs, int64_t inputs,
+                                     int32_t threads) {
+  linear(input, rows, input_step, *weights, bias, 0, out, outputs, inputs, threads);
 }
 
-// Weights are panels, biases padded to whole panels; those of o and down and the norms of heads may
-// be null.
+// Biases are padded to whole panels; those of o and down and the norms of heads may be null.
 struct BatchgenDecoder {
-  const float *input_norm, *qkv, *qkv_bias, *query_norm, *key_norm, *o, *o_bias;
-  const float *mlp_norm, *gate_up, *gate_up_bias, *down, *down_bias;
+  BatchgenWeights qkv, o, gate_up, down;
+  const float *input_norm, *qkv_bias, *query_norm, *key_norm, *o_bias;
+  const float *mlp_norm, *gate_up_bias, *down_bias;
   int64_t hidden, inner;
   int32_t query_heads, kv_heads, key_width, value_width;
   float input_epsilon, query_epsilon, key_epsilon, mlp_epsilon;

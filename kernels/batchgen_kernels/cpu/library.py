@@ -27,21 +27,27 @@ class Layer(Structure):
     )
 
 
+class Weights(Structure):
+    """The panels of one linear layer's weights; mirrors `BatchgenWeights`."""
+
+    _fields_: ClassVar[Any] = (("panels", c_void_p), ("scales", c_void_p))
+
+
 class Decoder(Structure):
     """The weights and sizes of one decoder layer; mirrors `BatchgenDecoder`."""
 
     _fields_: ClassVar[Any] = (
+        ("qkv", Weights),
+        ("o", Weights),
+        ("gate_up", Weights),
+        ("down", Weights),
         ("input_norm", c_void_p),
-        ("qkv", c_void_p),
         ("qkv_bias", c_void_p),
         ("query_norm", c_void_p),
         ("key_norm", c_void_p),
-        ("o", c_void_p),
         ("o_bias", c_void_p),
         ("mlp_norm", c_void_p),
-        ("gate_up", c_void_p),
         ("gate_up_bias", c_void_p),
-        ("down", c_void_p),
         ("down_bias", c_void_p),
         ("hidden", c_int64),
         ("inner", c_int64),
@@ -58,6 +64,8 @@ class Decoder(Structure):
 
 # A strided tensor: its address, and the steps of its first two axes in elements.
 STRIDED = (c_void_p, c_int64, c_int64)
+# A matrix: its address, its rows, and the step from one to the next in elements.
+ROWS = (c_void_p, c_int64, c_int64)
 SIGNATURES: dict[str, tuple[Any, ...]] = {
     "new": (c_int64, c_int32, c_int32, c_void_p, c_void_p, c_void_p),
     "free": (c_void_p,),
@@ -66,7 +74,7 @@ SIGNATURES: dict[str, tuple[Any, ...]] = {
     "attend": (c_void_p, POINTER(Layer), c_void_p, *STRIDED, c_void_p, c_int32),
     "copy": (c_void_p, c_int64, c_int64, c_void_p, c_int32),
     "pack": (c_void_p, c_int64, c_int64, c_int64, c_void_p, c_int32),
-    "linear": (c_void_p, c_int64, c_int64, *[c_void_p] * 3, c_int64, c_int64, c_int32),
+    "linear": (*ROWS, POINTER(Weights), c_void_p, c_void_p, c_int64, c_int64, c_int32),
     "before": (POINTER(Decoder), c_int64, *[c_void_p] * 3, c_int64, c_void_p, c_void_p, c_int32),
     "after": (POINTER(Decoder), c_int64, *[c_void_p] * 3, c_int32),
 }

@@ -1,7 +1,5 @@
 """Linear layers whose weights are packed once for the C++ file: float32 on the CPU.
 
-    weights [N, K]  ──►  panels [⌈N / 16⌉, K, 16]     sixteen outputs side by side
-
 A library packs the weights again on every call, which costs most where there are few rows.
 """
 
@@ -12,7 +10,8 @@ import ctypes
 import torch
 from torch import Tensor, nn
 
-from batchgen_kernels.cpu.library import PANEL, load
+from batchgen_kernels.cpu.library import load
+from batchgen_kernels.cpu.panels import addressed, pack, pack_int8, pad
 
 
 class PackedLinear(nn.Module):
@@ -22,13 +21,17 @@ class PackedLinear(nn.Module):
     """
 
     panels: Tensor
+    scales: Tensor | None
     padded_bias: Tensor | None
 
-    def __init__(self, library: ctypes.CDLL, linear: nn.Linear) -> None:
-        """Pack the float32 weights of `linear`, which may be dropped afterwards."""
+    def __init__(self, library: ctypes.CDLL, linear: nn.Linear, *, int8: bool = False) -> None:
+        """Pack the float32 weights of `linear`, which may be dropped afterwards; `int8` rounds."""
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
-        self.register_buffer("panels", pack(library, linear.weight), persistent=False)
+        weight = linear.weight
+        panels, scales = pack_int8(weight) if int8 else (pack(library, weight), None)
+        self.register_buffer("panels", panels, persistent=False)
+        self.register_buffer("scales", scales, persistent=False)
         bias = None if linear.bias is None else pad(linear.bias)
         self.register_buffer("padded_bias", bias, persistent=False)
         self._linear = library.linear
@@ -36,7 +39,8 @@ class PackedLinear(nn.Module):
     @property
     def weight(self) -> Tensor:
         """A copy of the weights [N, K], for code that looks at them."""
-        return self.panels.transpose(1, 2).reshape(-1, self.in_features)[: self.out_features]
+        panels = self.panels if self.scales is None else self.panels * self.scales[:, None]
+        return panels.transpose(1, 2).reshape(-1, self.in_features)[: self.out_features]
 
     @property
     def bias(self) -> Tensor | None:
@@ -51,7 +55,7 @@ class PackedLinear(nn.Module):
             rows.data_ptr(),
             len(rows),
             rows.stride(0),
-            self.panels.data_ptr(),
+            addressed(self.panels, self.scales),
             None if self.padded_bias is None else self.padded_bias.data_ptr(),
             out.data_ptr(),
             self.out_features,
@@ -63,7 +67,8 @@ class PackedLinear(nn.Module):
     def extra_repr(self) -> str:
         """Return the sizes, as nn.Linear prints them."""
         has_bias = self.padded_bias is not None
-        return f"in_features={self.in_features}, out_features={self.out_features}, bias={has_bias}"
+        sizes = f"in_features={self.in_features}, out_features={self.out_features}, bias={has_bias}"
+        return sizes if self.scales is None else f"{sizes}, int8"
 
 
 def can_pack(module: nn.Module) -> bool:
@@ -75,7 +80,7 @@ def can_pack(module: nn.Module) -> bool:
     return all(t.dtype == torch.float32 and t.device.type == "cpu" for t in tensors)
 
 
-def pack_linears(network: nn.Module) -> int:
+def pack_linears(network: nn.Module, *, int8: bool = False) -> int:
     """Swap the float32 linear layers of `network` on the CPU for packed ones; return how many.
 
     One after the other, so that never more than one layer's weights exist twice. A tensor that
@@ -90,7 +95,7 @@ def pack_linears(network: nn.Module) -> int:
         for name, child in list(parent.named_children()):
             if child not in swapped and can_pack(child):
                 assert isinstance(child, nn.Linear)
-                swapped[child] = PackedLinear(library, child).train(child.training)
+                swapped[child] = PackedLinear(library, child, int8=int8).train(child.training)
                 # A second user of this layer finds it below; its weights are not needed for that.
                 release(child)
             if child in swapped:
@@ -101,21 +106,6 @@ def pack_linears(network: nn.Module) -> int:
 def release(linear: nn.Linear) -> None:
     """Let go of the weights of `linear`, wherever it is still held."""
     linear.weight = nn.Parameter(linear.weight.new_empty(0), requires_grad=False)
-
-
-def pack(library: ctypes.CDLL, weight: Tensor) -> Tensor:
-    """Return the panels [⌈N / 16⌉, K, 16] of float32 weights [N, K]."""
-    weight = weight.detach().contiguous()
-    outputs, inputs = weight.shape
-    panels = torch.empty(-(-outputs // PANEL), inputs, PANEL)
-    threads = torch.get_num_threads()
-    library.pack(weight.data_ptr(), inputs, outputs, inputs, panels.data_ptr(), threads)
-    return panels
-
-
-def pad(bias: Tensor) -> Tensor:
-    """Return `bias` [N] with zeros up to whole panels."""
-    return nn.functional.pad(bias.detach(), (0, -len(bias) % PANEL))
 
 
 def rows_of(inputs: Tensor, width: int) -> Tensor:

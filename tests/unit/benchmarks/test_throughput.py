@@ -16,6 +16,7 @@ from benchmarks import (
     beam,
     ceiling,
     plots,
+    quantize,
     sampling,
     scaling,
     service,
@@ -44,6 +45,7 @@ def outcome(seconds: float, task: Task | None = None, *, finished: bool = True) 
         "scheduler_share": 0.01,
         "steps": 3,
         "preemptions": 0,
+        "weight_bytes": 1000,
         "prompt_tokens": task.prompt_tokens if task else 0,
         "generated_tokens": task.generated_tokens * task.samples if task else 0,
     }
@@ -299,3 +301,23 @@ def test_the_newest_results_are_drawn(tmp_path: Path) -> None:
     assert "7.77x" not in written[0].read_text()
     first = [path.read_bytes() for path in written]
     assert [path.read_bytes() for path in plots.draw(entries, tmp_path)] == first
+
+
+def test_eight_bits_are_measured_beside_float32(
+    model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen: list[str] = []
+
+    def pretend(_: Engine, task: Task) -> Outcome:
+        seen.append(task.quantize)
+        return outcome(4.0 if task.quantize == "none" else 2.0, task)
+
+    monkeypatch.setattr(Engine, "run", pretend)
+    arguments = [str(model), "--rows", "4", "--texts", "3", "--rounds", "1", "--json"]
+    assert quantize.main(arguments) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert seen == ["none", "int8"] * 2
+    assert [run["speedup"] for run in result["runs"]] == [2.0, 2.0]
+    assert [run["equal_rows"] for run in result["runs"]] == [4, 1]
+    assert 0 < result["quality"]["next_token_agreement"] <= 1
+    assert result["quality"]["perplexity"] != result["quality"]["perplexity_int8"]

@@ -10,15 +10,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from batchgen.engine import fusing
+from batchgen.engine import fusing, model
 from batchgen.engine.attention import HANDLER, forward
+from batchgen.engine.device import ComputeType
 from batchgen.engine.fusing import fuse
 from batchgen.engine.loading import load_network
 from batchgen.engine.probe import ProbedLayer, probe
+from batchgen.errors import InvalidParameter
 from batchgen_kernels.cpu.decoder import DecoderLayer
 from batchgen_kernels.cpu.linear import PackedLinear
 from tests.support.tiny_models import VOCABULARY, tiny_model
-from tests.unit.engine.conftest import Models, make_engine
+from tests.unit.engine.conftest import Models, make_engine, request, run, tokens_of
 
 # Two layers each.
 FUSED = {"granite", "llama", "mistral", "qwen2", "qwen3"}
@@ -126,3 +128,28 @@ def test_the_reference_is_plain_torch(models: Models, kernels: str, expected: in
     modules = list(engine.model.network.modules())
     assert sum(isinstance(module, DecoderLayer) for module in modules) == expected
     assert any(isinstance(module, PackedLinear) for module in modules) is bool(expected)
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3", "gemma2"])
+def test_weights_of_eight_bits_have_the_same_answers_with_all_kernels(
+    models: Models, family: str
+) -> None:
+    def answers(**fields: Any) -> list[list[int]]:
+        engine = make_engine(models(family), **fields)
+        rows = [request(i, prompt, max_tokens=12) for i, prompt in enumerate(["one", "and two"])]
+        return [tokens_of(answer) for _, answer in sorted(run(engine, *rows).items())]
+
+    packed = make_engine(models(family), quantize="int8").model.network
+    kinds = {buffer.dtype for buffer in packed.buffers()}
+    assert kinds & {torch.int8, torch.uint8}
+    assert answers(quantize="int8") == answers(quantize="int8", kernels="reference")
+
+
+def test_weights_of_eight_bits_are_for_float32(
+    models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    half = ComputeType(dtype=torch.bfloat16)
+    monkeypatch.setattr(model, "resolve_dtype", lambda *_: half)
+    with pytest.raises(InvalidParameter, match="float32 on a CPU") as caught:
+        make_engine(models("llama"), quantize="int8", dtype="bfloat16")
+    assert caught.value.param == "quantize"

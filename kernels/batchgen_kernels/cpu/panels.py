@@ -1,0 +1,54 @@
+"""Weights as the tile of the C++ file reads them: sixteen outputs side by side.
+
+    weights [N, K]  ──►  panels [⌈N / 16⌉, K, 16]     float32, or int8 and a scale for each output
+
+In eight bits a weight is a whole number from -127 to 127 times the scale of its output. Only what
+is kept is eight bits wide: floats are made of a panel at a time and computed with as any others.
+"""
+
+from __future__ import annotations
+
+import ctypes
+
+import torch
+from torch import Tensor, nn
+
+from batchgen_kernels.cpu.library import PANEL, Weights
+
+LARGEST = 127  # -128 is left out: codes are as far below zero as above
+
+
+def pack(library: ctypes.CDLL, weight: Tensor) -> Tensor:
+    """Return the panels [⌈N / 16⌉, K, 16] of float32 weights [N, K]."""
+    weight = weight.detach().contiguous()
+    outputs, inputs = weight.shape
+    panels = torch.empty(-(-outputs // PANEL), inputs, PANEL)
+    threads = torch.get_num_threads()
+    library.pack(weight.data_ptr(), inputs, outputs, inputs, panels.data_ptr(), threads)
+    return panels
+
+
+def pack_int8(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Return int8 panels [⌈N / 16⌉, K, 16] and scales [⌈N / 16⌉, 16] of float32 weights [N, K]."""
+    codes, scales = encode(weight.detach())
+    padded = nn.functional.pad(codes, (0, 0, 0, -len(codes) % PANEL))
+    panels = padded.view(-1, PANEL, codes.shape[1]).transpose(1, 2).contiguous()
+    return panels, pad(scales).view(-1, PANEL)
+
+
+def encode(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the codes [N, K], int8, and scales [N], float32, nearest to weights [N, K]."""
+    scales = weight.abs().amax(dim=1) / LARGEST
+    tiny = torch.finfo(torch.float32).tiny  # an output without weights has codes of zero
+    codes = (weight / scales.clamp(min=tiny)[:, None]).round()
+    return codes.clamp(-LARGEST, LARGEST).to(torch.int8), scales
+
+
+def pad(bias: Tensor) -> Tensor:
+    """Return `bias` [N] with zeros up to whole panels."""
+    return nn.functional.pad(bias.detach(), (0, -len(bias) % PANEL))
+
+
+def addressed(panels: Tensor, scales: Tensor | None) -> Weights:
+    """Return what the C++ file is told of weights, which must outlive it."""
+    return Weights(panels.data_ptr(), None if scales is None else scales.data_ptr())
