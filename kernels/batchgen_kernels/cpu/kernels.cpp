@@ -681,7 +681,19 @@ extern "C" struct BatchgenWeights {
 };
 
 using Weights = BatchgenWeights;
-typedef int8_t Codes __attribute__((vector_size(LANES), aligned(1), may_alias));
+
+// LANES codes as floats; compilers take them apart one by one where they are not told how.
+inline Vec widen(const int8_t* codes) {
+#if defined(__AVX512F__)
+  return (Vec)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)codes)));
+#elif defined(__AVX2__)
+  return (Vec)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)codes)));
+#else
+  Ints wide;
+  for (int i = 0; i < LANES; i++) wide[i] = codes[i];
+  return __builtin_convertvector(wide, Vec);
+#endif
+}
 
 // Where this thread makes floats of eight bits: `count` panels.
 float* room(int64_t depth, int count) {
@@ -693,8 +705,7 @@ float* room(int64_t depth, int count) {
 void decode(const int8_t* codes, const float* scales, int64_t depth, float* out) {
   for (int64_t k = 0; k < depth; k++) {
     for (int i = 0; i < PANEL; i += LANES) {
-      const Codes code = *reinterpret_cast<const Codes*>(codes + k * PANEL + i);
-      store(out + k * PANEL + i, __builtin_convertvector(code, Vec) * load(scales + i));
+      store(out + k * PANEL + i, widen(codes + k * PANEL + i) * load(scales + i));
     }
   }
 }
