@@ -6,6 +6,7 @@ main thread:    inbox ──► engine.step() ──► socket
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import queue
@@ -16,7 +17,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import NoReturn, Protocol, TypeAlias
 
 from batchgen.engine.config import EngineConfig
@@ -86,7 +87,8 @@ def main(descriptor: int) -> int:
     try:
         start = inbox.get()
         assert isinstance(start, Start)
-        engine = _load(start)
+        with without_collection():
+            engine = _load(start)
         stream.send(Ready(info=engine.info))
         Server(stream, inbox, engine).run()
     except Exception as error:  # noqa: BLE001 (process boundary: the worker learns why)
@@ -141,6 +143,17 @@ def _load(start: Start) -> EngineLike:
     module, _, name = start.factory.partition(":")
     factory: Callable[[EngineConfig], EngineLike] = getattr(importlib.import_module(module), name)
     return factory(start.config)
+
+
+@contextmanager
+def without_collection() -> Iterator[None]:
+    """Make things that stay: nothing looks for garbage among them, now or ever after."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def _read(stream: Stream, inbox: Inbox) -> None:
