@@ -109,11 +109,12 @@ class Decoder:
     def _search(self, one: Ongoing, logits: Tensor) -> None:
         """Let the beams of one request, [R, V], go on."""
         assert one.beams is not None
-        if not bool(logits.logsumexp(-1).isfinite().all()):
+        logprobs = logits.log_softmax(-1)
+        # One logit that is no number, or all at -inf, and no probability of the row is one.
+        if not bool(logprobs.amax(-1).isfinite().all()):
             one.fail(INVALID_LOGITS)
             return
         beams = one.group.unfinished
-        logprobs = logits.log_softmax(-1)
         child = _Children(one, beams, logprobs)
         scores = _processed(one, beams, logprobs)
         step = one.beams.advance(scores, beams, one.ending, child.finished)
