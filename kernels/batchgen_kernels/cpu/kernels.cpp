@@ -45,10 +45,25 @@ typedef Vec Loose __attribute__((aligned(4), may_alias));  // of memory that is 
 
 constexpr int PANEL = 16;  // columns of a tile
 constexpr int PARTS = PANEL / LANES;
+constexpr int AHEAD = 2048;  // bytes
 
 inline Vec load(const float* p) { return *reinterpret_cast<const Loose*>(p); }
 inline void store(float* p, Vec v) { *reinterpret_cast<Loose*>(p) = v; }
 inline Vec fill(float x) { return Vec{} + x; }
+
+// LANES codes as floats; compilers take them apart one by one where they are not told how.
+inline Vec load(const int8_t* codes) {
+#if defined(__AVX512F__)
+  return (Vec)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)codes)));
+#elif defined(__AVX2__)
+  return (Vec)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)codes)));
+#else
+  Ints wide;
+  for (int i = 0; i < LANES; i++) wide[i] = codes[i];
+  return __builtin_convertvector(wide, Vec);
+#endif
+}
+
 inline Vec larger(Vec a, Vec b) { return a > b ? a : b; }
 
 inline float sum(Vec v) {
@@ -99,23 +114,27 @@ inline Vec tangent(Vec x) {
 struct Cell {
 #if defined(__AVX512F__)
   Vec a;
-  void set(const float* p) { a = load(p); }
+  template <class T>
+  void set(const T* p) { a = load(p); }
   void put(float* p) const { store(p, a); }
   void add(float x, const Cell& b) { a += x * b.a; }
 #elif defined(__AVX__)
   Vec a, b;
-  void set(const float* p) { a = load(p), b = load(p + 8); }
+  template <class T>
+  void set(const T* p) { a = load(p), b = load(p + 8); }
   void put(float* p) const { store(p, a), store(p + 8, b); }
   void add(float x, const Cell& y) { a += x * y.a, b += x * y.b; }
 #else
   Vec a, b, c, d;
-  void set(const float* p) { a = load(p), b = load(p + 4), c = load(p + 8), d = load(p + 12); }
+  template <class T>
+  void set(const T* p) { a = load(p), b = load(p + 4), c = load(p + 8), d = load(p + 12); }
   void put(float* p) const { store(p, a), store(p + 4, b), store(p + 8, c), store(p + 12, d); }
   void add(float x, const Cell& y) { a += x * y.a, b += x * y.b, c += x * y.c, d += x * y.d; }
 #endif
 };
 
-// The right-hand side: rows of 16 columns that follow each other, or that lie anywhere.
+// The right-hand side: rows of 16 columns that follow each other, as floats or as codes, or that
+// lie anywhere.
 struct Packed {
   const float* first;
   // What is needed after this, fetched from memory meanwhile: `stride` elements a step.
@@ -123,6 +142,11 @@ struct Packed {
   int stride;
   const float* operator[](int k) const { return first + int64_t(k) * PANEL; }
   void fetch(int k) const { __builtin_prefetch(next + int64_t(k) * stride, 0, 2); }
+};
+struct Coded {
+  const int8_t* first;
+  const int8_t* operator[](int k) const { return first + int64_t(k) * PANEL; }
+  void fetch(int k) const { __builtin_prefetch((*this)[k] + AHEAD, 0, 2); }
 };
 struct Scattered {
   const float* const* rows;
@@ -682,19 +706,6 @@ extern "C" struct BatchgenWeights {
 
 using Weights = BatchgenWeights;
 
-// LANES codes as floats; compilers take them apart one by one where they are not told how.
-inline Vec widen(const int8_t* codes) {
-#if defined(__AVX512F__)
-  return (Vec)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)codes)));
-#elif defined(__AVX2__)
-  return (Vec)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)codes)));
-#else
-  Ints wide;
-  for (int i = 0; i < LANES; i++) wide[i] = codes[i];
-  return __builtin_convertvector(wide, Vec);
-#endif
-}
-
 // Where this thread makes floats of eight bits: `count` panels.
 float* room(int64_t depth, int count) {
   static thread_local std::vector<float> floats;
@@ -702,43 +713,65 @@ float* room(int64_t depth, int count) {
   return floats.data();
 }
 
-void decode(const int8_t* codes, const float* scales, int64_t depth, float* out) {
-  for (int64_t k = 0; k < depth; k++) {
-    for (int i = 0; i < PANEL; i += LANES) {
-      store(out + k * PANEL + i, widen(codes + k * PANEL + i) * load(scales + i));
-    }
-  }
+void decode(const int8_t* codes, int64_t elements, float* out) {
+  for (int64_t i = 0; i < elements; i += LANES) store(out + i, load(codes + i));
 }
 
 // A panel of weights, and a share of what follows it for each tile of `rows`: while one panel is
-// multiplied the next is fetched. Strides are in floats, whatever is fetched.
+// multiplied the next is fetched. Strides are in floats, whatever is fetched. Codes that are used
+// once are widened on their way into the tile, others before it.
 struct Panel {
-  const float* panel;
-  const float* next;
+  const float* panel = nullptr;
+  const int8_t* codes = nullptr;
+  const float* scales = nullptr;  // null: float32
+  const float* next = nullptr;
   int64_t depth;
   int stride;
   Panel(const Weights& weights, int64_t index, int64_t depth, int64_t rows, float* floats)
       : depth(depth) {
     const int64_t elements = depth * PANEL, tiles = (rows + ROWS - 1) / ROWS;
-    if (weights.scales) {
-      const int8_t* codes = static_cast<const int8_t*>(weights.panels) + index * elements;
-      decode(codes, weights.scales + index * PANEL, depth, floats);
-      panel = floats, next = reinterpret_cast<const float*>(codes + elements);
-    } else {
-      panel = static_cast<const float*>(weights.panels) + index * elements;
-      next = panel + elements;
-    }
     const int64_t width = weights.scales ? PANEL / 4 : PANEL;
     stride = int((width + tiles - 1) / tiles);
+    if (!weights.scales) {
+      panel = static_cast<const float*>(weights.panels) + index * elements;
+      next = panel + elements;
+      return;
+    }
+    codes = static_cast<const int8_t*>(weights.panels) + index * elements;
+    scales = weights.scales + index * PANEL;
+    if (tiles == 1) return;
+    decode(codes, elements, floats);
+    panel = floats, next = reinterpret_cast<const float*>(codes + elements);
   }
-  Packed of_tile(int64_t row) const { return {panel, next + row / ROWS * depth * stride, stride}; }
+
+  // out[r, :] = begin[r, :] + left[r, :] · panel for the rows of the tile at `row`
+  void multiply(int rows, int64_t row, const float* left, int64_t left_step, const float* begin,
+                int64_t begin_step, float* out, int64_t out_step) const {
+    const int deep = int(depth);
+    const Packed packed{panel, next + row / ROWS * depth * stride, stride};
+    if (!scales) {
+      tile_of<ROWS>(rows, left, left_step, packed, deep, begin, begin_step, out, out_step);
+      return;
+    }
+    float sums[ROWS * PANEL];
+    if (panel) {
+      tile_of<ROWS>(rows, left, left_step, packed, deep, ZEROS, 0, sums, PANEL);
+    } else {
+      tile_of<ROWS>(rows, left, left_step, Coded{codes}, deep, ZEROS, 0, sums, PANEL);
+    }
+    for (int r = 0; r < rows; r++) {
+      for (int i = 0; i < PANEL; i += LANES) {
+        const Vec product = load(sums + r * PANEL + i) * load(scales + i);
+        store(out + r * out_step + i, load(begin + r * begin_step + i) + product);
+      }
+    }
+  }
 };
 
 // Up to 16 columns of some rows: begin + input · panel.
 void linear_block(const float* input, int64_t rows, int64_t input_step, const Panel& panel,
                   const float* begin, int64_t begin_step, float* out, int64_t out_step,
                   int columns) {
-  const int depth = int(panel.depth);
   float narrow[ROWS * PANEL] = {};
   for (int64_t r = 0; r < rows; r += ROWS) {
     const int high = int(std::min<int64_t>(ROWS, rows - r));
@@ -746,14 +779,13 @@ void linear_block(const float* input, int64_t rows, int64_t input_step, const Pa
     const float* from = begin + r * begin_step;
     float* to = out + r * out_step;
     if (columns == PANEL) {
-      tile_of<ROWS>(high, left, input_step, panel.of_tile(r), depth, from, begin_step, to,
-                    out_step);
+      panel.multiply(high, r, left, input_step, from, begin_step, to, out_step);
       continue;
     }
     for (int i = 0; i < high; i++) {
       std::memcpy(narrow + i * PANEL, from + i * begin_step, sizeof(float) * columns);
     }
-    tile_of<ROWS>(high, left, input_step, panel.of_tile(r), depth, narrow, PANEL, narrow, PANEL);
+    panel.multiply(high, r, left, input_step, narrow, PANEL, narrow, PANEL);
     for (int i = 0; i < high; i++) {
       std::memcpy(to + i * out_step, narrow + i * PANEL, sizeof(float) * columns);
     }
@@ -763,13 +795,12 @@ void linear_block(const float* input, int64_t rows, int64_t input_step, const Pa
 // silu(input · gates) · (input · ups), up to 16 columns of some rows.
 void gated_block(const float* input, int64_t rows, int64_t input_step, const Panel& gates,
                  const Panel& ups, const float* bias, float* out, int64_t out_step, int columns) {
-  const int depth = int(gates.depth);
   float gate[ROWS * PANEL], up[ROWS * PANEL];
   for (int64_t r = 0; r < rows; r += ROWS) {
     const int high = int(std::min<int64_t>(ROWS, rows - r));
     const float* left = input + r * input_step;
-    tile_of<ROWS>(high, left, input_step, gates.of_tile(r), depth, bias, 0, gate, PANEL);
-    tile_of<ROWS>(high, left, input_step, ups.of_tile(r), depth, bias + PANEL, 0, up, PANEL);
+    gates.multiply(high, r, left, input_step, bias, 0, gate, PANEL);
+    ups.multiply(high, r, left, input_step, bias + PANEL, 0, up, PANEL);
     for (int at = 0; at < high * PANEL; at += LANES) {
       const Vec g = load(gate + at);
       store(gate + at, g / (exponential(-g) + 1.0f) * load(up + at));

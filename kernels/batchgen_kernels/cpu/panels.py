@@ -3,7 +3,7 @@
     weights [N, K]  ──►  panels [⌈N / 16⌉, K, 16]     float32, or int8 and a scale for each output
 
 In eight bits a weight is a whole number from -127 to 127 times the scale of its output. Only what
-is kept is eight bits wide: floats are made of a panel at a time and computed with as any others.
+is kept is eight bits wide: sums are of float32, and the scale comes at their end.
 """
 
 from __future__ import annotations
