@@ -94,6 +94,7 @@ bench: $(STAMP) $(MODEL_RECORD) ## Measure and draw what the README says (hours)
 	$(BIN)/python benchmarks/scaling.py $(dir $(MODEL_RECORD)) --save $(RESULTS) \
 		--peer transformers --peer-python $(BIN)/python
 	$(BIN)/python benchmarks/service.py $(dir $(MODEL_RECORD)) --save $(RESULTS)
+	$(BIN)/python benchmarks/quantize.py $(dir $(MODEL_RECORD)) --save $(RESULTS)
 	$(BIN)/python benchmarks/plots.py $(RESULTS)
 
 soak-engine: $(STAMP) ## Random lives of the scheduler for long: STEPS=2000000 SEED=<now>

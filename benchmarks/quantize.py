@@ -32,6 +32,7 @@ ONE_PROMPT, ONE_ANSWER = 16, 128  # tokens
 def quality(model: Path, passages: list[str]) -> dict[str, Any]:
     """Return the perplexity of `passages` with either weights, and how often both agree."""
     import torch
+    from torch.nn.functional import cross_entropy
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from batchgen_kernels.cpu.rounding import round_linears
@@ -41,22 +42,19 @@ def quality(model: Path, passages: list[str]) -> dict[str, Any]:
     rounded = loader.from_pretrained(model, dtype=torch.float32, local_files_only=True).eval()
     round_linears(rounded)
     tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True)
-    losses, rounded_losses, same = 0.0, 0.0, 0
-    count = 0
+    losses, same, count = [0.0, 0.0], 0, 0
     with torch.inference_mode():
         for passage in passages:
             ids = tokenizer(passage, return_tensors="pt")["input_ids"]
-            logits, other = (each(ids).logits[0, :-1] for each in (network, rounded))
-            losses += float(torch.nn.functional.cross_entropy(logits, ids[0, 1:], reduction="sum"))
-            rounded_losses += float(
-                torch.nn.functional.cross_entropy(other, ids[0, 1:], reduction="sum")
-            )
-            same += int((logits.argmax(-1) == other.argmax(-1)).sum())
-            count += len(logits)
+            both = [each(ids).logits[0, :-1] for each in (network, rounded)]
+            for i, logits in enumerate(both):
+                losses[i] += float(cross_entropy(logits, ids[0, 1:], reduction="sum"))
+            same += int((both[0].argmax(-1) == both[1].argmax(-1)).sum())
+            count += len(both[0])
     return {
         "tokens": count,
-        "perplexity": round(math.exp(losses / count), 4),
-        "perplexity_int8": round(math.exp(rounded_losses / count), 4),
+        "perplexity": round(math.exp(losses[0] / count), 4),
+        "perplexity_int8": round(math.exp(losses[1] / count), 4),
         "next_token_agreement": round(same / count, 4),
     }
 

@@ -46,16 +46,16 @@ class CausalModel:
         settings = load_config(config.model_path)
         stored = settings.get_text_config().dtype or torch.float32
         compute = resolve_dtype(config.dtype, device, stored)
+        plain = compute.dtype == torch.float32 and device.type == "cpu"
+        int8 = config.quantize == "int8"
+        if int8 and not plain:
+            raise InvalidParameter(NO_INT8, param="quantize")
         network = load_network(config.model_path, dtype=compute.dtype, device=device)
         length = context_length(settings)
         pinned = pinned_length(network)
         longest = min(length, pinned or length)
         layers = probe(network, vocabulary=vocabulary_size(network), longest=longest)
-        plain = compute.dtype == torch.float32 and device.type == "cpu"
-        int8 = config.quantize == "int8"
         if int8:
-            if not plain:
-                raise InvalidParameter(NO_INT8, param="quantize")
             round_linears(network)
         if plain and config.kernels != "reference":
             fuse(network, layers, int8=int8)

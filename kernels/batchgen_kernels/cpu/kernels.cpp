@@ -706,11 +706,11 @@ extern "C" struct BatchgenWeights {
 
 using Weights = BatchgenWeights;
 
-// Where this thread makes floats of eight bits: `count` panels.
-float* room(int64_t depth, int count) {
-  static thread_local std::vector<float> floats;
-  Scratch::grow(floats, depth * PANEL * count);
-  return floats.data();
+// Where this thread makes floats of eight bits; it has two panels at most in hand.
+float* room(int64_t elements, int which) {
+  static thread_local std::vector<float> floats[2];
+  Scratch::grow(floats[which], elements);
+  return floats[which].data();
 }
 
 void decode(const int8_t* codes, int64_t elements, float* out) {
@@ -727,8 +727,7 @@ struct Panel {
   const float* next = nullptr;
   int64_t depth;
   int stride;
-  Panel(const Weights& weights, int64_t index, int64_t depth, int64_t rows, float* floats)
-      : depth(depth) {
+  Panel(const Weights& weights, int64_t index, int64_t depth, int64_t rows) : depth(depth) {
     const int64_t elements = depth * PANEL, tiles = (rows + ROWS - 1) / ROWS;
     const int64_t width = weights.scales ? PANEL / 4 : PANEL;
     stride = int((width + tiles - 1) / tiles);
@@ -740,6 +739,7 @@ struct Panel {
     codes = static_cast<const int8_t*>(weights.panels) + index * elements;
     scales = weights.scales + index * PANEL;
     if (tiles == 1) return;
+    float* floats = room(elements, index % 2);
     decode(codes, elements, floats);
     panel = floats, next = reinterpret_cast<const float*>(codes + elements);
   }
@@ -846,7 +846,7 @@ void linear(const float* input, int64_t rows, int64_t input_step, const Weights&
   each_block(rows, inputs, (outputs + PANEL - 1) / PANEL, threads,
              [=, &weights](int64_t first, int64_t n, int64_t p) {
     const int64_t at = p * PANEL;
-    const Panel panel(weights, p, inputs, n, room(inputs, 1));
+    const Panel panel(weights, p, inputs, n);
     linear_block(input + first * input_step, n, input_step, panel,
                  begin ? begin + first * begin_step + at : ZEROS, begin_step,
                  out + first * outputs + at, outputs, int(std::min<int64_t>(PANEL, outputs - at)));
@@ -860,9 +860,7 @@ void gated(const float* input, int64_t rows, const Weights& weights, const float
   each_block(rows, inputs, (outputs + PANEL - 1) / PANEL, threads,
              [=, &weights](int64_t first, int64_t n, int64_t p) {
     const int64_t at = p * PANEL;
-    float* floats = room(inputs, 2);
-    const Panel gates(weights, 2 * p, inputs, n, floats);
-    const Panel ups(weights, 2 * p + 1, inputs, n, floats + inputs * PANEL);
+    const Panel gates(weights, 2 * p, inputs, n), ups(weights, 2 * p + 1, inputs, n);
     gated_block(input + first * inputs, n, inputs, gates, ups, bias + 2 * at, out + first * outputs + at,
                 outputs, int(std::min<int64_t>(PANEL, outputs - at)));
   });

@@ -45,8 +45,8 @@ def encode(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def pad(bias: Tensor) -> Tensor:
-    """Return `bias` [N] with zeros up to whole panels."""
-    return nn.functional.pad(bias.detach(), (0, -len(bias) % PANEL))
+    """Return a copy of `bias` [N] with zeros up to whole panels."""
+    return nn.functional.pad(bias.detach(), (0, -len(bias) % PANEL)).clone()
 
 
 def addressed(panels: Tensor, scales: Tensor | None) -> Weights:
