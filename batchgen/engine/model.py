@@ -15,6 +15,7 @@ from batchgen.engine.loading import context_length, load_config, load_network, p
 from batchgen.engine.plan import StepPlan
 from batchgen.engine.probe import probe
 from batchgen.errors import InvalidParameter
+from batchgen_kernels.cpu.library import load
 from batchgen_kernels.cpu.rounding import round_linears
 from batchgen_kernels.interface import AttentionKernels, StepBatch
 from batchgen_kernels.layout import PoolLayout
@@ -22,6 +23,10 @@ from batchgen_kernels.layout import PoolLayout
 NO_INT8 = (
     "Weights of eight bits are for float32 on a CPU. Set quantize to none, or device to cpu and "
     "dtype to float32."
+)
+WIDE = (
+    "weights are rounded to eight bits but take four bytes each: only the compiled kernels keep "
+    "them in one"
 )
 
 
@@ -67,6 +72,8 @@ class CausalModel:
             modules=[layer.module for layer in layers],
             max_length=longest,
         )
+        if int8 and (config.kernels == "reference" or load() is None):
+            model.notes.append(WIDE)
         if compute.note:
             model.notes.append(compute.note)
         if longest < length:

@@ -145,6 +145,19 @@ def test_weights_of_eight_bits_have_the_same_answers_with_all_kernels(
     assert answers(quantize="int8") == answers(quantize="int8", kernels="reference")
 
 
+def test_who_asks_for_eight_bits_is_told_that_plain_torch_has_more(
+    models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def notes(**fields: Any) -> list[str]:
+        return make_engine(models("llama"), quantize="int8", **fields).model.notes
+
+    assert notes() == []
+    assert notes(kernels="reference") == [model.WIDE]
+    for module in (model, fusing):
+        monkeypatch.setattr(module, "load", lambda: None)
+    assert model.WIDE in notes()
+
+
 def test_weights_of_eight_bits_are_for_float32(
     models: Models, monkeypatch: pytest.MonkeyPatch
 ) -> None:

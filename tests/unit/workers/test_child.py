@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import queue
 import socket
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from batchgen.engine.config import EngineConfig
 from batchgen.errors import UnsupportedModel
 from batchgen.io.params import SamplingParams
 from batchgen.io.rows import GenerationRequest
-from batchgen_workers.child import Server, describe
+from batchgen_workers.child import Server, describe, without_collection
 from batchgen_workers.frames import (
     Abort,
     Add,
@@ -104,3 +105,15 @@ def test_an_error_is_described_without_quoting_a_row() -> None:
     assert describe(KeyError("the user's secret")) == "KeyError"
     assert describe(RuntimeError("CUDA out of memory")) == "RuntimeError: CUDA out of memory"
     assert describe(UnsupportedModel("falcon bypasses it")) == "falcon bypasses it"
+
+
+def test_garbage_is_looked_for_again_once_the_engine_is_loaded_or_cannot_be() -> None:
+    frozen = gc.get_freeze_count()
+    try:
+        with pytest.raises(UnsupportedModel), without_collection():
+            assert not gc.isenabled()
+            raise UnsupportedModel("no model")
+        assert gc.isenabled()
+        assert gc.get_freeze_count() > frozen
+    finally:
+        gc.unfreeze()
