@@ -68,11 +68,6 @@ class Candidates:
         """Which of them end their answer."""
         return torch.tensor([reason is not None for reason in self.reasons])
 
-    @property
-    def all_go_on(self) -> bool:
-        """Whether none ends its answer, as in most steps."""
-        return not any(self.reasons)
-
 
 class BeamSearch:
     """The state of the search for one prompt: what the running beams are worth, and the places."""
@@ -148,8 +143,6 @@ class BeamSearch:
         self, best: Candidates, length: int, beams: list[Sequence], on_finish: Finish
     ) -> None:
         """Give the places to the best of the answers that hold one and those that end now."""
-        if best.all_go_on:
-            return
         competing = best.ended
         competing[self.width :] = False
         # A penalty too strong for float32 must not make an answer worth less than a free place.
@@ -168,9 +161,6 @@ class BeamSearch:
 
     def _following(self, best: Candidates) -> list[int]:
         """Return the candidates that are the next beams, best first."""
-        if best.all_go_on:  # they are in order
-            scores = best.scores[: self.width].tolist()
-            return [at for at, score in enumerate(scores) if score > NOTHING]
         going = best.scores.masked_fill(best.ended, NOTHING)
         values, order = best_of(going, self.width)
         return [int(at) for at in order[values > NOTHING]]

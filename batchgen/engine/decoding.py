@@ -58,7 +58,7 @@ class Decoder:
         self._judge_prompts(plan, logits[len(plan.drawing) :])
         self._sample(logits[: len(plan.drawing)], draws)
         for one, rows in searches.items():
-            self._search(one, logits[run_of(rows)])
+            self._search(one, logits[rows])
         return len(draws) + sum(map(len, searches.values()))
 
     def _draws(self, one: Ongoing, sequence: Sequence, row: int) -> list[Draw]:
@@ -126,12 +126,6 @@ class Decoder:
             return
         self._scheduler.reparent(one.group, step.parents)
         child.grow(one.group.sequences, step.parents, step.tokens, step.scores)
-
-
-def run_of(rows: list[int]) -> slice | list[int]:
-    """Return `rows` as a slice where they follow each other, which copies nothing."""
-    first, last = rows[0], rows[-1]
-    return slice(first, last + 1) if rows == list(range(first, last + 1)) else rows
 
 
 class _Children:
