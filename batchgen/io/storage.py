@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from batchgen.errors import InvalidParameter
+from batchgen.failpoints import reach
 from batchgen.io.folders import fsync, make_folder
 
 
@@ -50,6 +51,7 @@ class PendingWrite:
 
     def __enter__(self) -> PendingWrite:
         make_folder(self.target.parent)
+        reach("storage.opening")
         self.file: BinaryIO = self.path.open("xb")
         return self
 
@@ -57,8 +59,11 @@ class PendingWrite:
         try:
             self.file.close()
             if kind is None:
+                reach("storage.written")
                 fsync(self.path)
+                reach("storage.synced")
                 self.path.rename(self.target)
+                reach("storage.renamed")
         finally:
             # still there only where something failed
             self.path.unlink(missing_ok=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 from batchgen.errors import Corrupt, InvalidParameter
+from batchgen.failpoints import reach
 from batchgen.io.ingest import OnInvalid, StoredInput, ingest
 from batchgen.io.inputs import index_key, input_key
 from batchgen.io.lines import check_defaults
@@ -66,7 +67,9 @@ def submit(
     timing = check_timing(submission)
     store.database.check_schema()
     stored = _ingest(source, submission, storage, model)
+    reach("submit.stored")
     job = store.jobs.submit(_new_job(submission, timing, stored, model))
+    reach("submit.committed")
     _keep_input(source, submission, job, store=store, storage=storage, model=model)
     return job
 

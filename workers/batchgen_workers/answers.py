@@ -7,6 +7,7 @@ import time
 
 import msgspec
 
+from batchgen.failpoints import reach
 from batchgen.io.rows import (
     BadRow,
     Generation,
@@ -66,6 +67,7 @@ def answered(
     row: InputRow, generation: Generation, *, job: str, model: str, attempt: int
 ) -> ResultRow:
     """Return the result of a row that the engine ended, well or not."""
+    reach("row.answered")
     return ResultRow(
         row=row.row,
         custom_id=row.custom_id,

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 
 from batchgen.errors import BrokerUnavailable
+from batchgen.failpoints import reach
 from batchgen.io.storage import LocalStorage
 from batchgen.jobs.store import Store
 from batchgen.service.database import open_database
@@ -129,7 +130,9 @@ class Coordinator:
         chosen = self._store.dispatch.take(
             model, limit=limit, redispatch_after=self._settings.redispatch_after
         )
+        reach("dispatch.taken")
         missed = self._doorbell.ring(model, chosen)
+        reach("dispatch.rung")
         if missed:
             self._store.dispatch.unmark(missed)
             self._say_silent(model, f"{len(missed)} messages were not taken.")

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from batchgen import __version__
 from batchgen.errors import Corrupt, DatabaseUnavailable, Fenced, NotAllowed
+from batchgen.failpoints import reach
 from batchgen.io.dataset import DatasetInfo, DatasetMeta, PartRef, Segment, write_dataset
 from batchgen.io.inputs import parse_rows
 from batchgen.io.rows import ResultRow
@@ -60,6 +61,7 @@ class Finaliser:
         final = self.store.finals.claim(job_id, owner=owner, ttl=self.ttl)
         if final is None:
             return False
+        reach("final.claimed")
         context = {**final.job.log_context(), "epoch": final.epoch}
         try:
             job = self._write(final)
@@ -90,7 +92,10 @@ class Finaliser:
                 segments=self._segments(final.job, renewal.check),
                 meta=_meta(final.job),
             )
-            return self._complete(final, info)
+            reach("final.completing")
+            job = self._complete(final, info)
+            reach("final.completed")
+            return job
 
     def _complete(self, final: FinalLease, info: DatasetInfo) -> JobRecord:
         try:

@@ -20,6 +20,7 @@ from batchgen import __version__
 from batchgen.engine.config import EngineConfig
 from batchgen.engine.stats import EngineInfo, EngineStats
 from batchgen.errors import BatchgenError, DatabaseUnavailable, Fenced
+from batchgen.failpoints import reach
 from batchgen.io.results import to_table
 from batchgen.io.storage import Storage
 from batchgen.jobs.records import Lease, WorkerRecord
@@ -134,6 +135,7 @@ class Node:
             if lease is None:
                 log.debug("shard not free", shard=shard_id)
                 return
+            reach("shard.claimed")
             shard = Shard(lease, wake=self.host.wake)
             self.shards.add(shard)
             if self.gate.is_closed:  # drain has walked through the shards already, perhaps
@@ -145,6 +147,7 @@ class Node:
                 target=self._settle, args=(shard,), name="settler", daemon=True
             ).start()
             self._feeder.feed(shard)
+            reach("shard.fed")
 
     def drain(self, grace: float) -> None:
         """Take no more rows, let those in the engine end for `grace` seconds, save, release."""

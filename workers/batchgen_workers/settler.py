@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 from batchgen.errors import BatchgenError, Corrupt, DatabaseUnavailable, Fenced, NotAllowed
+from batchgen.failpoints import reach
 from batchgen.io.kv_totals import KVTotals
 from batchgen.io.parts import PartFooter, PartInfo, part_key, write_part
 from batchgen.io.storage import Storage
@@ -85,6 +86,7 @@ class Settler:
                 raise Fenced
             case _:
                 self._try_checkpoint(shard)
+                reach("shard.releasing")
                 delay = BROKEN_DELAY if ending is Ending.BROKEN else 0.0
                 self._release(shard, shard.reason, delay=delay)
 
@@ -95,11 +97,13 @@ class Settler:
             self._on_disk_trouble(shard, error)
             self._release(shard, f"The part could not be written: {error}")
             return
+        reach("part.committing")
         try:
             self._persist(lambda: self.store.leases.commit(shard.lease, part), "a commit")
         except Fenced:
             self.storage.delete(part.path)
             raise
+        reach("part.committed")
         if shard.checkpoint is not None:
             self.storage.delete(shard.checkpoint)
 
@@ -118,11 +122,13 @@ class Settler:
 
     def _checkpoint(self, shard: Shard) -> None:
         saved = self._write(shard, "ckpt")
+        reach("checkpoint.registering")
         try:
             former = self.store.leases.checkpoint(shard.lease, saved)
         except Fenced:
             self.storage.delete(saved.path)
             raise
+        reach("checkpoint.registered")
         shard.checkpoint, shard.saved_rows = saved.path, saved.n_rows
         if former is not None:
             self.storage.delete(former)
