@@ -6,7 +6,12 @@ import os
 import tempfile
 from pathlib import Path
 
-pytest_plugins = ["tests.support.databases", "tests.support.servers", "tests.support.smollm2"]
+pytest_plugins = [
+    "tests.support.databases",
+    "tests.support.fault_table",
+    "tests.support.servers",
+    "tests.support.smollm2",
+]
 
 GPU_DRIVERS = (Path("/proc/driver/nvidia/version"), Path("/dev/kfd"))
 

@@ -42,7 +42,8 @@ POSTGRESQL_OPTIONS = {
     "synchronous_commit": "on",
     "statement_timeout": "30s",
     "lock_timeout": "5s",
-    "idle_in_transaction_session_timeout": "30s",
+    # so long does a process that was stopped within a transaction keep its locks
+    "idle_in_transaction_session_timeout": "10s",
 }
 
 # A rollback journal, because WAL can lose commits in the SQLite versions many Pythons carry.

@@ -1,0 +1,1 @@
+"""The fault matrix: one test for each fault that can be injected here, named by its number."""

@@ -1,0 +1,68 @@
+"""The cluster every fault is injected into, and the table of what the faults cost.
+
+@pytest.mark.fault(4, "SIGSTOP beyond the lease")      number and name in the matrix
+@pytest.mark.long                                       `make faults` only, not in `make ci`
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from tests.support.cluster import Cluster, Toll, running_cluster
+from tests.support.fault_table import LINE
+
+
+@pytest.fixture(params=["postgresql", "sqlite"])
+def fault_database_url(request: pytest.FixtureRequest) -> str:
+    """A fresh database of each kind; processes that a test leaves behind meet no other test."""
+    names = {"sqlite": "sqlite_url", "postgresql": "postgres_url"}
+    url: str = request.getfixturevalue(names[request.param])
+    return url
+
+
+@pytest.fixture
+def cluster(
+    fault_database_url: str, broker_url: str, tmp_path: Path, toll: Toll
+) -> Iterator[Cluster]:
+    """An installation on PostgreSQL and one on SQLite, without a process yet."""
+    with running_cluster(
+        tmp_path, database_url=fault_database_url, broker_url=broker_url
+    ) as cluster:
+        cluster.toll = toll
+        yield cluster
+
+
+@pytest.fixture
+def toll() -> Toll:
+    """What this test's faults cost; tests without a cluster fill it themselves."""
+    return Toll()
+
+
+@pytest.fixture(autouse=True)
+def reported(request: pytest.FixtureRequest, toll: Toll) -> Iterator[None]:
+    """Report one line of the table for each test that has a number."""
+    yield
+    marker = request.node.get_closest_marker("fault")
+    if marker is not None:
+        number, name = marker.args
+        line = {"number": number, "name": name, **asdict(toll)}
+        request.node.user_properties.append((LINE, orjson.dumps(line).decode()))
+
+
+@pytest.fixture
+def needs(request: pytest.FixtureRequest) -> Any:
+    """Call it with the programs a fault is injected by: where one is missing, it is not tested."""
+
+    def check(*programs: str) -> None:
+        missing = [program for program in programs if shutil.which(program) is None]
+        if missing:
+            pytest.xfail(f"not tested here: {', '.join(missing)} not installed")
+
+    return check

@@ -1,0 +1,150 @@
+"""Faults 1 to 8 and 12: processes that die, stop, are told to end, or are there twice."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from batchgen_workers import testing
+from tests.support.cluster import RECOVERY, ROWS, Cluster, Toll, running_cluster
+from tests.support.soak import soak
+from tests.support.workers import questions, wait_until
+
+# In the order a shard passes them.
+FAILPOINTS = (
+    "shard.claimed",
+    "row.answered@20",
+    "shard.fed",
+    "storage.opening",
+    "storage.written",
+    "storage.synced",
+    "storage.renamed",
+    "part.committing",
+    "part.committed",
+)
+
+
+def at(failpoint: str, action: str) -> str:
+    """Return the specification of a failpoint such as row.answered@20."""
+    name, at, when = failpoint.partition("@")
+    return f"{name}={action}{at}{when}"
+
+
+@pytest.mark.fault(1, "kill -9 of a worker at each step of a shard")
+@pytest.mark.parametrize("failpoint", FAILPOINTS)
+def test_01_a_worker_dies_at_any_step(cluster: Cluster, failpoint: str) -> None:
+    cluster.coordinator()
+    job = cluster.submit()
+    victim = cluster.worker(failpoint=at(failpoint, "kill"))
+    assert victim.wait() == -signal.SIGKILL
+    cluster.hurt()
+    cluster.worker()
+    cluster.drain(job)
+    assert cluster.toll.seconds < RECOVERY
+
+
+@pytest.mark.fault(4, "SIGSTOP beyond the lease, then SIGCONT")
+def test_04_a_worker_that_slept_through_its_lease_is_fenced(cluster: Cluster) -> None:
+    cluster.coordinator()
+    job = cluster.submit(questions(ROWS, max_tokens=40))
+    sleeper = cluster.worker(testing.SLOW)
+    cluster.await_done(job, 1)
+    cluster.hold(sleeper)
+    cluster.hurt()
+    cluster.worker()
+    cluster.drain(job)
+    sleeper.send(signal.SIGCONT)
+    wait_until(lambda: sleeper.said("shard fenced"))
+    cluster.check()
+
+
+@pytest.mark.fault(5, "SIGSTOP between rename and COMMIT")
+@pytest.mark.parametrize("failpoint", ["storage.renamed", "part.committing"])
+def test_05_a_part_without_a_commit_is_nobodys(cluster: Cluster, failpoint: str) -> None:
+    cluster.coordinator()
+    job = cluster.submit()
+    sleeper = cluster.worker(failpoint=at(failpoint, "stop"))
+    cluster.await_held(sleeper)
+    cluster.hurt()
+    cluster.worker()
+    cluster.drain(job)
+    wait_until(lambda: sleeper.wakes_up_until("shard fenced"))
+    cluster.check()
+
+
+@pytest.mark.fault(12, "dispatcher and reaper killed, and two of them at once")
+@pytest.mark.parametrize(
+    "failpoint", ["dispatch.taken", "dispatch.rung", "final.claimed", "final.completing"]
+)
+def test_12_a_coordinator_dies_at_any_step(cluster: Cluster, failpoint: str) -> None:
+    cluster.worker()
+    job = cluster.submit()
+    victim = cluster.coordinator(failpoint=at(failpoint, "kill"))
+    assert victim.wait() == -signal.SIGKILL
+    cluster.hurt()
+    cluster.coordinator()
+    cluster.drain(job)
+    assert cluster.toll.seconds < RECOVERY
+
+
+@pytest.mark.fault(7, "SIGTERM in the middle of a shard, one second of grace")
+def test_07_what_was_finished_at_sigterm_is_never_computed_again(cluster: Cluster) -> None:
+    cluster.coordinator()
+    job = cluster.submit(questions(ROWS, max_tokens=40))
+    first = cluster.worker(testing.SLOW)
+    cluster.await_done(job, 20)
+    first.send(signal.SIGTERM)
+    cluster.hurt()
+    assert first.wait() == 0
+    kept = cluster.done(job)
+    assert kept >= 20
+    cluster.worker()
+    rows = cluster.drain(job)
+    assert sum(row.attempt == 1 for row in rows) >= kept
+    assert {shard.lost for shard in cluster.store.jobs.shards(job.id)} == {0}
+
+
+@pytest.mark.fault(8, "SIGQUIT, SIGHUP, SIGTERM twice")
+@pytest.mark.parametrize(
+    "signals",
+    [[signal.SIGQUIT], [signal.SIGHUP], [signal.SIGTERM, signal.SIGTERM]],
+    ids=["QUIT", "HUP", "TERM-TERM"],
+)
+def test_08_no_signal_fails_a_shard(cluster: Cluster, signals: list[signal.Signals]) -> None:
+    cluster.coordinator()
+    job = cluster.submit(questions(ROWS, max_tokens=40))
+    first = cluster.worker(testing.SLOW)
+    cluster.await_done(job, 20)
+    for number in signals:
+        first.send(number)
+    cluster.hurt()
+    cluster.worker()
+    cluster.drain(job)
+    assert cluster.toll.seconds < RECOVERY + 10.0  # the first may go on with its shards
+
+
+@pytest.mark.fault(12, "two coordinators at once")
+def test_12_two_coordinators_do_the_work_of_one(
+    postgres_url: str, broker_url: str, tmp_path: Path, toll: Toll
+) -> None:
+    with running_cluster(tmp_path, database_url=postgres_url, broker_url=broker_url) as cluster:
+        cluster.toll = toll
+        members = [cluster.coordinator(), cluster.coordinator(), cluster.coordinator()]
+        cluster.worker()
+        cluster.worker()
+        jobs = [cluster.submit() for _ in range(4)]
+        cluster.await_done(jobs[0], 1)
+        members[0].kill()
+        cluster.hurt()
+        for job in jobs:
+            cluster.drain(job)
+
+
+@pytest.mark.fault(3, "kill -9 of any process at random, twenty times")
+def test_03_any_process_may_die_at_any_time(cluster: Cluster) -> None:
+    seed = time.time_ns()
+    print(f"seed {seed}")  # noqa: T201 (pytest shows it where the test fails)
+    assert soak(cluster, kills=20, seed=seed).kills == 20

@@ -1,0 +1,148 @@
+"""Processes of batchgen that start in milliseconds: forked from one that has imported everything.
+
+They are real processes with a session, a log and settings of their own, and die real deaths; only
+the second and a half of imports is paid once.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TypeVar
+
+from batchgen import failpoints
+from batchgen.settings import Settings
+from batchgen_workers.process import environment_of
+
+PRELOADED = (
+    "batchgen.io.dataset",
+    "batchgen.service.submission",
+    "batchgen_workers.coordinator",
+    "batchgen_workers.testing",
+    "batchgen_workers.worker",
+    "tests.support.nursery",
+)
+
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(list(PRELOADED))
+
+Made = TypeVar("Made")
+
+
+class Member:
+    """One process of a cluster."""
+
+    def __init__(
+        self,
+        name: str,
+        target: Callable[[list[str]], int],
+        arguments: list[str],
+        settings: Settings,
+        log: Path,
+        environment: Mapping[str, str],
+    ) -> None:
+        self.name = name
+        self.log = log
+        theirs, self._life = _context.Pipe(duplex=False)
+        values = {**environment_of(settings), "OMP_NUM_THREADS": "1", **environment}
+        self._process = _context.Process(
+            target=_live, args=(target, arguments, values, str(log), theirs), name=name
+        )
+        self._process.start()
+        theirs.close()
+
+    @property
+    def pid(self) -> int:
+        assert self._process.pid is not None
+        return self._process.pid
+
+    @property
+    def is_alive(self) -> bool:
+        return self._process.is_alive()
+
+    @property
+    def status(self) -> int | None:
+        """The exit status, negative for a signal; None while it runs."""
+        return self._process.exitcode
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether SIGSTOP holds it."""
+        return _state(self.pid) == "T"
+
+    def said(self, text: str) -> bool:
+        """Return whether `text` stands in its log."""
+        return text in self.log.read_text(encoding="utf-8", errors="replace")
+
+    def wakes_up_until(self, text: str) -> bool:
+        """Continue it wherever SIGSTOP holds it, and return whether `text` stands in its log."""
+        if self.is_stopped:
+            self.send(signal.SIGCONT)
+        return self.said(text)
+
+    def children(self) -> list[int]:
+        """Return the ids of its child processes: of a worker, the engine."""
+        tasks = Path(f"/proc/{self.pid}/task")
+        try:
+            found = [(task / "children").read_text().split() for task in tasks.iterdir()]
+            return [int(pid) for pids in found for pid in pids]
+        except (FileNotFoundError, ProcessLookupError):
+            return []
+
+    def send(self, number: signal.Signals) -> None:
+        os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """Kill it with -9 and wait for its end."""
+        self._process.kill()
+        self._process.join()
+
+    def wait(self, timeout: float = 60.0) -> int:
+        """Wait for its end and return the exit status."""
+        self._process.join(timeout)
+        assert self._process.exitcode is not None, f"{self.name} did not end within {timeout} s"
+        return self._process.exitcode
+
+    def close(self) -> None:
+        """End it, whatever it does."""
+        self._life.close()
+        if self.is_alive:
+            self._process.kill()
+        self._process.join()
+        self._process.close()
+
+
+def run_process(arguments: list[str]) -> int:
+    """Be a process of the local stack, as `python -m batchgen_workers.process` is."""
+    from batchgen_workers.process import main
+
+    return main(arguments)
+
+
+def _live(
+    target: Callable[[list[str]], int],
+    arguments: list[str],
+    environment: Mapping[str, str],
+    log: str,
+    life: Connection,
+) -> None:
+    os.setsid()
+    sink = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    for taken, given in ((life.fileno(), 0), (sink, 1), (sink, 2)):
+        os.dup2(taken, given)
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115 (a descriptor)
+    os.environ.update(environment)
+    failpoints.arm(environment.get(failpoints.VARIABLE, ""))
+    sys.exit(target(arguments))
+
+
+def _state(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return "gone"
