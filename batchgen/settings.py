@@ -81,6 +81,10 @@ class Settings(BaseSettings):
     broker_url: str = Field(
         default="", description="Redis or Valkey; empty means `batchgen up` brings one"
     )
+    insecure: bool = Field(
+        default=False,
+        description="accept a database or broker on another machine without password or TLS",
+    )
     lease_ttl: float = Field(
         default=60.0, gt=0, description="seconds a worker owns a shard unrenewed"
     )

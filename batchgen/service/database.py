@@ -7,6 +7,7 @@ from contextlib import closing
 from batchgen.errors import BatchgenError, Unavailable
 from batchgen.jobs.database import Database
 from batchgen.jobs.schema import HEAD, REVISIONS
+from batchgen.service.exposure import check_database
 from batchgen.settings import Settings
 
 __all__ = ["HEAD", "current", "open_database", "upgrade"]
@@ -21,8 +22,10 @@ def open_database(settings: Settings) -> Database:
     Raises:
         DatabaseUnavailable: it cannot be reached, or is damaged.
         SchemaMismatch: its schema is older (`batchgen db upgrade`) or newer than this version's.
+        InvalidParameter: the URL is none, or names a server without password or TLS.
         Unavailable: the home folder cannot be made.
     """
+    check_database(settings)
     if not settings.database_url:
         found = current(settings)
         if found is None or (found in REVISIONS and found != HEAD):
@@ -39,8 +42,10 @@ def open_database(settings: Settings) -> Database:
 def upgrade(settings: Settings) -> str:
     """Bring the schema to this version's and return its revision.
 
-    Raises DatabaseUnavailable, SchemaMismatch (a newer schema) or Unavailable (the home folder).
+    Raises DatabaseUnavailable, SchemaMismatch (a newer schema), InvalidParameter (the URL) or
+    Unavailable (the home folder).
     """
+    check_database(settings)
     # Alembic takes a while to load, and a home is upgraded once
     from batchgen_migrations import upgrade as migrate
 
@@ -52,6 +57,7 @@ def upgrade(settings: Settings) -> str:
 
 def current(settings: Settings) -> str | None:
     """Return the revision the database is at, None where there is no schema."""
+    check_database(settings)
     with closing(Database(settings.effective_database_url)) as database:
         return database.revision()
 

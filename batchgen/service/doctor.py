@@ -19,6 +19,7 @@ from batchgen.jobs.database import Database
 from batchgen.jobs.schema import HEAD
 from batchgen.models.registry import Registry
 from batchgen.service.broker import ping
+from batchgen.service.exposure import check_broker, check_database
 from batchgen.settings import Settings
 
 NEEDED_PYTHON = (3, 11)
@@ -104,6 +105,7 @@ def _disk(settings: Settings) -> Check:
 
 def _database(settings: Settings) -> Check:
     try:
+        check_database(settings)
         with closing(Database(settings.effective_database_url)) as database:
             fresh = database.revision() is None and not settings.database_url
     except BatchgenError as error:
@@ -113,6 +115,7 @@ def _database(settings: Settings) -> Check:
 
 def _schema(settings: Settings) -> Check:
     try:
+        check_database(settings)
         with closing(Database(settings.effective_database_url)) as database:
             if not settings.database_url and database.revision() is None:
                 return _ok("schema", f"{HEAD} (made on first use)")
@@ -126,6 +129,7 @@ def _broker(settings: Settings) -> Check:
     if not settings.broker_url:
         return _ok("broker", "none set: `run` needs none, `up` brings its own")
     try:
+        check_broker(settings)
         return _ok("broker", ping(settings.broker_url))
     except BatchgenError as error:
         return _failed("broker", error.message)

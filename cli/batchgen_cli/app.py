@@ -25,6 +25,8 @@ class App:
     verbose: bool = False
     # --home; None leaves it to the environment, the files and the default.
     home: Path | None = None
+    # --insecure; False leaves it to the environment, the files and the default.
+    insecure: bool = False
     # {setting of the engine: value of its flag}
     engine: dict[str, str | bool] = field(default_factory=dict)
 
@@ -33,7 +35,7 @@ class App:
         """Return the settings in force; raise InvalidParameter for a value that cannot be used."""
         from batchgen_cli.configuration import load_settings
 
-        return load_settings(home=self.home, engine=self.engine)
+        return load_settings(home=self.home, engine=self.engine, insecure=self.insecure)
 
     @cached_property
     def service(self) -> Service:

@@ -40,12 +40,18 @@ class Setting:
         return variable_of(self.name)
 
 
-def load_settings(*, home: Path | None = None, engine: Mapping[str, Any] | None = None) -> Settings:
+def load_settings(
+    *,
+    home: Path | None = None,
+    engine: Mapping[str, Any] | None = None,
+    insecure: bool = False,
+) -> Settings:
     """Read the settings, flags first.
 
     Args:
         home: the value of --home.
         engine: flags of the engine by their setting's name; None means not given.
+        insecure: whether --insecure was given.
 
     Raises:
         InvalidParameter: a flag, a variable or a file holds a value that cannot be used.
@@ -53,6 +59,8 @@ def load_settings(*, home: Path | None = None, engine: Mapping[str, Any] | None 
     flags: dict[str, Any] = {}
     if home is not None:
         flags["home"] = home
+    if insecure:
+        flags["insecure"] = True
     given = {name: value for name, value in (engine or {}).items() if value is not None}
     if given:
         flags["engine"] = given

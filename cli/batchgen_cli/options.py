@@ -61,6 +61,18 @@ def home_option(function: F) -> F:
     )(function)
 
 
+def insecure_option(function: F) -> F:
+    """Add --insecure."""
+    return click.option(
+        "--insecure",
+        is_flag=True,
+        expose_value=False,
+        callback=_set_insecure,
+        help="Accept a database or broker on another machine without password or TLS "
+        "[BATCHGEN_INSECURE].",
+    )(function)
+
+
 def job_argument(function: F) -> F:
     """Add JOB: an id, the first characters of one, or a name."""
     return click.argument("job", metavar="JOB", shell_complete=_complete_jobs)(function)
@@ -176,6 +188,11 @@ def _set_verbose(ctx: click.Context, param: click.Parameter, value: bool) -> Non
 def _set_home(ctx: click.Context, param: click.Parameter, value: Path | None) -> None:
     if value is not None:
         current_app().home = value
+
+
+def _set_insecure(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if value:
+        current_app().insecure = True
 
 
 def _set_engine(ctx: click.Context, param: click.Parameter, value: str | bool | None) -> None:

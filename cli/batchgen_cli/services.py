@@ -7,12 +7,17 @@ from batchgen_cli.app import App
 
 
 def need_broker(app: App) -> None:
-    """Raise BrokerUnavailable unless a broker is configured and answers."""
+    """Raise BrokerUnavailable unless a broker is configured and answers.
+
+    Nothing is sent to one that is on another machine without password or TLS: InvalidParameter.
+    """
     if not app.settings.broker_url:
         raise BrokerUnavailable(
             "No broker is configured. Set BATCHGEN_BROKER_URL, such as redis://localhost:6379/0, "
             "or run everything on this machine with `batchgen up`."
         )
     from batchgen.service.broker import ping
+    from batchgen.service.exposure import check_broker
 
+    check_broker(app.settings)
     ping(app.settings.broker_url)

@@ -12,6 +12,8 @@ import pytest
 import yaml
 
 import batchgen
+from batchgen.errors import InvalidParameter
+from batchgen.service.exposure import check_exposure
 from batchgen.settings import Settings
 from tests.support.repository import ROOT
 
@@ -124,3 +126,16 @@ def test_commands_are_those_of_the_command_line(services: dict[str, Any], name: 
         found = command.get_command(context, word)
         assert found is not None, word
         command = found
+
+
+def test_the_servers_of_the_internal_network_are_meant_to_speak_no_tls() -> None:
+    document = yaml.safe_load(COMPOSE.read_text(encoding="utf-8"))
+    assert document["networks"] == {"backend": {"internal": True}}
+    environment = document["services"]["worker"]["environment"]
+    urls = {
+        "database_url": environment["BATCHGEN_DATABASE_URL"],
+        "broker_url": environment["BATCHGEN_BROKER_URL"],
+    }
+    with pytest.raises(InvalidParameter):
+        check_exposure(Settings(**urls))
+    check_exposure(Settings(**urls, insecure=environment["BATCHGEN_INSECURE"]))

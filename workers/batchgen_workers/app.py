@@ -10,6 +10,7 @@ from celery import Celery
 from kombu import Queue
 
 from batchgen.errors import BrokerUnavailable
+from batchgen.service.exposure import check_broker
 from batchgen.settings import Settings
 from batchgen_workers.redis_transport import install
 
@@ -65,7 +66,8 @@ def queue_of(model: str) -> Queue:
 def create_app(settings: Settings, *, model: str | None = None, broker_url: str = "") -> Celery:
     """Return the app of this process; with `model` it can consume that model's queue.
 
-    `broker_url` overrides the settings' one. Raises BrokerUnavailable where there is none.
+    `broker_url` overrides the settings' one. Raises BrokerUnavailable where there is none,
+    InvalidParameter where it is on another machine without password or TLS.
     """
     url = broker_url or settings.broker_url
     if not url:
@@ -73,8 +75,9 @@ def create_app(settings: Settings, *, model: str | None = None, broker_url: str 
             "No broker is configured. Set BATCHGEN_BROKER_URL to a Redis or Valkey, "
             "or start everything on this machine with `batchgen up`."
         )
+    check_broker(settings.model_copy(update={"broker_url": url}))
     install()
-    app = Celery("batchgen", broker=url, set_as_current=False)
+    app = Celery("batchgen", broker=verified(url), set_as_current=False)
     app.conf.update(CELERY_SETTINGS)
     app.conf.update(
         worker_concurrency=settings.shards_in_flight,
@@ -82,6 +85,16 @@ def create_app(settings: Settings, *, model: str | None = None, broker_url: str 
         **_memory() if url.startswith(MEMORY) else _redis(),
     )
     return app
+
+
+def verified(url: str) -> str:
+    """Return the URL with a check of the server's certificate, which kombu leaves out unasked."""
+    return ";".join(
+        f"{one}{'&' if '?' in one else '?'}ssl_cert_reqs=required"
+        if one.startswith("rediss://") and "ssl_cert_reqs=" not in one
+        else one
+        for one in url.split(";")
+    )
 
 
 def _memory() -> dict[str, Any]:

@@ -18,6 +18,7 @@ from enum import StrEnum
 
 from batchgen.errors import BatchgenError
 from batchgen.service.database import open_database
+from batchgen.service.exposure import check_exposure
 from batchgen.settings import Settings
 from batchgen_workers.broker_server import BrokerServer
 from batchgen_workers.process import spawn
@@ -77,9 +78,10 @@ def up(settings: Settings, models: Sequence[str], *, factory: str = "") -> Itera
 
     Raises:
         BrokerUnavailable: no broker is configured, and none can be started.
-        DatabaseUnavailable, SchemaMismatch: before anything is started.
+        DatabaseUnavailable, SchemaMismatch, InvalidParameter: before anything is started.
         BatchgenError: a process cannot be kept alive; the others have been ended.
     """
+    check_exposure(settings)
     open_database(settings).close()
     broker = None if settings.broker_url else BrokerServer()
     members: list[_Member] = []

@@ -6,11 +6,12 @@ import click
 
 from batchgen_cli.app import App, pass_app
 from batchgen_cli.group import Command
-from batchgen_cli.options import verbose_option
+from batchgen_cli.options import insecure_option, verbose_option
 from batchgen_cli.services import need_broker
 
 
 @click.command(cls=Command, examples=["batchgen coordinator"])
+@insecure_option
 @verbose_option
 @pass_app
 def command(app: App) -> None:

@@ -6,7 +6,7 @@ import click
 
 from batchgen_cli.app import App, pass_app
 from batchgen_cli.group import Command
-from batchgen_cli.options import complete_models, engine_options, verbose_option
+from batchgen_cli.options import complete_models, engine_options, insecure_option, verbose_option
 
 
 @click.command(cls=Command, examples=["batchgen up --model smollm2-135m"])
@@ -21,6 +21,7 @@ from batchgen_cli.options import complete_models, engine_options, verbose_option
     help="A model to serve; each gets a worker of its own.",
 )
 @engine_options
+@insecure_option
 @verbose_option
 @pass_app
 def command(app: App, models: tuple[str, ...]) -> None:

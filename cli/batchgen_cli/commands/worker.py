@@ -6,7 +6,7 @@ import click
 
 from batchgen_cli.app import App, pass_app
 from batchgen_cli.group import Command
-from batchgen_cli.options import engine_options, model_option, verbose_option
+from batchgen_cli.options import engine_options, insecure_option, model_option, verbose_option
 from batchgen_cli.services import need_broker
 
 
@@ -16,6 +16,7 @@ from batchgen_cli.services import need_broker
 )
 @model_option
 @engine_options
+@insecure_option
 @verbose_option
 @pass_app
 def command(app: App, model: str) -> None:

@@ -101,3 +101,32 @@ def test_an_unknown_model_starts_nothing(batchgen: Command, started: Started, co
     result = batchgen(command, "-m", "tinny")
     assert (result.exit_code, started) == (4, [])
     assert "Did you mean tiny?" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "words", [("worker", "-m", "tiny"), ("coordinator",)], ids=["worker", "coordinator"]
+)
+def test_an_exposed_broker_is_refused_unless_that_is_meant(
+    batchgen: Command,
+    started: Started,
+    monkeypatch: pytest.MonkeyPatch,
+    words: tuple[str, ...],
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr("batchgen.service.broker.ping", asked.append)
+    batchgen.env["BATCHGEN_BROKER_URL"] = "redis://:s3cret@broker.internal:6379/0"
+    result = batchgen(*words)
+    assert (result.exit_code, asked, started) == (2, [], [])
+    assert "BATCHGEN_BROKER_URL" in result.stderr
+    assert "s3cret" not in result.output
+    batchgen.ok(*words, "--insecure")
+    assert (len(asked), len(started)) == (1, 1)
+
+
+def test_every_command_refuses_an_exposed_database(batchgen: Command) -> None:
+    batchgen.env["BATCHGEN_DATABASE_URL"] = "postgresql://user:s3cret@db.internal/db"
+    for words in (("ls",), ("db", "upgrade"), ("db", "check"), ("up", "-m", "tiny")):
+        result = batchgen(*words)
+        assert result.exit_code == 2, words
+        assert "BATCHGEN_INSECURE=1" in result.stderr
+        assert "s3cret" not in result.output

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
+import ssl
 from typing import Any
 
 import pytest
 from celery.app.defaults import NAMESPACES, flatten
 
-from batchgen.errors import BrokerUnavailable
+from batchgen.errors import BrokerUnavailable, InvalidParameter
 from batchgen.settings import Settings
-from batchgen_workers.app import CELERY_SETTINGS, MEMORY, create_app
+from batchgen_workers.app import CELERY_SETTINGS, MEMORY, create_app, verified
 
 REDIS = "redis://localhost:6379/0"
 
@@ -85,3 +86,35 @@ def test_a_worker_listens_to_its_models_queue_alone() -> None:
 def test_a_missing_broker_says_how_to_get_one() -> None:
     with pytest.raises(BrokerUnavailable, match="BATCHGEN_BROKER_URL"):
         create_app(Settings(broker_url=""))
+
+
+def test_a_broker_on_another_machine_needs_password_and_tls() -> None:
+    exposed = Settings(broker_url="redis://broker.internal/0")
+    with pytest.raises(InvalidParameter, match="BATCHGEN_BROKER_URL"):
+        create_app(exposed)
+    create_app(exposed.model_copy(update={"insecure": True})).close()
+
+
+@pytest.mark.parametrize(
+    ("url", "required"),
+    [
+        ("rediss://:word@broker.internal/0", True),
+        ("rediss://:word@broker.internal/0?ssl_ca_certs=/etc/ca.pem", True),
+        ("rediss://:word@broker.internal/0?ssl_cert_reqs=none", False),
+    ],
+)
+def test_the_certificate_of_a_broker_is_checked_unless_told_otherwise(
+    url: str, required: bool
+) -> None:
+    app = create_app(Settings(broker_url=url))
+    with app.connection_for_write() as connection:
+        options: Any = connection.ssl
+        assert (options["ssl_cert_reqs"] is ssl.CERT_REQUIRED) is required
+    app.close()
+
+
+def test_each_of_several_brokers_is_verified() -> None:
+    assert verified("redis://a;rediss://b").split(";") == [
+        "redis://a",
+        "rediss://b?ssl_cert_reqs=required",
+    ]
