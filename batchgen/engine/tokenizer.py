@@ -8,7 +8,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import llguidance.hf
 import transformers
 from llguidance import LLTokenizer
@@ -16,17 +15,8 @@ from llguidance import LLTokenizer
 from batchgen.engine.loading import LOCAL
 from batchgen.errors import UnsupportedModel
 from batchgen.io.rows import GenerationRequest, RowError
+from batchgen.models.templates import ChatTemplate, TemplateFailed
 
-# What a model's own template can raise on messages it did not expect.
-TEMPLATE_ERRORS = (
-    jinja2.TemplateError,
-    TypeError,
-    ValueError,
-    LookupError,
-    AttributeError,
-    ArithmeticError,
-    RecursionError,
-)
 PARTIAL = 32  # tokens in a row that end inside a character; then there is none
 INCOMPLETE = "\N{REPLACEMENT CHARACTER}"  # how a decoder shows bytes that are no character yet
 
@@ -62,10 +52,8 @@ class Tokenizer:
                 param="messages",
             )
         try:
-            text = self.backend.apply_chat_template(
-                request.messages, tokenize=False, add_generation_prompt=True
-            )
-        except TEMPLATE_ERRORS as error:
+            text = self._template.render(request.messages, self.backend.special_tokens_map)
+        except (TemplateFailed, ValueError) as error:
             message = f"The model's chat template refuses these messages: {error}"
             return RowError(code="template_error", message=message, param="messages")
         # The template wrote its special tokens itself.
@@ -94,6 +82,10 @@ class Tokenizer:
         # The library marks special tokens by a first byte 0xFF, and takes off a token's own.
         marked = self._tokens.is_special_token(token) and data != name.encode()
         return b"\xff" + data if marked else data
+
+    @cached_property
+    def _template(self) -> ChatTemplate:
+        return ChatTemplate(self.backend.get_chat_template())
 
     @cached_property
     def _size(self) -> int:

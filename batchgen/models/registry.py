@@ -149,7 +149,10 @@ def _check_name(name: str) -> None:
 
 def _pin(name: str, folder: Path, origin: str) -> None:
     """Check the fetched files, hash them, force them to disk and write the record."""
+    from batchgen.models.templates import check_templates  # jinja2, for an import alone
+
     check_files(folder)
+    check_templates(folder)
     description = describe(folder)
     paths = sorted(folder.iterdir())
     files = {path.name: hash_file(path) for path in paths}
