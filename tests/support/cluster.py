@@ -38,7 +38,7 @@ from tests.support.workers import questions, submit_rows, wait_until
 ROWS = 200
 TTL = 2.0  # seconds
 RECOVERY = TTL + 10.0  # seconds after any death: promise R3
-PATIENCE = 120.0  # seconds until a drain has failed, on a machine that does much else
+PATIENCE = 60.0  # seconds until a drain has failed, on a machine that does much else
 
 FAST_SETTINGS: dict[str, Any] = {
     "lease_ttl": TTL,

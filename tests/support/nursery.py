@@ -48,6 +48,7 @@ class Member:
     ) -> None:
         self.name = name
         self.log = log
+        log.touch()
         theirs, self._life = _context.Pipe(duplex=False)
         values = {**environment_of(settings), "OMP_NUM_THREADS": "1", **environment}
         self._process = _context.Process(

@@ -5,7 +5,8 @@
         proxy.bytes_per_second = 1000              and trickles
         proxy.cut()                                connections are reset, new ones refused …
         proxy.heal()                               … until now
-        proxy.freeze()                             half open: nothing moves, nothing ends
+        proxy.freeze()                             nothing moves, nothing ends
+        proxy.abandon()                            half open: so it stays for the present ones
         proxy.on_bytes(b"COMMIT", Drop.REPLY)      the request arrives, its answer never does
 
 A server on a unix socket is a target too: Proxy("/run/x/.s.PGSQL.5432").
@@ -48,6 +49,7 @@ class Proxy:
         self._moving.set()
         self._is_cut = False
         self._connections: set[tuple[socket.socket, socket.socket]] = set()
+        self._abandoned: set[tuple[socket.socket, socket.socket]] = set()
         self._lock = threading.Lock()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
@@ -75,6 +77,14 @@ class Proxy:
     def freeze(self) -> None:
         """Let nothing through and end nothing: the other side is a host that lost its power."""
         self._moving.clear()
+
+    def abandon(self) -> None:
+        """Swallow whatever the present connections send, for ever; new ones are well.
+
+        The other host lost its power and is back: nobody there knows of these connections.
+        """
+        with self._lock:
+            self._abandoned |= self._connections
 
     def heal(self) -> None:
         """Be a good network again. What was frozen goes on."""
@@ -120,6 +130,8 @@ class Proxy:
         with suppress(OSError):
             while chunk := source.recv(CHUNK):
                 self._delay(len(chunk))
+                if pair in self._abandoned:
+                    continue
                 drop = self._drop_for(chunk) if source is pair[0] else None
                 if drop is Drop.REQUEST:
                     break

@@ -19,7 +19,8 @@ from tests.support.workers import questions
 WORKERS = 2
 JOBS = 3  # at work at a time
 ROWS = 200
-PAUSE = (0.05, 0.6)  # seconds between two kills
+POLL = 0.1  # seconds between two looks at the jobs at the end
+PAUSE = (0.05, 1.0)  # seconds between two kills
 # What dies, and how often of ten times.
 WEIGHTS = {"worker": 4, "engine": 4, "coordinator": 2}
 
@@ -50,10 +51,12 @@ def soak(cluster: Cluster, *, kills: int, seed: int) -> Soak:
         while len(open_jobs) < JOBS:
             open_jobs.append(cluster.submit(questions(ROWS, max_tokens=rng.randint(1, 8))))
         time.sleep(rng.uniform(*PAUSE))
+        _replace_ended(cluster, members)
         _kill_one(cluster, members, rng, result)
-    for job in open_jobs:
-        cluster.drain(job)
-        result.jobs += 1
+    while open_jobs:
+        open_jobs = [job for job in open_jobs if not _has_ended(cluster, job, result)]
+        _replace_ended(cluster, members)
+        time.sleep(POLL)
     cluster.check()
     result.seconds = time.monotonic() - began
     return result
@@ -65,6 +68,17 @@ def _has_ended(cluster: Cluster, job: JobRecord, result: Soak) -> bool:
     cluster.count(job)
     result.jobs += 1
     return True
+
+
+def _replace_ended(cluster: Cluster, members: dict[str, list[Member]]) -> None:
+    """Start anew what ended by itself, as `batchgen up` or a service manager would.
+
+    A worker whose engine dies before it was ever ready ends.
+    """
+    for kind, of_kind in members.items():
+        for at, member in enumerate(of_kind):
+            if not member.is_alive:
+                of_kind[at] = _start(cluster, kind)
 
 
 def _kill_one(

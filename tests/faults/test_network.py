@@ -1,0 +1,134 @@
+"""Faults 35 to 38: networks that fail half-way, and clocks that are wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from sqlalchemy import make_url, update
+
+from batchgen.jobs.states import ShardState
+from batchgen.jobs.tables import shards
+from batchgen_workers import testing
+from tests.support.cluster import ROWS, Cluster, Toll, running_cluster
+from tests.support.homes import MODEL
+from tests.support.proxy import Proxy
+from tests.support.strange import (
+    two_hours_ahead,
+    two_hours_behind,
+    with_jumping_clock,
+    without_names_until,
+)
+from tests.support.workers import questions, wait_until
+
+
+@contextmanager
+def behind_proxy(
+    database_url: str, broker_url: str, folder: Path, toll: Toll
+) -> Iterator[tuple[Cluster, Proxy]]:
+    """Yield a cluster whose broker is reached through a proxy, and the proxy."""
+    url = make_url(broker_url)
+    assert url.host is not None
+    assert url.port is not None
+    with Proxy((url.host, url.port)) as proxy:
+        through = url.set(host="127.0.0.1", port=proxy.port).render_as_string(hide_password=False)
+        with running_cluster(folder, database_url=database_url, broker_url=through) as cluster:
+            cluster.toll = toll
+            yield cluster, proxy
+
+
+def slow(proxy: Proxy) -> None:
+    proxy.latency = 0.5
+
+
+def trickling(proxy: Proxy) -> None:
+    proxy.bytes_per_second = 1000
+
+
+@pytest.mark.fault(35, "broker connections reset; slow; a kilobyte a second")
+@pytest.mark.parametrize("toxic", [Proxy.reset, slow, trickling], ids=["reset", "slow", "trickle"])
+def test_35_a_bad_network_to_the_broker(
+    fault_database_url: str,
+    broker_url: str,
+    tmp_path: Path,
+    toll: Toll,
+    toxic: Callable[[Proxy], None],
+) -> None:
+    with behind_proxy(fault_database_url, broker_url, tmp_path, toll) as (cluster, proxy):
+        cluster.coordinator()
+        cluster.worker(testing.SLOW)
+        job = cluster.submit(questions(100, max_tokens=10))
+        cluster.await_done(job, 10)
+        toxic(proxy)
+        cluster.hurt()
+        cluster.drain(job)
+        cluster.drain(cluster.submit(50))
+        assert toll.seconds < 60.0
+
+
+@pytest.mark.long
+@pytest.mark.fault(35, "broker connections half open")
+def test_35_nobody_waits_for_ever_for_a_host_that_is_gone(
+    fault_database_url: str, broker_url: str, tmp_path: Path, toll: Toll
+) -> None:
+    with behind_proxy(fault_database_url, broker_url, tmp_path, toll) as (cluster, proxy):
+        cluster.coordinator()
+        worker = cluster.worker()
+        wait_until(lambda: worker.said("listening"))
+        cluster.drain(cluster.submit(50))
+        proxy.abandon()
+        cluster.hurt()
+        cluster.drain(cluster.submit(50))
+        assert toll.seconds < 90.0
+
+
+@pytest.mark.fault(36, "worker clocks two hours wrong, and jumping")
+@pytest.mark.parametrize("clock", [two_hours_ahead, two_hours_behind, with_jumping_clock])
+def test_36_only_the_clock_of_the_database_counts(
+    cluster: Cluster, clock: Callable[[list[str]], int]
+) -> None:
+    cluster.start("coordinator", clock, ["coordinator"])
+    cluster.start("worker", clock, ["worker", MODEL, testing.SLOW])
+    cluster.worker(testing.SLOW)
+    cluster.hurt()
+    job = cluster.submit(questions(ROWS, max_tokens=10))
+    cluster.drain(job)
+    assert {shard.lost for shard in cluster.store.jobs.shards(job.id)} == {0}
+
+
+@pytest.mark.fault(37, "the database's clock jumps an hour: all leases end at once")
+def test_37_leases_that_end_together_are_taken_again(cluster: Cluster) -> None:
+    cluster.coordinator()
+    cluster.worker(testing.SLOW)
+    cluster.worker(testing.SLOW)
+    job = cluster.submit(questions(ROWS, max_tokens=20))
+    cluster.await_done(job, 10)
+    with cluster.store.database.begin() as connection:
+        leased = shards.c.state == ShardState.LEASED
+        hour_ago = shards.c.lease_expires_at - 3600.0
+        connection.execute(update(shards).where(leased).values(lease_expires_at=hour_ago))
+    cluster.hurt()
+    cluster.drain(job)
+
+
+@pytest.mark.fault(38, "name resolution fails")
+def test_38_names_that_do_not_resolve_are_asked_again(
+    fault_database_url: str, broker_url: str, tmp_path: Path, toll: Toll
+) -> None:
+    named = make_url(broker_url).set(host="broker.test").render_as_string(hide_password=False)
+    resolving = tmp_path / "resolving"
+    strange = without_names_until(str(resolving))
+    with running_cluster(
+        tmp_path, database_url=fault_database_url, broker_url=named, insecure=True
+    ) as cluster:
+        cluster.toll = toll
+        worker = cluster.start("worker", strange, ["worker", MODEL, testing.FAST])
+        coordinator = cluster.start("coordinator", strange, ["coordinator"])
+        job = cluster.submit()
+        wait_until(lambda: worker.said("Cannot connect"))
+        wait_until(lambda: coordinator.said("broker unavailable"))
+        cluster.hurt()
+        resolving.touch()
+        cluster.drain(job)
