@@ -29,15 +29,27 @@ MAX_TEMPLATE = 1 << 20  # bytes
 MAX_ENTRIES = 10_000  # files and folders
 
 # Where a configuration says more than this, it is a mistake or an attack on memory.
+LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers")
+HEADS = ("num_attention_heads", "num_key_value_heads", "n_head", "n_heads", "num_kv_heads")
+EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+WIDTHS = ("hidden_size", "n_embd", "d_model")
+INNER_WIDTHS = ("intermediate_size", "moe_intermediate_size", "n_inner", "ffn_dim", "d_ff")
+LENGTHS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len")
 CONFIG_LIMITS = {
-    "num_hidden_layers": 1_024,
-    "num_attention_heads": 4_096,
-    "num_key_value_heads": 4_096,
-    "hidden_size": 1 << 18,
-    "intermediate_size": 1 << 21,
+    **dict.fromkeys(LAYERS, 1_024),
+    **dict.fromkeys(HEADS, 4_096),
+    **dict.fromkeys(EXPERTS, 1 << 14),
+    **dict.fromkeys(WIDTHS, 1 << 18),
+    **dict.fromkeys(INNER_WIDTHS, 1 << 21),
+    **dict.fromkeys(LENGTHS, 1 << 28),
+    "head_dim": 1 << 16,
     "vocab_size": 1 << 23,
-    "max_position_embeddings": 1 << 28,
 }
+
+# What is not in the files would be made up, at its full size: a model's least number of weights
+# may not be several times what its files can hold. Below so many bytes it does no harm.
+HARMLESS = 1 << 28
+SLACK = 4
 
 
 def scan_folder(folder: Path) -> None:
@@ -77,7 +89,12 @@ def check_files(folder: Path) -> None:
             _check_size(path, MAX_TEMPLATE)
         elif path.suffix == ".safetensors":
             check_weights(path)
-    _check_config(read_json(folder / "config.json"))
+    config = read_json(folder / "config.json")
+    _check_config(config)
+    held = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    for part in (config, config.get("text_config")):
+        if isinstance(part, dict):
+            _check_claim(part, held)
 
 
 def check_json(path: Path) -> None:
@@ -136,6 +153,21 @@ def _check_config(config: Any) -> None:
             value = part.get(key) if isinstance(part, dict) else None
             if value is not None and not _within(value, limit):
                 raise UnsafeModel(f"config.json says {key} = {value!r}: not between 1 and {limit}.")
+
+
+def _check_claim(config: dict[str, Any], held: int) -> None:
+    """Raise UnsafeModel where a checked configuration needs far more weights than there are."""
+
+    def value(keys: tuple[str, ...]) -> int:
+        return max(config.get(key) or 0 for key in keys)
+
+    # the embedding, and in each layer at least one square of the width; a byte each
+    claimed = value(WIDTHS) * (value(("vocab_size",)) + value(LAYERS) * value(WIDTHS))
+    if claimed > max(HARMLESS, SLACK * held):
+        raise UnsafeModel(
+            f"config.json describes a model of at least {claimed:,} weights, and the safetensors "
+            f"files have {held:,} bytes. Fetch the files that belong together."
+        )
 
 
 def _within(value: Any, limit: int) -> bool:

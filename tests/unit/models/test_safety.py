@@ -111,6 +111,10 @@ def test_unusable_or_oversized_files_are_refused(folder: Path, name: str, conten
         ("vocab_size", "many"),
         ("vocab_size", True),
         ("max_position_embeddings", 1e300),
+        ("n_layer", 10**7),
+        ("n_routed_experts", 10**8),
+        ("head_dim", 10**9),
+        ("ffn_dim", -5),
     ],
 )
 def test_absurd_sizes_are_refused(tmp_path: Path, key: str, value: object) -> None:
@@ -122,6 +126,23 @@ def test_absurd_sizes_are_refused(tmp_path: Path, key: str, value: object) -> No
 def test_absurd_sizes_are_found_in_the_text_part_too(tmp_path: Path) -> None:
     folder = model_folder(tmp_path / "model", text_config={"num_hidden_layers": 10**6})
     with pytest.raises(UnsafeModel, match="num_hidden_layers"):
+        check_files(folder)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"hidden_size": 1 << 18, "vocab_size": 1 << 23},
+        {"hidden_size": 1 << 14, "num_hidden_layers": 1_024},
+        {"hidden_size": None, "n_embd": 1 << 14, "n_layer": 1_000, "n_inner": None},
+        {"text_config": {"d_model": 1 << 16, "vocab_size": 1 << 20}},
+    ],
+)
+def test_more_weights_than_the_files_can_hold_are_refused(
+    tmp_path: Path, config: dict[str, Any]
+) -> None:
+    folder = model_folder(tmp_path / "model", **config)
+    with pytest.raises(UnsafeModel, match="weights"):
         check_files(folder)
 
 
