@@ -42,6 +42,9 @@ CLOSE_TIMEOUT = 5.0  # seconds a child may take to notice end of file
 # else wants the core, what it waits for cannot run meanwhile: one busy neighbour made steps 12
 # times as slow. Less than a millisecond bridges what Python does between two calls of the kernels.
 OPENMP = {"GOMP_SPINCOUNT": "50000"}
+# A child reads the files of one model: it asks no hub for more, and has no use for a password.
+OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+SECRETS = frozenset({"BATCHGEN_DATABASE_URL", "BATCHGEN_BROKER_URL", "PGPASSWORD", "HF_TOKEN"})
 POLL = 0.1  # seconds between looks at whether a start is still wanted
 # What a child says of its model is the user's to mend, and keeps its own exit code.
 REFUSALS = (ModelError, InvalidParameter, Corrupt)
@@ -178,7 +181,7 @@ class EngineClient:
         try:
             return subprocess.Popen(
                 command,
-                env={**OPENMP, **os.environ},
+                env=_environment(),
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
                 stdout=sink,
@@ -262,6 +265,11 @@ class EngineClient:
 
     def _death(self) -> EngineFailed:
         return EngineFailed(self.failure.message if self.failure else None)
+
+
+def _environment() -> dict[str, str]:
+    ours = {name: value for name, value in os.environ.items() if name not in SECRETS}
+    return {**OPENMP, **ours, **OFFLINE}
 
 
 def _open_log(path: Path | None) -> int:

@@ -237,3 +237,13 @@ def test_a_module_in_the_current_folder_is_not_imported(
     monkeypatch.chdir(tmp_path)
     with running() as client:
         assert client.info is not None
+
+
+def test_a_child_has_no_password_and_asks_no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BATCHGEN_DATABASE_URL", "postgresql://user:s3cret@localhost/db")
+    monkeypatch.setenv("BATCHGEN_BROKER_URL", "redis://:s3cret@localhost/0")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    with running() as client:
+        found = Path(f"/proc/{client.pid}/environ").read_bytes().split(b"\0")
+    assert b"HF_HUB_OFFLINE=1" in found
+    assert not [value for value in found if b"s3cret" in value]
