@@ -6,6 +6,7 @@ the second and a half of imports is paid once.
 
 from __future__ import annotations
 
+import faulthandler
 import multiprocessing
 import os
 import signal
@@ -137,6 +138,7 @@ def _live(
     for taken, given in ((life.fileno(), 0), (sink, 1), (sink, 2)):
         os.dup2(taken, given)
     sys.stdin = open(0, closefd=False)  # noqa: SIM115 (a descriptor)
+    faulthandler.register(signal.SIGUSR1)  # says in the log where every thread is
     os.environ.update(environment)
     failpoints.arm(environment.get(failpoints.VARIABLE, ""))
     sys.exit(target(arguments))

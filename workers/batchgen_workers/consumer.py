@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from batchgen_workers.node import Node
 
+PAUSE_AFTER_REFUSAL = 2.0  # seconds until a broker that refused is asked again
+
 log = get_logger(__name__)
 
 
@@ -28,36 +30,49 @@ class Consumer:
 
     def __init__(self, app: Celery, node: Node) -> None:
         self._app = app
+        self._node = node
         self._model = node.model.name
+        self._stopping = threading.Event()
         _stop_celery(None)
         # That a message is given back when the worker drains is no news.
         logging.getLogger("celery.app.trace").setLevel(logging.ERROR)
         register(app, node.run_shard)
         app.set_default()  # Celery's pool threads look the task up there
-        # The bare controller: Celery's program around it would take over signals and logging.
-        self._controller: Any = app.WorkController(
-            hostname=f"batchgen-{os.getpid()}@{socket.gethostname()}",
-            pool="threads",
-            concurrency=node.settings.shards_in_flight,
-            queues=[queue_of(self._model).name],
-            without_gossip=True,
-            without_mingle=True,
-            without_heartbeat=True,
-        )
+        self._controller = self._make_controller()
 
     def run(self) -> None:
-        """Consume until `stop`; an absent broker is tried again for ever, and logged."""
+        """Consume until `stop`; an absent broker is tried again for ever, and logged.
+
+        Celery itself gives up where the broker is there and refuses: one without memory, say.
+        """
         log.info("listening", model=self._model)
         self._controller.start()
+        while not self._stopping.wait(PAUSE_AFTER_REFUSAL):
+            log.warning("listening again", model=self._model)
+            self._controller = self._make_controller()
+            self._controller.start()
 
     def stop(self) -> None:
         """Let `run` return soon; for another thread than the one it runs in."""
+        self._stopping.set()
         _stop_celery(os.EX_OK)
         hub = getattr(self._controller, "hub", None)
         if hub is not None:
             hub.call_soon(_nothing)
         else:  # the loop of memory:// wakes for a message, and looks for one once more at its end
             Doorbell(self._app).ring(self._model, [NO_SHARD, NO_SHARD])
+
+    def _make_controller(self) -> Any:
+        # The bare controller: Celery's program around it would take over signals and logging.
+        return self._app.WorkController(
+            hostname=f"batchgen-{os.getpid()}@{socket.gethostname()}",
+            pool="threads",
+            concurrency=self._node.settings.shards_in_flight,
+            queues=[queue_of(self._model).name],
+            without_gossip=True,
+            without_mingle=True,
+            without_heartbeat=True,
+        )
 
 
 def _stop_celery(status: int | None) -> None:

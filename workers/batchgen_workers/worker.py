@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from batchgen.errors import BrokerUnavailable, EngineFailed
+from batchgen.errors import EngineFailed
 from batchgen.io.storage import LocalStorage
 from batchgen.jobs.store import Store
 from batchgen.models.registry import Registry
@@ -64,8 +64,6 @@ def _serve(node: Node, consumer: Consumer, stopping: threading.Event) -> None:
     drainer.start()
     try:
         consumer.run()
-        if not stopping.is_set():
-            raise BrokerUnavailable("The connection to the broker ended for good. See the log.")
     finally:
         stopping.set()
         drainer.join()
