@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from alembic import context
 
+from batchgen.failpoints import reach
 from batchgen.jobs.tables import metadata
 
 context.configure(
@@ -11,6 +12,7 @@ context.configure(
     target_metadata=metadata,
     transactional_ddl=True,
     render_as_batch=True,
+    on_version_apply=lambda **_: reach("migration.applied"),
 )
 with context.begin_transaction():
     context.run_migrations()

@@ -148,3 +148,17 @@ def test_03_any_process_may_die_at_any_time(cluster: Cluster) -> None:
     seed = time.time_ns()
     print(f"seed {seed}")  # noqa: T201 (pytest shows it where the test fails)
     assert soak(cluster, kills=20, seed=seed).kills == 20
+
+
+@pytest.mark.fault(4, "SIGSTOP beyond the lease, SIGCONT while another is at work")
+def test_04_who_wakes_beside_its_successor_is_fenced(cluster: Cluster) -> None:
+    cluster.coordinator()
+    job = cluster.submit(questions(20, max_tokens=4))
+    sleeper = cluster.worker(failpoint="part.committing=stop")
+    cluster.await_held(sleeper)
+    cluster.hurt()
+    successor = cluster.worker(failpoint="part.committing=pause:2")
+    wait_until(lambda: [shard.epoch for shard in cluster.store.jobs.shards(job.id)] == [2])
+    wait_until(lambda: sleeper.wakes_up_until("shard fenced"))
+    cluster.drain(job)
+    assert successor.is_alive

@@ -19,7 +19,7 @@ import msgspec
 from batchgen import __version__
 from batchgen.engine.config import EngineConfig
 from batchgen.engine.stats import EngineInfo, EngineStats
-from batchgen.errors import BatchgenError, DatabaseUnavailable, Fenced
+from batchgen.errors import BatchgenError, DatabaseUnavailable, Fenced, SchemaMismatch
 from batchgen.failpoints import reach
 from batchgen.io.results import to_table
 from batchgen.io.storage import Storage
@@ -30,7 +30,7 @@ from batchgen.settings import Settings
 from batchgen_workers.engine_client import ENGINE, EngineClient
 from batchgen_workers.engine_host import EngineHost
 from batchgen_workers.feeder import Feeder
-from batchgen_workers.gate import Gate
+from batchgen_workers.gate import Draining, Gate
 from batchgen_workers.lease_keeper import LeaseKeeper
 from batchgen_workers.logs import get_logger
 from batchgen_workers.persistence import persist
@@ -76,6 +76,7 @@ class Node:
         #: Called when the worker cannot go on; see `failure`.
         self.on_failure: Callable[[], None] = lambda: None
         self._info: EngineInfo | None = None
+        self._mismatch: SchemaMismatch | None = None
         self._give_up = threading.Event()
         self._feeder = Feeder(
             store=store,
@@ -102,7 +103,7 @@ class Node:
     @property
     def failure(self) -> BatchgenError | None:
         """Why this worker cannot go on, None while it can."""
-        return self.host.failure
+        return self._mismatch or self.host.failure
 
     @property
     def stats(self) -> EngineStats | None:
@@ -131,6 +132,7 @@ class Node:
         Raises Draining where the worker takes no more shards.
         """
         with self.gate.turn():
+            self._check_schema()
             lease = self._claim(shard_id)
             if lease is None:
                 log.debug("shard not free", shard=shard_id)
@@ -173,6 +175,18 @@ class Node:
             self.store.workers.gone(self.id)
         except DatabaseUnavailable as error:
             log.warning("worker not signed off", error=error.message)
+
+    def _check_schema(self) -> None:
+        """See that nobody upgraded the database under this worker; else it has to end."""
+        try:
+            persist(
+                self.store.database.check_schema, what="a look at the schema", give_up=self._give_up
+            )
+        except SchemaMismatch as error:
+            self._mismatch = error
+            self.gate.close()
+            self.on_failure()
+            raise Draining from error
 
     def _claim(self, shard_id: int) -> Lease | None:
         lease = persist(

@@ -1,0 +1,128 @@
+"""Faults 52, 61 and 62: orders that come at a bad moment, and versions that do not fit."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from batchgen.errors import NotAllowed, SchemaMismatch
+from batchgen.jobs.records import JobRecord
+from batchgen.jobs.schema import HEAD
+from batchgen.jobs.states import JobState
+from batchgen.settings import Settings
+from batchgen_migrations import current, upgrade
+from batchgen_workers import testing
+from tests.faults.test_process import FAILPOINTS, at
+from tests.support.cluster import ROWS, Cluster, Toll, running_cluster
+from tests.support.nursery import Member
+from tests.support.workers import questions, wait_until
+
+
+@pytest.mark.fault(52, "cancelled at each step of a shard")
+@pytest.mark.parametrize("failpoint", FAILPOINTS)
+def test_52_no_part_appears_behind_a_cancel(cluster: Cluster, failpoint: str) -> None:
+    cluster.coordinator()
+    job = cluster.submit()
+    worker = cluster.worker(failpoint=at(failpoint, "stop"))
+    cluster.await_held(worker)
+    cluster.store.jobs.cancel(job.id)
+    cluster.store.jobs.cancel(job.id)  # twice is once
+    cluster.hurt()
+    wait_until(lambda: woken(worker) and has_ended(cluster, job))
+    rows = cluster.drain(job, state=JobState.CANCELLED)
+    assert {row.error.code for row in rows if row.error} == {"batch_cancelled"}
+    with pytest.raises(NotAllowed, match="is cancelled"):
+        cluster.store.jobs.cancel(job.id)
+
+
+@pytest.mark.fault(52, "cancelled once it is complete")
+def test_52_a_completed_job_cannot_be_cancelled(cluster: Cluster) -> None:
+    cluster.coordinator()
+    cluster.worker()
+    job = cluster.submit(20)
+    cluster.drain(job)
+    cluster.hurt()
+    with pytest.raises(NotAllowed, match="is completed"):
+        cluster.store.jobs.cancel(job.id)
+    cluster.drain(job)
+
+
+@pytest.mark.fault(61, "the schema upgraded under a working worker")
+def test_61_an_old_worker_claims_nothing_of_a_new_schema(cluster: Cluster) -> None:
+    coordinator = cluster.coordinator()
+    old = cluster.worker(testing.SLOW)
+    job = cluster.submit(questions(ROWS, max_tokens=20))
+    cluster.await_done(job, 10)
+    set_revision(cluster, "9999")
+    cluster.hurt()
+    assert old.wait() == SchemaMismatch.exit_code
+    assert old.said("newer than")
+    assert cluster.worker().wait() == SchemaMismatch.exit_code
+    set_revision(cluster, HEAD)
+    assert coordinator.is_alive
+    cluster.worker()
+    cluster.drain(job)
+
+
+@pytest.mark.fault(61, "a new worker meets an old schema")
+def test_61_a_new_worker_refuses_an_old_schema(cluster: Cluster) -> None:
+    job = cluster.submit(20)
+    set_revision(cluster, "0001")
+    cluster.hurt()
+    for member in (cluster.worker(), cluster.coordinator()):
+        assert member.wait() == SchemaMismatch.exit_code
+        assert member.said("batchgen db upgrade")
+    set_revision(cluster, HEAD)
+    cluster.coordinator()
+    cluster.worker()
+    cluster.drain(job)
+
+
+@pytest.mark.fault(62, "a migration killed half-way")
+@pytest.mark.parametrize("kind", ["postgresql", "sqlite"])
+def test_62_a_migration_killed_half_way_has_not_happened(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path, broker_url: str, toll: Toll
+) -> None:
+    url = f"sqlite:///{tmp_path}/fresh.db"
+    if kind == "postgresql":
+        url = request.getfixturevalue("empty_postgres_url")
+    member = Member("migration", migrate, [url], Settings(home=tmp_path), tmp_path / "log", KILLED)
+    assert member.wait() == -signal.SIGKILL
+    member.close()
+    toll.injections += 1
+    assert current(url) is None
+    assert upgrade(url) == HEAD
+    with running_cluster(tmp_path, database_url=url, broker_url=broker_url) as cluster:
+        cluster.toll = toll
+        cluster.coordinator()
+        cluster.worker()
+        cluster.drain(cluster.submit(20))
+
+
+KILLED = {"BATCHGEN_FAILPOINT": "migration.applied=kill@1"}
+
+
+def migrate(arguments: list[str]) -> int:
+    """Be `batchgen db upgrade`."""
+    upgrade(*arguments)
+    return 0
+
+
+def woken(worker: Member) -> bool:
+    """Continue a worker that a failpoint stopped, and return True."""
+    if worker.is_stopped:
+        worker.send(signal.SIGCONT)
+    return True
+
+
+def has_ended(cluster: Cluster, job: JobRecord) -> bool:
+    return cluster.store.jobs.by_id(job.id).state.ended
+
+
+def set_revision(cluster: Cluster, revision: str) -> None:
+    """Pretend that the database has another schema."""
+    with cluster.store.database.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = :to"), {"to": revision})
