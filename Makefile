@@ -13,6 +13,9 @@ WORKERS ?= 2
 # Of `soak-engine`, each with a check of everything after it.
 STEPS ?= 2000000
 
+# Of `soak`, on each of the two databases.
+KILLS ?= 1000
+
 DEMO_ROWS := 40
 DEMO_OUTPUT := demo-output
 # Kept by later runs: converting the model takes half a minute.
@@ -27,7 +30,8 @@ PEERS = transformers=$(BIN)/python $(VLLM:%=vllm=%) $(CTRANSLATE2:%=ctranslate2=
 RESULTS := benchmarks/results.json
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint format ci bench soak-engine audit constraints clean
+.PHONY: help venv demo test lint format ci bench faults faults-mutants soak soak-engine audit \
+	constraints clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -101,6 +105,19 @@ soak-engine: $(STAMP) ## Random lives of the scheduler for long: STEPS=2000000 S
 	@seed=$${SEED:-$$(date +%s)}; echo "make soak-engine STEPS=$(STEPS) SEED=$$seed"; \
 	BATCHGEN_TEST_ENGINE_STEPS=$(STEPS) BATCHGEN_TEST_ENGINE_SEED=$$seed $(BIN)/python -m pytest -q \
 		-n $(WORKERS) --dist worksteal --timeout 0 -p no:randomly tests/unit/engine/test_machine.py
+
+FAULTS = $(BIN)/python -m pytest -q -p no:randomly -m "long or not long" tests/faults
+
+faults: $(STAMP) ## Every fault of the matrix that this machine can inject, with its table
+	$(FAULTS) -n $(WORKERS) --dist worksteal $(ARGS)
+
+faults-mutants: $(STAMP) ## Take each guard of the protocol out; some fault must notice
+	$(BIN)/python -m tests.faults.mutants $(ARGS)
+
+soak: $(STAMP) ## Kill processes at random while jobs go through: KILLS=1000 SEED=<now>
+	@seed=$${SEED:-$$(date +%s)}; echo "make soak KILLS=$(KILLS) SEED=$$seed"; \
+	BATCHGEN_TEST_KILLS=$(KILLS) BATCHGEN_TEST_SEED=$$seed $(FAULTS)/test_soak.py \
+		-n $(WORKERS) --timeout 0 $(ARGS)
 
 audit: $(STAMP) ## Known vulnerabilities in the pinned packages (needs the network; not part of CI)
 	$(BIN)/python -m pip install -q --no-compile -c constraints.txt --group audit

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import signal
-import time
 from pathlib import Path
 
 import pytest
 
 from batchgen_workers import testing
 from tests.support.cluster import RECOVERY, ROWS, Cluster, Toll, running_cluster
-from tests.support.soak import soak
 from tests.support.workers import questions, wait_until
 
 # In the order a shard passes them.
@@ -141,13 +139,6 @@ def test_12_two_coordinators_do_the_work_of_one(
         cluster.hurt()
         for job in jobs:
             cluster.drain(job)
-
-
-@pytest.mark.fault(3, "kill -9 of any process at random, twenty times")
-def test_03_any_process_may_die_at_any_time(cluster: Cluster) -> None:
-    seed = time.time_ns()
-    print(f"seed {seed}")  # noqa: T201 (pytest shows it where the test fails)
-    assert soak(cluster, kills=20, seed=seed).kills == 20
 
 
 @pytest.mark.fault(4, "SIGSTOP beyond the lease, SIGCONT while another is at work")
