@@ -83,8 +83,8 @@ def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
     """Print the table, and write it where it is wanted."""
-    table = config.stash[TABLE]
-    if not len(table):
+    table = config.stash.get(TABLE, None)
+    if not table:
         return
     terminalreporter.section("faults")
     terminalreporter.write(table.markdown())
