@@ -118,9 +118,12 @@ class Server:
             for generations in in_result_frames(self._engine.step()):
                 self._stream.send(Results(generations=generations))
         now = time.monotonic()
-        if now - self._reported >= REPORT_INTERVAL or not self._engine.has_unfinished():
+        if now - self._reported >= REPORT_INTERVAL or self._is_idle():
             self._reported = now
             self._stream.send(Report(stats=self._engine.stats()))
+
+    def _is_idle(self) -> bool:
+        return not self._engine.has_unfinished() and self._inbox.empty()
 
     def _take(self, *, wait: bool) -> Iterator[ToEngine]:
         if wait:

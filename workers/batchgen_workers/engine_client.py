@@ -226,8 +226,7 @@ class EngineClient:
         match frame:
             case Results(generations=generations):
                 self._moved_at = time.monotonic()
-                for generation in generations:
-                    self._deliver(generation)
+                self._deliver(generations)
                 self.on_answers()
             case Report(stats=stats):
                 if self.stats is None or stats.steps != self.stats.steps:
@@ -240,14 +239,18 @@ class EngineClient:
             case Failed(code=code, message=message):
                 self.failure = _as_error(code, message)
 
-    def _deliver(self, generation: Generation) -> None:
+    def _deliver(self, generations: Sequence[Generation]) -> None:
         with self._lock:
-            on_result = self._pending.pop(generation.key, None)
-        if on_result is None:
-            return  # aborted meanwhile
-        self.answers += 1
-        self.credits.give_back(1)
-        on_result(generation)
+            # without those that were aborted meanwhile
+            wanted = [
+                (on_result, generation)
+                for generation in generations
+                if (on_result := self._pending.pop(generation.key, None)) is not None
+            ]
+        self.answers += len(wanted)
+        self.credits.give_back(len(wanted))
+        for on_result, generation in wanted:
+            on_result(generation)
 
     def _bury(self) -> None:
         self._process.kill()  # it may have closed its socket and hang

@@ -98,7 +98,8 @@ class Shard:
                 attempt=lease.attempts,
             )
             self._kv += KVTotals.of(generation)
-            self._changed.notify_all()
+            if not self._waiting:  # no ending comes of a row while the engine has others
+                self._changed.notify_all()
 
     def fed(self) -> None:
         """Say that the feeder has handed over its last row."""
