@@ -1,18 +1,14 @@
-"""Worker processes on real servers: how they end, wait, and bear what lies in their queue."""
+"""Worker processes on real servers: how they end and wait."""
 
 from __future__ import annotations
 
-import base64
-import json
 import os
-import pickle
 import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import redis
 
 from batchgen.io.storage import LocalStorage
 from batchgen.jobs.database import Database
@@ -34,7 +30,6 @@ from tests.support.workers import is_alive, questions, submit_rows, wait_until
 
 ROWS = 100
 LONG = 1_000_000  # tokens; longer than any test
-QUEUE = "batchgen:bg.tiny"
 
 STACK = """
 import sys
@@ -125,27 +120,6 @@ def test_another_worker_finishes_what_a_drained_one_left(
     assert 1 in {row.attempt for row in rows}
 
 
-def test_garbage_in_the_queue_does_nothing(
-    store: Store,
-    home: Path,
-    model: ModelRecord,
-    starter: Processes,
-    broker_url: str,
-    tmp_path: Path,
-) -> None:
-    canary = tmp_path / "canary"
-    evil = pickle.dumps(_Canary(canary))
-    with redis.Redis.from_url(broker_url) as client:
-        client.lpush(QUEUE, b"garbage", b"{}", b"[1,2", evil, *_messages(evil), b"x" * 10_000_000)
-    worker = starter.worker(testing.FAST)
-    starter.coordinator()
-    job = submit_rows(store, home, model, questions(ROWS), start=False)
-    await_end(store, job)
-    dataset_rows(store, home, job)
-    assert is_alive(worker.pid)
-    assert not canary.exists()
-
-
 def test_a_broker_that_is_down_is_waited_for_and_spoken_of(
     store: Store, home: Path, model: ModelRecord, settings: Settings, tmp_path: Path
 ) -> None:
@@ -213,47 +187,6 @@ def test_a_killed_stack_leaves_nothing_running(
         wait_until(lambda: stack.said("listening"))
         stack.kill()
         wait_until(lambda: not any(is_alive(member) for member in members))
-
-
-class _Canary:
-    """Leaves a file behind where somebody unpickles it."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
-        return (Path.touch, (self._path,))
-
-
-def _messages(evil: bytes) -> list[bytes]:
-    """Return well-formed envelopes of what must not run."""
-
-    def message(task: str, content_type: str, body: bytes) -> bytes:
-        return json.dumps(
-            {
-                "body": base64.b64encode(body).decode(),
-                "content-encoding": "binary",
-                "content-type": content_type,
-                "headers": {"lang": "py", "task": task, "id": "1", "root_id": "1"},
-                "properties": {
-                    "correlation_id": "1",
-                    "delivery_mode": 2,
-                    "delivery_info": {"exchange": "", "routing_key": "bg.tiny"},
-                    "priority": 0,
-                    "body_encoding": "base64",
-                    "delivery_tag": "1",
-                },
-            }
-        ).encode()
-
-    run, as_json = "batchgen.run_shard", "application/json"
-    foreign = [{"shard": 999_999}, {"shard": "../../etc/passwd"}, {"shard": -1}, {"other": 1}, {}]
-    return [
-        message(run, "application/x-python-serialize", evil),
-        message("os.system", as_json, b'[["true"], {}, {}]'),
-        message(run, as_json, b"not json"),
-        *(message(run, as_json, json.dumps([[], kwargs, {}]).encode()) for kwargs in foreign),
-    ]
 
 
 def _kill(log: Path, name: str) -> None:

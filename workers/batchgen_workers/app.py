@@ -15,7 +15,6 @@ from batchgen.settings import Settings
 from batchgen_workers.redis_transport import install
 
 MEMORY = "memory://localhost/"
-RUN_SHARD = "batchgen.run_shard"  # the one task's name; its only argument is `shard`, an id
 VISIBILITY_TIMEOUT = 604_800  # seconds; longer than any shard: recovery comes from leases
 MEMORY_POLL = 0.05  # seconds between looks at the queue inside one process
 

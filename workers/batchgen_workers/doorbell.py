@@ -9,7 +9,8 @@ import redis.exceptions
 from kombu.exceptions import KombuError
 
 from batchgen.errors import BrokerUnavailable
-from batchgen_workers.app import RUN_SHARD, queue_of
+from batchgen_workers.app import queue_of
+from batchgen_workers.envelope import RUN_SHARD
 
 if TYPE_CHECKING:
     from celery import Celery

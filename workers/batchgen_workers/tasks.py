@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from celery.exceptions import Reject
 
 from batchgen.errors import DatabaseUnavailable
-from batchgen_workers.app import RUN_SHARD
+from batchgen_workers.envelope import RUN_SHARD
 from batchgen_workers.gate import Draining
 from batchgen_workers.logs import get_logger
 

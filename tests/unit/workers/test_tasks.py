@@ -8,7 +8,8 @@ from celery.exceptions import Reject
 
 from batchgen.errors import DatabaseUnavailable
 from batchgen.settings import Settings
-from batchgen_workers.app import MEMORY, RUN_SHARD, create_app
+from batchgen_workers.app import MEMORY, create_app
+from batchgen_workers.envelope import RUN_SHARD
 from batchgen_workers.gate import Draining
 from batchgen_workers.tasks import NO_SHARD, register
 
