@@ -102,6 +102,12 @@ class Settings(BaseSettings):
     redispatch_after: float = Field(
         default=30.0, gt=0, description="seconds until a doorbell rings again"
     )
+    garbage_interval: float = Field(
+        default=600.0, gt=0, description="seconds between two searches for files nobody needs"
+    )
+    garbage_age: float = Field(
+        default=3600.0, ge=0, description="seconds until such a file is removed"
+    )
     shards_in_flight: int = Field(default=4, ge=1, description="shards one worker holds at a time")
     engine: EngineSettings = Field(default_factory=EngineSettings, description="the engine")
 

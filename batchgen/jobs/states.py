@@ -45,6 +45,11 @@ class ShardState(StrEnum):
     SPLIT = "split"  #: Its children tile it; it counts no more.
     STOPPED = "stopped"  #: Its job stopped before it was computed.
 
+    @property
+    def final(self) -> bool:
+        """Whether the shard will never change again."""
+        return not SHARD_TRANSITIONS[self]
+
 
 class StopReason(StrEnum):
     """Why a job was stopped before its last row."""

@@ -21,6 +21,7 @@ from batchgen.service.views import JobView
 from batchgen.settings import Settings
 
 if TYPE_CHECKING:
+    from batchgen.jobs.garbage import Collector
     from batchgen.jobs.invariants import Violation
     from batchgen.service.results import Results
     from batchgen.service.submission import Submission
@@ -135,6 +136,12 @@ class Service:
         from batchgen.jobs.invariants import check_invariants
 
         return check_invariants(self.store, self.storage)
+
+    def collector(self) -> Collector:
+        """Return what finds and removes the files that nobody will ever read."""
+        from batchgen.jobs.garbage import Collector
+
+        return Collector(self.store, self.storage, min_age=self.settings.garbage_age)
 
     def workers(self) -> tuple[WorkerRecord, ...]:
         """Return the workers whose heartbeat is fresh."""

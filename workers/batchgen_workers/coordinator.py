@@ -12,6 +12,7 @@ from contextlib import contextmanager, nullcontext
 from batchgen.errors import BrokerUnavailable
 from batchgen.failpoints import reach
 from batchgen.io.storage import LocalStorage
+from batchgen.jobs.garbage import Collector
 from batchgen.jobs.store import Store
 from batchgen.service.database import open_database
 from batchgen.settings import Settings
@@ -46,9 +47,9 @@ class Coordinator:
         self._settings = settings
         self._doorbell = doorbell or Doorbell(create_app(settings))
         self._store = store or Store(open_database(settings))
-        self.finaliser = Finaliser(
-            store=self._store, storage=LocalStorage(settings.home), ttl=settings.lease_ttl
-        )
+        storage = LocalStorage(settings.home)
+        self.finaliser = Finaliser(store=self._store, storage=storage, ttl=settings.lease_ttl)
+        self._collector = Collector(self._store, storage, min_age=settings.garbage_age)
         #: Called after a job has ended here.
         self.on_ended: Callable[[], None] = lambda: None
         # Models whose doorbell could not be rung at the last attempt.
@@ -58,6 +59,8 @@ class Coordinator:
             Ticker("coordinator", settings.coordinator_interval, self.tick),
             Ticker("finaliser", settings.coordinator_interval, self.finalise),
         ]
+        # Nothing waits for this one: it is never nudged.
+        self._sweeper = Ticker("garbage", settings.garbage_interval, self.collect)
 
     def tick(self) -> None:
         """Start and expire jobs, take back dead leases, ring for ready shards."""
@@ -72,6 +75,16 @@ class Coordinator:
         """Write the datasets that are due."""
         if self.finaliser.run_once():
             self.on_ended()
+
+    def collect(self) -> None:
+        """Remove the files that nobody will ever read."""
+        removed: list[int] = []
+        for garbage in self._collector.collect():
+            removed.append(garbage.bytes)
+            if self.finaliser.stopping.is_set():
+                break
+        if removed:
+            log.info("garbage collected", files=len(removed), bytes=sum(removed))
 
     def run(self) -> None:
         """Coordinate until a signal to end comes, then close every connection.
@@ -93,13 +106,13 @@ class Coordinator:
     @contextmanager
     def running(self) -> Iterator[None]:
         """Tick in threads of its own for the block."""
-        for ticker in self._tickers:
+        for ticker in (*self._tickers, self._sweeper):
             ticker.start()
         try:
             yield
         finally:
             self.finaliser.stopping.set()
-            for ticker in self._tickers:
+            for ticker in (*self._tickers, self._sweeper):
                 ticker.stop()
 
     def nudge(self) -> None:

@@ -198,6 +198,17 @@ def test_running_ticks_when_nudged(store: Store, bell: Bell, tmp_path: Path) -> 
         wait_until(lambda: state_of(store, job) is JobState.RUNNING)
 
 
+def test_files_that_nobody_needs_are_removed(store: Store, bell: Bell, tmp_path: Path) -> None:
+    job = submitted(store, 10)
+    store.jobs.fail(job.id, "The input changed.")
+    left = tmp_path / "parts" / job.public_id / "1.e1.ab.parquet"
+    left.parent.mkdir(parents=True)
+    left.touch()
+    settings = Settings(home=tmp_path, garbage_age=0.0)
+    with Coordinator(settings, store=store, doorbell=bell).running():  # type: ignore[arg-type]
+        wait_until(lambda: not left.exists())
+
+
 def test_a_broken_dataset_does_not_hold_up_dispatch(
     store: Store, coordinator: Coordinator, bell: Bell
 ) -> None:
