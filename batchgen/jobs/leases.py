@@ -14,9 +14,7 @@ from sqlalchemy import (
     Update,
     and_,
     case,
-    delete,
     func,
-    insert,
     or_,
     select,
     update,
@@ -26,6 +24,7 @@ from batchgen.errors import Fenced
 from batchgen.jobs import moves
 from batchgen.jobs.database import now_db
 from batchgen.jobs.records import CheckpointRecord, Lease, Renewal
+from batchgen.jobs.registration import register
 from batchgen.jobs.states import JobState, ShardState
 from batchgen.jobs.tables import checkpoints, jobs, parts, shard_is, shards, upsert
 from batchgen.jobs.transactions import Manager, reading, repeatable, transaction
@@ -33,7 +32,6 @@ from batchgen.jobs.windows import Window
 from batchgen.jobs.words import storable
 
 if TYPE_CHECKING:
-    from batchgen.io.kv_totals import KVTotals
     from batchgen.io.parts import PartInfo  # pyarrow takes its time to load
 
 NO_LEASE: dict[str, Any] = {"lease_owner": None, "lease_expires_at": None, "enqueued_at": None}
@@ -131,25 +129,7 @@ class LeaseManager(Manager):
             if _is_registered(connection, lease, part):
                 return
             raise Fenced
-        connection.execute(
-            insert(parts).values(
-                shard_id=lease.shard_id,
-                job_id=lease.job_id,
-                epoch=lease.epoch,
-                path=part.path,
-                n_rows=part.n_rows,
-                n_ok=part.n_ok,
-                n_err=part.n_err,
-                bytes=part.bytes,
-                sha256=part.sha256,
-                prompt_tokens=part.prompt_tokens,
-                completion_tokens=part.completion_tokens,
-                committed_at=now_db(),
-                cached_tokens=part.cached_tokens,
-                **_kv_columns(part.kv),
-            )
-        )
-        connection.execute(delete(checkpoints).where(checkpoints.c.shard_id == lease.shard_id))
+        register(connection, lease.shard_id, lease.job_id, lease.epoch, part)
 
     @repeatable
     def release(
@@ -301,16 +281,6 @@ def _commit(connection: Connection, lease: Lease) -> bool:
         .values(state=ShardState.COMMITTED, rows_done=shards.c.n_rows, **NO_LEASE)
     )
     return committed.rowcount == 1
-
-
-def _kv_columns(kv: KVTotals) -> dict[str, Any]:
-    measured = kv.rows > 0
-    return {
-        "preemptions": kv.preemptions,
-        "copies": kv.copies,
-        "kv_utilisation": kv.utilisation if measured else None,
-        "sharing_saving": kv.sharing_saving if measured else None,
-    }
 
 
 def _is_registered(connection: Connection, lease: Lease, part: PartInfo) -> bool:

@@ -1,0 +1,49 @@
+"""The row that makes a file count: written in the transaction that commits its shard."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Connection, delete, insert
+
+from batchgen.jobs.database import now_db
+from batchgen.jobs.tables import checkpoints, parts
+
+if TYPE_CHECKING:
+    from batchgen.io.kv_totals import KVTotals
+    from batchgen.io.parts import PartInfo  # pyarrow takes its time to load
+
+
+def register(
+    connection: Connection, shard_id: int, job_id: int, epoch: int, part: PartInfo
+) -> None:
+    """Insert the part of a shard that this transaction commits under an epoch."""
+    connection.execute(
+        insert(parts).values(
+            shard_id=shard_id,
+            job_id=job_id,
+            epoch=epoch,
+            path=part.path,
+            n_rows=part.n_rows,
+            n_ok=part.n_ok,
+            n_err=part.n_err,
+            bytes=part.bytes,
+            sha256=part.sha256,
+            prompt_tokens=part.prompt_tokens,
+            completion_tokens=part.completion_tokens,
+            committed_at=now_db(),
+            cached_tokens=part.cached_tokens,
+            **_kv_columns(part.kv),
+        )
+    )
+    connection.execute(delete(checkpoints).where(checkpoints.c.shard_id == shard_id))
+
+
+def _kv_columns(kv: KVTotals) -> dict[str, Any]:
+    measured = kv.rows > 0
+    return {
+        "preemptions": kv.preemptions,
+        "copies": kv.copies,
+        "kv_utilisation": kv.utilisation if measured else None,
+        "sharing_saving": kv.sharing_saving if measured else None,
+    }
