@@ -1,7 +1,10 @@
-"""Ids given twice, found exactly in eight bytes a row.
+"""Ids given twice, found exactly, in memory that does not grow with the rows.
 
-Only a 64-bit hash of each id stays in memory. Rows whose hashes are equal are suspects; their ids
-are read again and compared, so that a collision of hashes never accuses anyone.
+Of each id a 64-bit hash is kept, in a file from some thousands on. Rows whose hashes are equal are
+suspects; their ids are read again and compared, so that a collision of hashes never accuses anyone.
+
+    rows       0 … 65,535 │ 65,536 … │ … the last      written a piece at a time
+    compared   all hashes below 2⁶⁴/n, then the next such share, …: n passes, a piece at a time
 """
 
 from __future__ import annotations
@@ -9,12 +12,13 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import BinaryIO
 
 import numpy as np
 
-_BUCKETS = 16  # turns in which all hashes are looked at: no second array of all is ever made
-_WIDTH = (1 << 64) // _BUCKETS
+AT_ONCE = 65_536  # hashes in memory: about half a megabyte, three times over while they are sorted
 
+Hashes = np.ndarray[tuple[int], np.dtype[np.uint64]]
 Rows = np.ndarray[tuple[int], np.dtype[np.int64]]
 
 
@@ -28,15 +32,25 @@ class Duplicate:
 
 
 class IdHashes:
-    """The hash of every row's id, in row order."""
+    """The hash of every row's id, in row order; `file` takes those that are too many."""
 
-    def __init__(self, hash_id: Callable[[str], int] = hash) -> None:
+    def __init__(
+        self, file: BinaryIO, hash_id: Callable[[str], int] = hash, *, at_once: int = AT_ONCE
+    ) -> None:
+        self._file = file
         self._hash_id = hash_id
-        self._hashes = array("q")
+        self._at_once = at_once
+        self._written = 0
+        # those of the last rows
+        self._recent = array("q")
 
     def add(self, custom_id: str) -> None:
         """Append the id of the next row."""
-        self._hashes.append(self._hash_id(custom_id))
+        self._recent.append(self._hash_id(custom_id))
+        if len(self._recent) == self._at_once:
+            self._file.write(self._recent)
+            self._written += len(self._recent)
+            del self._recent[:]
 
     def duplicates(self, id_of: Callable[[int], str]) -> Iterator[Duplicate]:
         """Yield every row that repeats an id, in no order; `id_of` reads a row's id again."""
@@ -50,16 +64,30 @@ class IdHashes:
                 if first.setdefault(custom_id, row) != row:
                     yield Duplicate(row, first[custom_id], custom_id)
 
-    def _suspects(self) -> Iterator[tuple[np.ndarray[tuple[int], np.dtype[np.uint64]], Rows]]:
+    def _suspects(self) -> Iterator[tuple[Hashes, Rows]]:
         """Yield (hashes, rows) of the rows whose hash is not unique, sorted by hash, then row."""
-        hashes = np.asarray(self._hashes).view(np.uint64)
-        for bucket in range(_BUCKETS):
-            low, high = np.uint64(bucket * _WIDTH), np.uint64((bucket + 1) * _WIDTH - 1)
-            rows = np.flatnonzero((hashes >= low) & (hashes <= high))
-            if not rows.size:
-                continue
-            order = np.argsort(hashes[rows], kind="stable")
-            ordered = hashes[rows][order]
+        shares = -(-(self._written + len(self._recent)) // self._at_once)
+        for share in range(shares):
+            hashes, rows = self._between((share << 64) // shares, ((share + 1) << 64) // shares)
+            order = np.argsort(hashes, kind="stable")
+            ordered = hashes[order]
             same = ordered[1:] == ordered[:-1]
-            shared = np.append(same, False) | np.insert(same, 0, False)
-            yield ordered[shared], rows[order][shared]
+            if same.any():
+                shared = np.append(same, False) | np.insert(same, 0, False)
+                yield ordered[shared], rows[order][shared]
+
+    def _between(self, low: int, high: int) -> tuple[Hashes, Rows]:
+        """Return the hashes in [low, high) and their rows, in row order."""
+        hashes, rows = [], []
+        for first, piece in self._pieces():
+            inside = np.flatnonzero((piece >= np.uint64(low)) & (piece <= np.uint64(high - 1)))
+            hashes.append(piece[inside])
+            rows.append(inside + first)
+        return np.concatenate(hashes), np.concatenate(rows)
+
+    def _pieces(self) -> Iterator[tuple[int, Hashes]]:
+        """Yield (row of the first, hashes), front to back."""
+        self._file.seek(0)
+        for first in range(0, self._written, self._at_once):
+            yield first, np.frombuffer(self._file.read(8 * self._at_once), np.uint64)
+        yield self._written, np.frombuffer(self._recent, np.uint64)

@@ -58,15 +58,15 @@ def validate(
     """
     parser = LineParser(defaults, model, context)
     with ExitStack() as stack:
-        index = stack.enter_context(tempfile.TemporaryFile())
+        index, spill = (stack.enter_context(_scratch()) for _ in range(2))
         if source.seekable():
             again, copy, base = source, None, source.tell()
         else:  # a pipe: duplicate ids are compared in a copy
-            again = cast("BinaryIO", stack.enter_context(tempfile.TemporaryFile()))
+            again = stack.enter_context(_scratch())
             copy, base = again.write, 0
-        survey = Survey(parser)
-        survey.read(RecordReader(source, index=cast("BinaryIO", index), copy=copy))
-        survey.compare_ids(RecordFile(again, cast("BinaryIO", index), base=base))
+        survey = Survey(parser, spill)
+        survey.read(RecordReader(source, index=index, copy=copy))
+        survey.compare_ids(RecordFile(again, index, base=base))
         return ValidationReport(
             n_rows=survey.n_rows, n_bad=survey.n_unusable, problems=survey.problems
         )
@@ -92,13 +92,14 @@ def ingest(
     with (
         storage.write(input_key("incoming")) as data,
         storage.write(index_key("incoming")) as index,
+        _scratch() as spill,
     ):
 
         def copy(chunk: bytes) -> None:
             digest.update(chunk)
             data.file.write(chunk)
 
-        survey = Survey(parser)
+        survey = Survey(parser, spill)
         reader = RecordReader(source, index=index.file, copy=copy)
         survey.read(reader)
         data.file.flush()
@@ -111,3 +112,8 @@ def ingest(
         data.target = storage.path(input_key(sha256))
         index.target = storage.path(index_key(sha256))
     return StoredInput(sha256=sha256, bytes=reader.bytes, n_rows=survey.n_rows, n_bad=survey.n_bad)
+
+
+def _scratch() -> BinaryIO:
+    """Open a file without a name, which is gone once it is closed."""
+    return cast("BinaryIO", tempfile.TemporaryFile())

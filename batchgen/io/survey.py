@@ -6,7 +6,7 @@ import heapq
 from array import array
 from collections.abc import Iterator
 from enum import StrEnum
-from typing import Final
+from typing import BinaryIO, Final
 
 import numpy as np
 
@@ -30,12 +30,12 @@ class OnInvalid(StrEnum):
 
 
 class Survey:
-    """Reads an input once, then compares the ids that may be equal; eight bytes a row."""
+    """Reads an input once, then compares the ids that may be equal; `spill` is for their hashes."""
 
-    def __init__(self, parser: LineParser) -> None:
+    def __init__(self, parser: LineParser, spill: BinaryIO) -> None:
         self._parser = parser
         self._plain = PlainLines(parser)
-        self._ids = IdHashes()
+        self._ids = IdHashes(spill)
         self._bad_rows = array("q")
         self._repeated_rows = array("q")
         self._bad: list[LineProblem] = []

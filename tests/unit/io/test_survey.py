@@ -13,7 +13,7 @@ from batchgen.io.survey import MAX_PROBLEMS, OnInvalid, Survey
 
 def survey(data: bytes) -> Survey:
     index = io.BytesIO()
-    result = Survey(LineParser({}, "m"))
+    result = Survey(LineParser({}, "m"), io.BytesIO())
     result.read(RecordReader(io.BytesIO(data), index=index))
     result.compare_ids(RecordFile(io.BytesIO(data), index))
     return result
