@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import transformers
 
 from batchgen.errors import UnsupportedModel
+from batchgen.models.safety import scan_folder
 
 if TYPE_CHECKING:
     import torch
@@ -25,7 +26,11 @@ def quiet() -> None:
 
 
 def load_config(path: Path) -> Any:
-    """Return the transformers config of the model in `path`; raise UnsupportedModel."""
+    """Return the transformers config of the model in `path`; raise UnsupportedModel.
+
+    Raises UnsafeModel, before anything is opened, where somebody has put code into the folder.
+    """
+    scan_folder(path)
     try:
         return transformers.AutoConfig.from_pretrained(path, **LOCAL)
     except (OSError, ValueError, KeyError) as error:

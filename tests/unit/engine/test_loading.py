@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from batchgen.engine.loading import context_length, load_config, load_network, pinned_length
 from batchgen.engine.model import CausalModel
-from batchgen.errors import UnsupportedModel
+from batchgen.errors import UnsafeModel, UnsupportedModel
 from tests.support.tiny_models import tiny_llama
 from tests.unit.engine.conftest import config_of, make_engine, request, run, tokens_of
 
@@ -61,8 +61,10 @@ def test_code_of_a_model_folder_is_not_run(tmp_path: Path) -> None:
         model_type="own",
         auto_map={"AutoConfig": "code.Config", "AutoModelForCausalLM": "code.Model"},
     )
-    (tmp_path / "code.py").write_text("raise SystemExit('ran')")
     with pytest.raises(UnsupportedModel):
+        load_config(tmp_path)
+    (tmp_path / "code.py").write_text("raise SystemExit('ran')")
+    with pytest.raises(UnsafeModel):
         load_config(tmp_path)
 
 
