@@ -15,15 +15,14 @@ import socket
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import NoReturn, Protocol, TypeAlias
 
 from batchgen.engine.config import EngineConfig
 from batchgen.engine.stats import EngineInfo, EngineStats
-from batchgen.errors import BatchgenError
 from batchgen.io.rows import Generation, GenerationRequest
+from batchgen_workers.exceptions import describe, trace
 from batchgen_workers.frames import (
     Abort,
     Add,
@@ -40,9 +39,6 @@ from batchgen_workers.frames import (
 from batchgen_workers.result_frames import in_result_frames
 
 REPORT_INTERVAL = 0.25  # seconds between reports while the engine works
-# What they say is about the machine or the model; other messages could quote a row.
-HARMLESS = (BatchgenError, MemoryError, OSError, RuntimeError, ImportError)
-MESSAGE_LIMIT = 500  # characters
 
 
 class EngineLike(Protocol):
@@ -176,19 +172,10 @@ def _ignore_signals() -> None:
 
 
 def _report_failure(stream: Stream, error: Exception) -> None:
-    frames = traceback.format_list(traceback.extract_tb(error.__traceback__))
-    print("".join(frames) + describe(error), file=sys.stderr, flush=True)  # noqa: T201 (the log)
+    print(trace(error), file=sys.stderr, flush=True)  # noqa: T201 (the log)
     failed: FromEngine = Failed(code=type(error).__name__, message=describe(error))
     with suppress(OSError):  # the worker may be gone too
         stream.send(failed)
-
-
-def describe(error: Exception) -> str:
-    """Say what failed without quoting a row."""
-    if isinstance(error, BatchgenError):
-        return error.message
-    said = str(error).strip()[:MESSAGE_LIMIT] if isinstance(error, HARMLESS) else ""
-    return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 
 if __name__ == "__main__":

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 from typing import TYPE_CHECKING
 
 import structlog
 
+from batchgen_workers.exceptions import trace
+
 if TYPE_CHECKING:
-    from structlog.typing import FilteringBoundLogger, Processor
+    from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
 _SHARED: list[Processor] = [
     structlog.contextvars.merge_contextvars,
@@ -49,7 +52,7 @@ def configure_logging(*, verbose: bool = False, json: bool | None = None) -> Non
             foreign_pre_chain=_SHARED,
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.format_exc_info,
+                _format_exception,
                 renderer,
             ],
         )
@@ -59,3 +62,19 @@ def configure_logging(*, verbose: bool = False, json: bool | None = None) -> Non
     )
     for noisy in ("alembic", "amqp", "celery", "kombu", "redis"):
         logging.getLogger(noisy).setLevel(logging.INFO if verbose else logging.WARNING)
+    # Python would print the message of an exception that nobody caught, whatever it quotes.
+    sys.excepthook = lambda kind, error, frames: _log_uncaught(error)
+    threading.excepthook = lambda uncaught: _log_uncaught(uncaught.exc_value)
+
+
+def _format_exception(logger: WrappedLogger, name: str, event: EventDict) -> EventDict:
+    """Put where an exception came from in place of the exception."""
+    found = event.pop("exc_info", None)
+    error = found[1] if isinstance(found, tuple) else sys.exc_info()[1] if found is True else found
+    if isinstance(error, BaseException):
+        event["exception"] = trace(error)
+    return event
+
+
+def _log_uncaught(error: BaseException | None) -> None:
+    logging.getLogger(__name__).critical("uncaught exception", exc_info=error)

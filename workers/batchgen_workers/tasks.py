@@ -41,3 +41,5 @@ def register(app: Celery, run: Callable[[int], None]) -> None:
         except DatabaseUnavailable as error:
             # the coordinator rings again
             log.warning("shard not claimed", shard=shard, error=error.message)
+        except Exception:  # Celery would log what it says, which may quote a row
+            log.exception("shard not begun", shard=shard)

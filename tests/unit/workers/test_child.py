@@ -13,7 +13,8 @@ from batchgen.engine.config import EngineConfig
 from batchgen.errors import UnsupportedModel
 from batchgen.io.params import SamplingParams
 from batchgen.io.rows import GenerationRequest
-from batchgen_workers.child import Server, describe, without_collection
+from batchgen_workers.child import Server, without_collection
+from batchgen_workers.exceptions import describe
 from batchgen_workers.frames import (
     Abort,
     Add,

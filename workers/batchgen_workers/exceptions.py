@@ -1,0 +1,30 @@
+"""Exceptions in words that a log may hold: where and what, never the text of a row."""
+
+from __future__ import annotations
+
+import traceback
+
+from batchgen.errors import BatchgenError
+
+# What they say is about the machine or the model; other messages could quote a row.
+HARMLESS = (BatchgenError, MemoryError, OSError, RuntimeError, ImportError)
+MESSAGE_LIMIT = 500  # characters
+
+
+def describe(error: BaseException) -> str:
+    """Say what failed without quoting a row."""
+    if isinstance(error, BatchgenError):
+        return error.message
+    said = str(error).strip()[:MESSAGE_LIMIT] if isinstance(error, HARMLESS) else ""
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+
+
+def trace(error: BaseException) -> str:
+    """Return where an exception came from, its causes first, and a description of each."""
+    parts = []
+    seen: BaseException | None = error
+    while seen is not None:
+        frames = traceback.format_list(traceback.extract_tb(seen.__traceback__))
+        parts.append("".join(frames) + describe(seen))
+        seen = seen.__cause__ or (None if seen.__suppress_context__ else seen.__context__)
+    return "\nand then:\n".join(reversed(parts))
