@@ -12,7 +12,7 @@ CHAT: Final = "/v1/chat/completions"
 COMPLETIONS: Final = "/v1/completions"
 
 #: Rows that were never asked: OpenAI gives these no response at all.
-_NOT_ASKED: Final = frozenset({"batch_expired", "batch_cancelled"})
+NOT_ASKED: Final = frozenset({"batch_expired", "batch_cancelled"})
 
 #: Failures of the service, not of the request: HTTP 500. Every other code is a 400.
 _OURS: Final = frozenset({"poison", "invalid_logits", "server_error"})
@@ -38,7 +38,7 @@ def openai_line(row: ResultRow, *, endpoint: str) -> dict[str, Any]:
     if row.error is None:
         body = _chat_body(row) if endpoint == CHAT else _completion_body(row)
         line["response"] = _response(row, 200, body)
-    elif row.error.code in _NOT_ASKED:
+    elif row.error.code in NOT_ASKED:
         line["error"] = {"code": row.error.code, "message": row.error.message}
     else:
         status = 500 if row.error.code in _OURS else 400

@@ -8,7 +8,6 @@ A part counts once a SQL row names its key and its SHA-256; nothing here decides
 from __future__ import annotations
 
 import hashlib
-import re
 import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
@@ -22,12 +21,12 @@ import pyarrow.parquet as pq
 from batchgen.errors import Corrupt, InvalidParameter
 from batchgen.io.folders import make_folder, sha256_of
 from batchgen.io.kv_totals import UNMEASURED, KVTotals
+from batchgen.io.part_files import JOB_ID
 from batchgen.io.results import from_table, to_table
 from batchgen.io.rows import ResultRow
 from batchgen.io.schema import PARQUET_OPTIONS, SCHEMA, SCHEMA_VERSION
 from batchgen.io.storage import Storage
 
-JOB_ID = re.compile(r"[0-9a-f]{32}")
 METADATA_PREFIX = "batchgen."
 
 
@@ -90,19 +89,16 @@ def write_part(
         pending.file.flush()
         _check_written(pending.path, table, key)
         size, sha256 = pending.path.stat().st_size, sha256_of(pending.path)
-    failed = len(table) - table["error"].null_count
-    return PartInfo(
-        path=key,
-        n_rows=len(table),
-        n_ok=len(table) - failed,
-        n_err=failed,
-        bytes=size,
-        sha256=sha256,
-        prompt_tokens=count_tokens(table, "prompt_tokens"),
-        completion_tokens=count_tokens(table, "completion_tokens"),
-        cached_tokens=count_tokens(table, "cached_tokens"),
-        kv=footer.kv,
-    )
+    return _info(table, footer, key=key, size=size, sha256=sha256)
+
+
+def inspect_part(storage: Storage, key: str) -> tuple[PartInfo, pa.Table]:
+    """Return what SQL would record of a part that lies there, and its rows; raise Corrupt."""
+    footer = read_footer(storage, key)
+    data = _read_bytes(storage, key)
+    sha256 = hashlib.sha256(data).hexdigest()
+    table = read_part(storage, key, sha256=sha256)
+    return _info(table, footer, key=key, size=len(data), sha256=sha256), table
 
 
 def read_part(storage: Storage, key: str, *, sha256: str | None = None) -> pa.Table:
@@ -152,6 +148,22 @@ def read_footer(storage: Storage, key: str) -> PartFooter:
 def count_tokens(table: pa.Table, kind: str) -> int:
     """Return the sum of one field of `usage` over the rows of a table that have one."""
     return int(pc.sum(pc.struct_field(table["usage"], kind)).as_py() or 0)
+
+
+def _info(table: pa.Table, footer: PartFooter, *, key: str, size: int, sha256: str) -> PartInfo:
+    failed = len(table) - table["error"].null_count
+    return PartInfo(
+        path=key,
+        n_rows=len(table),
+        n_ok=len(table) - failed,
+        n_err=failed,
+        bytes=size,
+        sha256=sha256,
+        prompt_tokens=count_tokens(table, "prompt_tokens"),
+        completion_tokens=count_tokens(table, "completion_tokens"),
+        cached_tokens=count_tokens(table, "cached_tokens"),
+        kv=footer.kv,
+    )
 
 
 def _metadata(footer: PartFooter) -> dict[str, str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import zip_longest
 
 from sqlalchemy import select
@@ -10,12 +11,51 @@ from sqlalchemy import select
 from batchgen.errors import Corrupt
 from batchgen.io.folders import sha256_of
 from batchgen.io.inputs import parse_rows
+from batchgen.io.part_files import PartFile, list_part_files
 from batchgen.io.reader import iter_rows
 from batchgen.io.storage import Storage
 from batchgen.io.verify import verify_dataset
-from batchgen.jobs.records import JobRecord
+from batchgen.jobs.records import JobRecord, ShardRecord
 from batchgen.jobs.store import Store
-from batchgen.jobs.tables import jobs, parts
+from batchgen.jobs.tables import jobs, parts, shards
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FallenEpoch:
+    """A shard that has files of a later epoch than its own: the database went back in time."""
+
+    shard: ShardRecord
+    # the latest that a file names, and that file
+    epoch: int
+    key: str
+
+    def __str__(self) -> str:
+        return f"{self.key} is of epoch {self.epoch}, shard {self.shard.id} at {self.shard.epoch}"
+
+
+def check_epochs(store: Store, storage: Storage) -> Iterator[FallenEpoch]:
+    """Yield the shards whose files are ahead of them."""
+    # The files first: an epoch is in SQL before anything is written under it.
+    for job, files in list_part_files(storage).items():
+        of_job = (
+            select(shards).join(jobs, jobs.c.id == shards.c.job_id).where(jobs.c.public_id == job)
+        )
+        with store.database.begin_reading() as connection:
+            rows = connection.execute(of_job).all()
+        yield from fallen_epochs(map(ShardRecord.from_row, rows), files)
+
+
+def fallen_epochs(
+    of_job: Iterable[ShardRecord], files: Iterable[PartFile]
+) -> Iterator[FallenEpoch]:
+    """Yield the shards of a job that may be claimed again and whose files are ahead of them."""
+    latest: dict[int, PartFile] = {}
+    for file in sorted(files, key=lambda file: file.name.epoch):
+        latest[file.name.shard] = file
+    for shard in of_job:
+        ahead = latest.get(shard.id)
+        if ahead is not None and not shard.state.final and ahead.name.epoch > shard.epoch:
+            yield FallenEpoch(shard=shard, epoch=ahead.name.epoch, key=ahead.key)
 
 
 def check_parts(store: Store, storage: Storage) -> Iterator[str]:
@@ -25,9 +65,21 @@ def check_parts(store: Store, storage: Storage) -> Iterator[str]:
             select(parts.c.path, parts.c.bytes, parts.c.sha256).order_by(parts.c.shard_id)
         ).all()
     for path, size, sha256 in registered:
-        problem = _check_part(storage, path, size, sha256)
+        problem = check_part(storage, path, size, sha256)
         if problem is not None:
             yield f"{path} {problem}"
+
+
+def check_part(storage: Storage, path: str, size: int, sha256: str) -> str | None:
+    """Return what is wrong with a registered part, None where nothing is."""
+    found = storage.size(path)
+    if found is None:
+        return "is missing"
+    if found != size:
+        return f"has {found} bytes, not {size}"
+    if sha256_of(storage.path(path)) != sha256:
+        return "was changed: its SHA-256 is not the one registered"
+    return None
 
 
 def check_datasets(store: Store, storage: Storage) -> Iterator[str]:
@@ -39,17 +91,6 @@ def check_datasets(store: Store, storage: Storage) -> Iterator[str]:
     for job in map(JobRecord.from_row, rows):
         for problem in _check_dataset(job, storage):
             yield f"job {job.public_id}: {problem}"
-
-
-def _check_part(storage: Storage, path: str, size: int, sha256: str) -> str | None:
-    found = storage.size(path)
-    if found is None:
-        return "is missing"
-    if found != size:
-        return f"has {found} bytes, not {size}"
-    if sha256_of(storage.path(path)) != sha256:
-        return "was changed: its SHA-256 is not the one registered"
-    return None
 
 
 def _check_dataset(job: JobRecord, storage: Storage) -> list[str]:

@@ -24,7 +24,7 @@ from sqlalchemy import Connection, delete, select, union_all
 
 from batchgen.errors import JobNotFound
 from batchgen.io.inputs import index_key, input_key
-from batchgen.io.part_names import PartName
+from batchgen.io.part_files import JOB_ID, PartName
 from batchgen.io.storage import Storage
 from batchgen.jobs import moves
 from batchgen.jobs.database import now_db
@@ -39,7 +39,6 @@ MIN_AGE: Final = 3600.0  # seconds
 UPLOAD_AGES: Final = 24
 AT_ONCE = 200  # files removed while one job is locked
 
-_JOB: Final = re.compile(r"[0-9a-f]{32}")
 _GENERATION: Final = re.compile(r"e(\d{1,18})")
 _INPUT: Final = re.compile(r"([0-9a-f]{64})(\.index)?")
 _UPLOAD: Final = re.compile(r"\..+\.tmp")
@@ -97,7 +96,7 @@ class Collector:
             folder.name
             for top in ("parts", "datasets")
             for folder in _folders(self._storage.path(top))
-            if _JOB.fullmatch(folder.name) and any(folder.iterdir())
+            if JOB_ID.fullmatch(folder.name) and any(folder.iterdir())
         }
         return sorted(found - self._rows.known(found))
 
@@ -106,7 +105,7 @@ class Collector:
         for top in ("parts", "datasets"):
             now = _clock(self._storage.path(top))
             for folder in _folders(self._storage.path(top)):
-                if _JOB.fullmatch(folder.name):
+                if JOB_ID.fullmatch(folder.name):
                     aged = self._aged(folder, f"{top}/{folder.name}", now - self._min_age)
                     old.setdefault(folder.name, []).extend(aged)
         # The files before the rows: what is registered meanwhile is seen.

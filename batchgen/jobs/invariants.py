@@ -9,7 +9,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, Row, text
 
 from batchgen.io.storage import Storage
-from batchgen.jobs.files import check_datasets, check_parts
+from batchgen.jobs.files import check_datasets, check_epochs, check_parts
 from batchgen.jobs.store import Store
 
 
@@ -27,6 +27,11 @@ class Violation:
     def __str__(self) -> str:
         return f"{self.invariant}: {self.rule} ({self.detail})"
 
+    @property
+    def remedy(self) -> str:
+        """What to do about it."""
+        return REMEDIES.get(self.invariant, BACKUP)
+
 
 #: What must hold, by name.
 RULES: Final = {
@@ -42,6 +47,21 @@ RULES: Final = {
     "I10": "no part appears once its job has left running and stopping",
     "I11": "the children of a split shard tile it",
     "I12": "a dataset holds every row of its input once, under its own id",
+}
+
+BACKUP: Final = (
+    "The database was changed by hand or is damaged: stop every process, restore a backup of it, "
+    "and run `batchgen fsck --adopt`."
+)
+
+#: What to do about some of them; a backup is for the rest.
+REMEDIES: Final = {
+    "I6": "Restore the file from a backup. Where its job still runs, `batchgen fsck --adopt` has "
+    "its rows computed again; where it has ended, the dataset is whole as long as `batchgen "
+    "verify` says so.",
+    "I9": "The database is older than the files: run `batchgen fsck --adopt`, best before any "
+    "worker starts.",
+    "I12": "Restore the dataset or the stored input from a backup, or submit the job again.",
 }
 
 #: Each finds what breaks its rule, one row a violation; PostgreSQL and SQLite alike.
@@ -116,6 +136,7 @@ def check_invariants(store: Store, storage: Storage) -> list[Violation]:
     Safe on a store at work. Every part and every dataset is read from the first byte to the last.
     """
     found = check_tables(store)
+    found += [_violation("I9", str(fallen)) for fallen in check_epochs(store, storage)]
     found += [_violation("I6", detail) for detail in check_parts(store, storage)]
     found += [_violation("I12", detail) for detail in check_datasets(store, storage)]
     return found

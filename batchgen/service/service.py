@@ -21,6 +21,7 @@ from batchgen.service.views import JobView
 from batchgen.settings import Settings
 
 if TYPE_CHECKING:
+    from batchgen.jobs.adoption import Finding
     from batchgen.jobs.garbage import Collector
     from batchgen.jobs.invariants import Violation
     from batchgen.service.results import Results
@@ -136,6 +137,12 @@ class Service:
         from batchgen.jobs.invariants import check_invariants
 
         return check_invariants(self.store, self.storage)
+
+    def adopt(self) -> Iterator[Finding]:
+        """Register what a restored database forgot; see `batchgen.jobs.adoption`."""
+        from batchgen.jobs.adoption import Adopter
+
+        return Adopter(self.store, self.storage).adopt()
 
     def collector(self) -> Collector:
         """Return what finds and removes the files that nobody will ever read."""

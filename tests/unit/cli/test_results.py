@@ -128,17 +128,3 @@ def test_verify_names_what_changed(
 
 def test_verify_what_is_no_dataset(batchgen: Command) -> None:
     assert batchgen("verify", batchgen.folder).exit_code == 1
-
-
-def test_fsck_of_a_sound_home(batchgen: Command, finished: JobRecord) -> None:
-    result = batchgen.ok("fsck")
-    assert result.stdout == ""
-    assert batchgen.json("fsck") == {"ok": True, "violations": []}
-
-
-def test_fsck_names_a_missing_part(batchgen: Command, service: Service, running: JobRecord) -> None:
-    (path,) = service.results.parts(running.public_id)
-    path.unlink()
-    result = batchgen("fsck")
-    assert result.exit_code == 1
-    assert "I6" in result.stdout

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from batchgen.io.part_names import PartName
+from batchgen.io.part_files import PartName
 from batchgen.io.parts import part_key
 from batchgen.io.storage import PendingWrite
 from tests.support.result_rows import JOB

@@ -1,10 +1,17 @@
-"""What the name of a part says: `7.e2.<uuid>.parquet`, `ckpt-7.e2.<uuid>.parquet`."""
+"""The parts that lie there, and what their names say of them.
+
+parts/<job>/7.e2.<uuid>.parquet     parts/<job>/ckpt-7.e2.<uuid>.parquet     parts/<job>/.….tmp
+"""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 from typing import Final, Self
+
+from batchgen.io.storage import Storage
+
+JOB_ID: Final = re.compile(r"[0-9a-f]{32}")
 
 _NAME: Final = re.compile(r"(ckpt-)?(\d{1,18})\.e(\d{1,18})\.\w+\.parquet")
 _UNFINISHED: Final = re.compile(r"\.(.+)\.[0-9a-f]+\.tmp")
@@ -32,3 +39,27 @@ class PartName:
             is_checkpoint=found[1] is not None,
             is_unfinished=unfinished is not None,
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartFile:
+    """One file in a job's folder of parts."""
+
+    key: str  # of the storage
+    name: PartName
+
+
+def list_part_files(storage: Storage) -> dict[str, list[PartFile]]:
+    """Return the files that have the name of a part, by the public id of their job."""
+    top = storage.path("parts")
+    if not top.exists():
+        return {}
+    return {
+        folder.name: [
+            PartFile(key=f"parts/{folder.name}/{path.name}", name=name)
+            for path in sorted(folder.iterdir())
+            if (name := PartName.parse(path.name)) is not None
+        ]
+        for folder in sorted(top.iterdir())
+        if JOB_ID.fullmatch(folder.name) and folder.is_dir()
+    }
