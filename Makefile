@@ -98,6 +98,8 @@ bench: $(STAMP) $(MODEL_RECORD) ## Measure and draw what the README says (hours)
 	$(BIN)/python benchmarks/scaling.py $(dir $(MODEL_RECORD)) --save $(RESULTS) \
 		--peer transformers --peer-python $(BIN)/python
 	$(BIN)/python benchmarks/service.py $(dir $(MODEL_RECORD)) --save $(RESULTS)
+	set -e; for database in sqlite postgresql; do for what in scale queries; do \
+		$(BIN)/python benchmarks/$$what.py --database $$database --save $(RESULTS); done; done
 	$(BIN)/python benchmarks/quantize.py $(dir $(MODEL_RECORD)) --save $(RESULTS)
 	$(BIN)/python benchmarks/plots.py $(RESULTS)
 
