@@ -33,6 +33,7 @@ from batchgen.settings import Settings
 from batchgen_workers import testing
 from tests.support.homes import MODEL, pin_model
 from tests.support.nursery import Member, run_process
+from tests.support.watch import seen, watch
 from tests.support.workers import questions, submit_rows, wait_until
 
 ROWS = 200
@@ -80,6 +81,7 @@ class Cluster:
         self.model = pin_model(self.home)
         self.storage = LocalStorage(self.home)
         self.store = Store(Database(self.settings.effective_database_url))
+        watch(self.store.database)
 
     @property
     def home(self) -> Path:
@@ -176,6 +178,7 @@ class Cluster:
     def check(self) -> None:
         """Check every invariant, and what the faults have cost."""
         assert check_invariants(self.store, self.storage) == []
+        assert seen(self.store.database) == []
         toll = self.toll
         costs = (toll.lost, toll.duplicated, toll.unexpected, toll.false_errors)
         assert costs == (0, 0, 0, 0), toll
