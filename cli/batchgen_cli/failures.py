@@ -69,9 +69,9 @@ def _unexpected(error: BaseException, app: App) -> BatchgenError:
 
 def _write_log(error: BaseException, app: App) -> Path | None:
     """Append the traceback to a log file and return its path, None where no disk takes it."""
-    text = f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {' '.join(sys.argv[:2])}\n" + "".join(
-        traceback.format_exception(error)
-    )
+    from batchgen_workers.exceptions import trace  # without what it quotes: a row, perhaps
+
+    text = f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {' '.join(sys.argv[:2])}\n{trace(error)}\n"
     for folder in _log_folders(app):
         try:
             folder.mkdir(parents=True, exist_ok=True)

@@ -25,6 +25,6 @@ def trace(error: BaseException) -> str:
     seen: BaseException | None = error
     while seen is not None:
         frames = traceback.format_list(traceback.extract_tb(seen.__traceback__))
-        parts.append("".join(frames) + describe(seen))
+        parts.append("Traceback (most recent call last):\n" + "".join(frames) + describe(seen))
         seen = seen.__cause__ or (None if seen.__suppress_context__ else seen.__context__)
     return "\nand then:\n".join(reversed(parts))
