@@ -15,7 +15,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 import pyarrow.compute as pc
-from sqlalchemy import ColumnElement, Connection, and_, delete, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, or_, select, update
 
 from batchgen.errors import Corrupt, JobNotFound
 from batchgen.io.openai_output import NOT_ASKED
@@ -27,7 +27,7 @@ from batchgen.jobs.database import now_db
 from batchgen.jobs.files import check_part, fallen_epochs
 from batchgen.jobs.leases import NO_LEASE
 from batchgen.jobs.records import JobRecord, PartRecord, ShardRecord
-from batchgen.jobs.registration import register
+from batchgen.jobs.registration import register, unregister
 from batchgen.jobs.states import JobState, ShardState
 from batchgen.jobs.store import Store
 from batchgen.jobs.tables import jobs, parts, shard_is, shards
@@ -210,8 +210,7 @@ class AdoptionManager(Manager):
         """
         if moves.lock_job(connection, part.job_id).state is not JobState.RUNNING:
             return False
-        lost = delete(parts).where(parts.c.shard_id == part.shard_id, parts.c.path == part.path)
-        if connection.execute(lost).rowcount:
+        if unregister(connection, part):
             connection.execute(
                 update(shards)
                 .where(shards.c.id == part.shard_id)

@@ -17,7 +17,7 @@ from batchgen.jobs.store import Store
 class Violation:
     """One thing found that must not be."""
 
-    # I1 to I12
+    # I1 to I13
     invariant: str
     # what must hold
     rule: str
@@ -47,6 +47,7 @@ RULES: Final = {
     "I10": "no part appears once its job has left running and stopping",
     "I11": "the children of a split shard tile it",
     "I12": "a dataset holds every row of its input once, under its own id",
+    "I13": "the totals of a job are the sums of its parts",
 }
 
 BACKUP: Final = (
@@ -126,6 +127,27 @@ QUERIES: Final = {
         WHERE s.state = 'split' AND (c.parent_id IS NULL
            OR c.pos_start <> coalesce(c.preceding, s.pos_start)
            OR (c.following IS NULL AND c.pos_end <> s.pos_end))
+    """,
+    "I13": """
+        SELECT j.public_id AS job, t.parts, count(p.shard_id) AS found, t.n_rows, t.n_ok, t.n_err
+        FROM jobs j LEFT JOIN totals t ON t.job_id = j.id LEFT JOIN parts p ON p.job_id = j.id
+        GROUP BY j.public_id, t.job_id, t.parts, t.n_rows, t.n_ok, t.n_err, t.prompt_tokens,
+            t.completion_tokens, t.cached_tokens, t.preemptions, t.copies, t.kv_rows,
+            t.kv_utilisation, t.sharing_saving
+        HAVING t.job_id IS NULL OR t.parts <> count(p.shard_id)
+            OR t.n_rows <> coalesce(sum(p.n_rows), 0) OR t.n_ok <> coalesce(sum(p.n_ok), 0)
+            OR t.n_err <> coalesce(sum(p.n_err), 0)
+            OR t.prompt_tokens <> coalesce(sum(p.prompt_tokens), 0)
+            OR t.completion_tokens <> coalesce(sum(p.completion_tokens), 0)
+            OR t.cached_tokens <> coalesce(sum(p.cached_tokens), 0)
+            OR t.preemptions <> coalesce(sum(p.preemptions), 0)
+            OR t.copies <> coalesce(sum(p.copies), 0)
+            OR t.kv_rows <> coalesce(
+                sum(CASE WHEN p.kv_utilisation IS NOT NULL THEN p.n_ok END), 0)
+            OR abs(t.kv_utilisation - coalesce(sum(p.kv_utilisation * p.n_ok), 0))
+                > 1e-9 * (1 + t.n_rows)
+            OR abs(t.sharing_saving - coalesce(sum(p.sharing_saving * p.n_ok), 0))
+                > 1e-9 * (1 + t.n_rows)
     """,
 }
 

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Collection
-from typing import Any
 
 from sqlalchemy import (
-    BigInteger,
     ColumnElement,
     Connection,
-    Double,
-    Row,
-    bindparam,
-    case,
-    cast,
     delete,
     func,
     or_,
@@ -23,8 +17,7 @@ from sqlalchemy import (
 )
 
 from batchgen.errors import JobNotFound, NotAllowed
-from batchgen.io.kv_totals import UNMEASURED, KVTotals
-from batchgen.jobs import moves, submission
+from batchgen.jobs import moves, submission, totals
 from batchgen.jobs.records import (
     LOCAL_TENANT,
     JobRecord,
@@ -39,47 +32,12 @@ from batchgen.jobs.transactions import Manager, reading, repeatable, transaction
 
 PAUSABLE = (JobState.QUEUED, JobState.RUNNING)
 
+PUBLIC_ID_LENGTH = 32
 _REFERENCE = re.compile(r"[0-9a-f]{4,32}")
 
 # JobManager.list would hide the type inside its own class
 JobRecords = list[JobRecord]
 ShardRecords = list[ShardRecord]
-
-
-def _total(column: ColumnElement[Any]) -> ColumnElement[int]:
-    """Sum a column as an integer: PostgreSQL sums BIGINT as NUMERIC, which is Decimal here."""
-    return cast(func.coalesce(func.sum(column), 0), BigInteger)
-
-
-def _over_rows(mean: ColumnElement[Any]) -> ColumnElement[float]:
-    """Sum a mean of each part over the part's answered rows."""
-    return func.coalesce(func.sum(mean * parts.c.n_ok), 0.0, type_=Double())
-
-
-# Shards and parts in one statement, so that a commit is seen in both or in neither.
-_PROGRESS = (
-    select(
-        shards.c.state,
-        func.count().label("n"),
-        _total(shards.c.n_rows).label("n_rows"),
-        _total(shards.c.rows_done).label("rows_reported"),
-        _total(parts.c.n_rows).label("rows_committed"),
-        _total(parts.c.n_ok).label("n_ok"),
-        _total(parts.c.n_err).label("n_err"),
-        _total(parts.c.prompt_tokens).label("prompt_tokens"),
-        _total(parts.c.completion_tokens).label("completion_tokens"),
-        _total(parts.c.cached_tokens).label("cached_tokens"),
-        _total(parts.c.preemptions).label("preemptions"),
-        _total(parts.c.copies).label("copies"),
-        _total(case((parts.c.kv_utilisation.is_not(None), parts.c.n_ok))).label("kv_rows"),
-        _over_rows(parts.c.kv_utilisation).label("kv_utilisation"),
-        _over_rows(parts.c.sharing_saving).label("sharing_saving"),
-    )
-    .select_from(shards)
-    .outerjoin(parts, parts.c.shard_id == shards.c.id)
-    .where(shards.c.job_id == bindparam("job_id"), shards.c.state != ShardState.SPLIT)
-    .group_by(shards.c.state)
-)
 
 
 class JobManager(Manager):
@@ -106,7 +64,10 @@ class JobManager(Manager):
         if _REFERENCE.fullmatch(ref) is None:
             raise JobNotFound(f"{ref!r} is not a job id. See `batchgen ls`.")
         public_id = jobs.c.public_id
-        matches = or_(public_id.startswith(ref), public_id.endswith(ref))
+        if len(ref) == PUBLIC_ID_LENGTH:
+            matches: ColumnElement[bool] = public_id == ref
+        else:
+            matches = or_(public_id.startswith(ref), public_id.endswith(ref))
         found = connection.execute(
             select(jobs).where(jobs.c.tenant_id == tenant, matches).limit(2)
         ).all()
@@ -151,25 +112,18 @@ class JobManager(Manager):
         return [ShardRecord.from_row(row) for row in rows]
 
     @reading
-    def progress(self, connection: Connection, job_id: int) -> Progress:
-        """Return how far a job is: one statement over its shards and parts, none over rows."""
-        groups = connection.execute(_PROGRESS, {"job_id": job_id}).all()
-        counts = {group.state: group.n for group in groups}
-        return Progress(
-            ready=counts.get(ShardState.READY, 0),
-            leased=counts.get(ShardState.LEASED, 0),
-            committed=counts.get(ShardState.COMMITTED, 0),
-            stopped=counts.get(ShardState.STOPPED, 0),
-            n_rows=sum(group.n_rows for group in groups),
-            rows_done=sum(_rows_done(group.state, group) for group in groups),
-            rows_ok=sum(group.n_ok for group in groups),
-            rows_err=sum(group.n_err for group in groups),
-            prompt_tokens=sum(group.prompt_tokens for group in groups),
-            completion_tokens=sum(group.completion_tokens for group in groups),
-            cached_tokens=sum(group.cached_tokens for group in groups),
-            kv=sum((_kv(group) for group in groups), UNMEASURED),
-            now=self.database.now(connection),
+    def count_shards(self, connection: Connection, job_id: int) -> Counter[ShardState]:
+        """Count the leaf shards of a job by state."""
+        by_state = select(shards.c.state, func.count()).where(
+            shards.c.job_id == job_id, shards.c.state != ShardState.SPLIT
         )
+        groups = connection.execute(by_state.group_by(shards.c.state))
+        return Counter({ShardState(state): count for state, count in groups})
+
+    @reading
+    def progress(self, connection: Connection, job_id: int) -> Progress:
+        """Return how far a job is; the cost does not depend on how many shards it has."""
+        return totals.progress(connection, job_id)
 
     @repeatable
     def pause(self, connection: Connection, job_id: int) -> JobRecord:
@@ -231,27 +185,11 @@ class JobManager(Manager):
         of_job = select(shards.c.id).where(shards.c.job_id == job_id)
         connection.execute(delete(checkpoints).where(checkpoints.c.shard_id.in_(of_job)))
         connection.execute(delete(parts).where(parts.c.job_id == job_id))
+        totals.forget(connection, job_id)
         connection.execute(delete(shards).where(shards.c.job_id == job_id))
         connection.execute(delete(jobs).where(jobs.c.id == job_id))
         _forget_input(connection, job.input_sha256, delete_input)
         return RemovedJob(public_id=job.public_id, files=files, dataset_path=job.dataset_path)
-
-
-def _rows_done(state: str, group: Row[Any]) -> int:
-    if state == ShardState.COMMITTED:
-        return int(group.rows_committed)
-    return 0 if state == ShardState.STOPPED else int(group.rows_reported)
-
-
-def _kv(group: Row[Any]) -> KVTotals:
-    rows = group.kv_rows
-    return KVTotals(
-        rows=rows,
-        preemptions=group.preemptions,
-        copies=group.copies,
-        utilisation=group.kv_utilisation / rows if rows else 0.0,
-        sharing_saving=group.sharing_saving / rows if rows else 0.0,
-    )
 
 
 def _files_of(connection: Connection, job_id: int) -> tuple[str, ...]:

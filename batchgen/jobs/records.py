@@ -266,13 +266,10 @@ class WorkerRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """How far a job is, summed over its shards and parts."""
+    """How far a job is."""
 
-    # leaf shards by state
-    ready: int = 0
-    leased: int = 0
+    # shards
     committed: int = 0
-    stopped: int = 0
     n_rows: int = 0
     # committed, checkpointed and last reported by workers
     rows_done: int = 0
@@ -285,11 +282,6 @@ class Progress:
     kv: KVTotals = UNMEASURED
     # the database's clock when this was read
     now: float = 0.0
-
-    @property
-    def shards(self) -> int:
-        """Leaf shards of the job."""
-        return self.ready + self.leased + self.committed + self.stopped
 
     @property
     def fraction(self) -> float:

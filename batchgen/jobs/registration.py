@@ -1,4 +1,7 @@
-"""The row that makes a file count: written in the transaction that commits its shard."""
+"""The row that makes a file count: written in the transaction that commits its shard.
+
+Whoever inserts or deletes one does it here, where the totals of the job follow.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, delete, insert
 
+from batchgen.jobs import totals
 from batchgen.jobs.database import now_db
+from batchgen.jobs.records import PartRecord
 from batchgen.jobs.tables import checkpoints, parts
 
 if TYPE_CHECKING:
@@ -36,7 +41,17 @@ def register(
             **_kv_columns(part.kv),
         )
     )
+    totals.add(connection, job_id, part)
     connection.execute(delete(checkpoints).where(checkpoints.c.shard_id == shard_id))
+
+
+def unregister(connection: Connection, part: PartRecord) -> bool:
+    """Delete the row of a part whose file is lost; return whether it was there."""
+    row = delete(parts).where(parts.c.shard_id == part.shard_id, parts.c.path == part.path)
+    if not connection.execute(row).rowcount:
+        return False
+    totals.take_back(connection, part)
+    return True
 
 
 def _kv_columns(kv: KVTotals) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, insert, select
 from uuid_utils import uuid7
 
 from batchgen.errors import InvalidParameter, NotAllowed
+from batchgen.jobs import totals
 from batchgen.jobs.database import now_db
 from batchgen.jobs.records import JobRecord, NewJob
 from batchgen.jobs.sharding import shard_ranges
@@ -56,6 +57,7 @@ def submit(connection: Connection, new: NewJob, now: float) -> JobRecord:
         raise InvalidParameter("The deadline has passed.", param="deadline")
     _insert_input(connection, new)
     job = _insert_job(connection, new)
+    totals.begin(connection, job)
     _insert_shards(connection, job)
     return job
 

@@ -164,6 +164,13 @@ shards = Table(
         sqlite_where=text("enqueued_at IS NOT NULL"),
         postgresql_where=text("enqueued_at IS NOT NULL"),
     ),
+    # Shards in work, of which some rows are done.
+    Index(
+        "shard_begun",
+        "job_id",
+        sqlite_where=text("rows_done > 0 AND state <> 'committed'"),
+        postgresql_where=text("rows_done > 0 AND state <> 'committed'"),
+    ),
     Index("shard_parent", "parent_id"),
     sqlite_autoincrement=True,
 )
@@ -195,6 +202,26 @@ parts = Table(
         ["shard_id", "job_id", "n_rows"], ["shards.id", "shards.job_id", "shards.n_rows"]
     ),
     Index(None, "job_id"),
+)
+
+#: The sums of each job's parts, kept by whoever inserts or deletes one.
+totals = Table(
+    "totals",
+    metadata,
+    Column("job_id", Key, ForeignKey("jobs.id"), primary_key=True, autoincrement=False),
+    Column("parts", BigInteger, nullable=False, server_default="0"),
+    Column("n_rows", BigInteger, nullable=False, server_default="0"),
+    Column("n_ok", BigInteger, nullable=False, server_default="0"),
+    Column("n_err", BigInteger, nullable=False, server_default="0"),
+    Column("prompt_tokens", BigInteger, nullable=False, server_default="0"),
+    Column("completion_tokens", BigInteger, nullable=False, server_default="0"),
+    Column("cached_tokens", BigInteger, nullable=False, server_default="0"),
+    Column("preemptions", BigInteger, nullable=False, server_default="0"),
+    Column("copies", BigInteger, nullable=False, server_default="0"),
+    # Answered rows of parts that were measured, and the means of those parts times such rows.
+    Column("kv_rows", BigInteger, nullable=False, server_default="0"),
+    Column("kv_utilisation", Double, nullable=False, server_default="0"),
+    Column("sharing_saving", Double, nullable=False, server_default="0"),
 )
 
 checkpoints = Table(

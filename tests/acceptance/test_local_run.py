@@ -15,7 +15,7 @@ import pytest
 from batchgen.errors import HomeLocked, JobNotFound, ModelError
 from batchgen.jobs.database import Database
 from batchgen.jobs.records import JobRecord
-from batchgen.jobs.states import JobState
+from batchgen.jobs.states import JobState, ShardState
 from batchgen.jobs.store import Store
 from batchgen.models.record import ModelRecord
 from batchgen.settings import Settings
@@ -153,9 +153,8 @@ def test_interrupted_it_saves_what_is_finished_and_goes_on_later(
     wait_until(half_done(store, job, rows=20))
     first.send(signal.SIGINT)
     assert first.wait() == -signal.SIGINT  # KeyboardInterrupt, as Python reports it
-    progress = store.jobs.progress(job.id)
-    assert progress.leased == 0
-    assert progress.rows_done >= 20
+    assert store.jobs.count_shards(job.id)[ShardState.LEASED] == 0
+    assert store.jobs.progress(job.id).rows_done >= 20
     run = run_local(settings, job.public_id, factory=testing.FAST)
     assert run.job.state is JobState.COMPLETED
     rows = dataset_rows(store, home, job)

@@ -12,7 +12,8 @@ from sqlalchemy import func, select, update
 from batchgen.io.kv_totals import KVTotals
 from batchgen.io.parts import PartInfo
 from batchgen.jobs.database import Database, now_db
-from batchgen.jobs.records import JobRecord, Lease, NewJob, ShardRecord
+from batchgen.jobs.records import JobRecord, Lease, NewJob, PartRecord, ShardRecord
+from batchgen.jobs.registration import unregister
 from batchgen.jobs.states import JobState, ShardState
 from batchgen.jobs.store import Store
 from batchgen.jobs.tables import jobs, parts, shards
@@ -125,6 +126,14 @@ def set_shard(store: Store, shard_id: int, **values: Any) -> None:
     """Change a shard behind the store's back."""
     with store.database.begin() as connection:
         connection.execute(update(shards).where(shards.c.id == shard_id).values(**values))
+
+
+def forget_part(store: Store, shard_id: int, *, epoch: int = 0) -> None:
+    """Take a commit and the claims before it back, as an older backup of the database would."""
+    with store.database.begin() as connection:
+        row = connection.execute(select(parts).where(parts.c.shard_id == shard_id)).one()
+        assert unregister(connection, PartRecord(**row._mapping))
+    set_shard(store, shard_id, state="ready", epoch=epoch, attempts=epoch, rows_done=0)
 
 
 def set_job(store: Store, job_id: int, **values: Any) -> None:

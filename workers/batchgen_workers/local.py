@@ -17,7 +17,7 @@ from batchgen.engine.stats import EngineInfo, EngineStats
 from batchgen.errors import EngineFailed, InvalidParameter, ModelError
 from batchgen.io.storage import LocalStorage
 from batchgen.jobs.records import JobRecord, Progress
-from batchgen.jobs.states import JobState
+from batchgen.jobs.states import JobState, ShardState
 from batchgen.jobs.store import Store
 from batchgen.models.record import ModelRecord
 from batchgen.models.registry import Registry
@@ -192,7 +192,7 @@ class _Session:
     def _has_rows_left(self) -> bool:
         state = self._store.jobs.by_id(self._job_id).state
         if state is JobState.RUNNING:
-            return self._store.jobs.progress(self._job_id).ready > 0
+            return self._store.jobs.count_shards(self._job_id)[ShardState.READY] > 0
         return state is JobState.QUEUED
 
     def _watch(

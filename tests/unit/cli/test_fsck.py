@@ -5,14 +5,12 @@ import os
 from pathlib import Path
 
 import pytest
-from sqlalchemy import delete
 
 from batchgen.jobs.records import JobRecord
 from batchgen.jobs.states import JobState
-from batchgen.jobs.tables import parts
 from batchgen.service import Service
 from tests.support.homes import answer_some, finish
-from tests.support.jobs import set_job, set_shard
+from tests.support.jobs import forget_part, set_job
 from tests.unit.cli.conftest import Command
 
 
@@ -74,9 +72,7 @@ def test_adopt_registers_a_forgotten_part(
     batchgen: Command, service: Service, running: JobRecord
 ) -> None:
     shard = service.store.jobs.shards(running.id)[0]
-    with service.store.database.begin() as connection:
-        connection.execute(delete(parts))
-    set_shard(service.store, shard.id, state="ready", epoch=0, attempts=0)
+    forget_part(service.store, shard.id)
     found = batchgen.json("fsck", "--adopt")
     assert found["ok"]
     assert [one["outcome"] for one in found["adoption"]] == ["adopted"]

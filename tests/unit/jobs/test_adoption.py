@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import delete
 
 from batchgen.errors import Fenced
 from batchgen.io.parts import part_key, read_footer, read_results, write_part
@@ -19,12 +18,11 @@ from batchgen.jobs.invariants import check_invariants
 from batchgen.jobs.records import JobRecord, Lease, PartRecord
 from batchgen.jobs.states import JobState, ShardState
 from batchgen.jobs.store import Store
-from batchgen.jobs.tables import parts
 from batchgen.service import Service
 from batchgen.service.submission import Submission
 from batchgen.settings import Settings
 from tests.support.homes import answer_some, finish, pin_model, prompts
-from tests.support.jobs import claim_first, let_expire, set_job, set_shard, shard
+from tests.support.jobs import claim_first, forget_part, let_expire, set_job, shard
 from tests.support.result_rows import error_row, ok_row
 
 ROWS = 40  # two shards of them
@@ -54,9 +52,7 @@ def registered(service: Service, job: JobRecord) -> list[PartRecord]:
 
 def forget(service: Service, part: PartRecord, *, epoch: int = 0) -> None:
     """Take a commit and the claims before it back."""
-    with service.store.database.begin() as connection:
-        connection.execute(delete(parts).where(parts.c.shard_id == part.shard_id))
-    set_shard(service.store, part.shard_id, state="ready", epoch=epoch, attempts=epoch, rows_done=0)
+    forget_part(service.store, part.shard_id, epoch=epoch)
 
 
 def adopt(service: Service) -> list[Finding]:

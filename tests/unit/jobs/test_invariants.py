@@ -13,7 +13,7 @@ from batchgen.io.storage import LocalStorage
 from batchgen.jobs.database import Database
 from batchgen.jobs.invariants import QUERIES, RULES, check_invariants, check_tables
 from batchgen.jobs.store import Store
-from batchgen.jobs.tables import checkpoints, jobs, metadata, parts, shards
+from batchgen.jobs.tables import checkpoints, jobs, metadata, parts, shards, totals
 from tests.support.jobs import claim_first, commit_all, let_expire, part_of, running_job
 
 N_ROWS = 30
@@ -34,6 +34,7 @@ def bare(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
         connection.execute(insert(jobs), job())
         connection.execute(insert(shards), [shard(n) for n in (1, 2, 3)])
         connection.execute(insert(parts), [part(n) for n in (1, 2, 3)])
+        connection.execute(insert(totals), sums())
     yield Store(database)
     database.close()
 
@@ -75,7 +76,35 @@ def part(number: int, **values: Any) -> dict[str, Any]:
         "epoch": 1,
         "path": f"parts/{number}",
         "n_rows": 10,
+        "n_ok": 9,
+        "n_err": 1,
+        "prompt_tokens": 70,
+        "completion_tokens": 30,
+        "cached_tokens": 20,
+        "preemptions": 1,
+        "copies": 2,
+        "kv_utilisation": 0.7,
+        "sharing_saving": 0.1,
         "committed_at": 50.0,
+        **values,
+    }
+
+
+def sums(**values: Any) -> dict[str, Any]:
+    return {
+        "job_id": 1,
+        "parts": 3,
+        "n_rows": 30,
+        "n_ok": 27,
+        "n_err": 3,
+        "prompt_tokens": 210,
+        "completion_tokens": 90,
+        "cached_tokens": 60,
+        "preemptions": 3,
+        "copies": 6,
+        "kv_rows": 27,
+        "kv_utilisation": 18.9,
+        "sharing_saving": 2.7,
         **values,
     }
 
@@ -106,6 +135,13 @@ def split(store: Store, *children: tuple[int, int]) -> None:
         row = shard(number, parent_id=2, pos_start=start, pos_end=end, n_rows=size)
         change(store, insert(shards).values(row))
         change(store, insert(parts).values(part(number, n_rows=size)))
+    more = {
+        name: totals.c[name] + (len(children) - 1) * value / 3
+        for name, value in sums().items()
+        if name not in ("job_id", "n_rows")
+    }
+    rows = sum(end - start for start, end in children) - 10
+    change(store, update(totals).values(**more, n_rows=totals.c.n_rows + rows))
 
 
 def test_a_sound_job_breaks_nothing(bare: Store) -> None:
@@ -113,7 +149,7 @@ def test_a_sound_job_breaks_nothing(bare: Store) -> None:
 
 
 def test_every_rule_has_a_query_or_is_about_files() -> None:
-    assert set(RULES) == {f"I{number}" for number in range(1, 13)}
+    assert set(RULES) == {f"I{number}" for number in range(1, 14)}
     assert set(RULES) - set(QUERIES) == {"I6", "I12"}
 
 
@@ -237,6 +273,17 @@ def test_i11_children_that_tile_their_parent(bare: Store) -> None:
 def test_i11_children_that_do_not(bare: Store, children: list[tuple[int, int]]) -> None:
     split(bare, *children)
     assert "I11" in broken(bare)
+
+
+@pytest.mark.parametrize("name", [name for name in sums() if name != "job_id"])
+def test_i13_totals_that_differ(bare: Store, name: str) -> None:
+    change(bare, update(totals).values({name: totals.c[name] + 1}))
+    assert broken(bare) == {"I13"}
+
+
+def test_i13_a_job_without_totals(bare: Store) -> None:
+    change(bare, delete(totals))
+    assert broken(bare) == {"I13"}
 
 
 def test_a_violation_says_what_and_where(bare: Store) -> None:

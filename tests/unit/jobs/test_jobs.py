@@ -8,7 +8,7 @@ import pytest
 
 from batchgen.errors import JobNotFound, NotAllowed
 from batchgen.io.kv_totals import UNMEASURED
-from batchgen.jobs.records import JobRecord, RemovedJob
+from batchgen.jobs.records import JobRecord, Progress, RemovedJob
 from batchgen.jobs.states import JobState, ShardState, StopReason
 from batchgen.jobs.store import Store
 from tests.support.jobs import (
@@ -22,6 +22,7 @@ from tests.support.jobs import (
     part_of,
     running_job,
     set_job,
+    set_shard,
     state_of,
     states_of,
 )
@@ -90,7 +91,7 @@ class TestList:
 class TestProgress:
     def test_of_a_new_job(self, store: Store) -> None:
         progress = store.jobs.progress(store.jobs.submit(new_job(100)).id)
-        assert (progress.ready, progress.shards, progress.n_rows) == (4, 4, 100)
+        assert (progress.committed, progress.n_rows) == (0, 100)
         assert (progress.rows_done, progress.fraction) == (0, 0.0)
 
     def test_counts_committed_reported_and_checkpointed_rows(self, store: Store) -> None:
@@ -101,7 +102,7 @@ class TestProgress:
         store.leases.checkpoint(released, part_of(released))
         store.leases.release(released)
         progress = store.jobs.progress(job.id)
-        assert (progress.ready, progress.leased, progress.committed) == (2, 1, 1)
+        assert progress.committed == 1
         assert progress.rows_done == 32 + 10 + 32
         assert (progress.rows_ok, progress.rows_err) == (30, 2)
         assert (progress.prompt_tokens, progress.completion_tokens) == (7 * 32, 3 * 32)
@@ -137,11 +138,33 @@ class TestProgress:
         store.jobs.cancel(job.id)
         store.leases.release(lease)
         progress = store.jobs.progress(job.id)
-        assert (progress.stopped, progress.rows_done) == (4, 0)
+        assert (progress.committed, progress.rows_done) == (0, 0)
 
     def test_reaches_the_end(self, store: Store) -> None:
         progress = store.jobs.progress(completed_job(store).id)
         assert (progress.committed, progress.rows_done, progress.fraction) == (4, 100, 1.0)
+
+    def test_of_no_job_is_nothing(self, store: Store) -> None:
+        assert store.jobs.progress(4711) == Progress()
+
+    def test_looks_at_no_shard_but_those_in_work(self, store: Store) -> None:
+        job = running_job(store, 320)
+        store.leases.renew(claim_first(store, job), rows_done=3, ttl=TTL)
+        lease = claim_first(store, job)
+        store.leases.commit(lease, part_of(lease))
+        # whoever added these up would see it
+        set_shard(store, lease.shard_id, rows_done=7)
+        assert store.jobs.progress(job.id).rows_done == 3 + 32
+
+
+def test_shards_are_counted_by_state(store: Store) -> None:
+    job = running_job(store, 160)
+    claim_first(store, job)
+    committed = claim_first(store, job)
+    store.leases.commit(committed, part_of(committed))
+    counted = store.jobs.count_shards(job.id)
+    assert counted == {ShardState.READY: 3, ShardState.LEASED: 1, ShardState.COMMITTED: 1}
+    assert counted[ShardState.SPLIT] == 0
 
 
 class TestPause:

@@ -1,0 +1,123 @@
+"""Totals: the sums of a job's parts, kept beside them, so that nobody adds up ten thousand shards.
+
+commit    part inserted ─┐
+                         ├─ one transaction
+          totals += part ┘
+progress  totals + rows reported by the few shards in work
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import (
+    BigInteger,
+    Connection,
+    Row,
+    bindparam,
+    cast,
+    delete,
+    func,
+    insert,
+    select,
+    update,
+)
+
+from batchgen.io.kv_totals import KVTotals
+from batchgen.jobs.database import now_db
+from batchgen.jobs.records import JobRecord, PartRecord, Progress
+from batchgen.jobs.states import ShardState
+from batchgen.jobs.tables import jobs, shard_is, shards, totals
+
+if TYPE_CHECKING:
+    from batchgen.io.parts import PartInfo
+
+# Of shards in work alone: a partial index holds no other.
+_BEGUN = (
+    select(cast(func.coalesce(func.sum(shards.c.rows_done), 0), BigInteger))
+    .where(
+        shards.c.job_id == bindparam("job_id"),
+        shards.c.rows_done > 0,
+        shards.c.state != ShardState.COMMITTED,
+        shard_is(ShardState.READY, ShardState.LEASED),
+    )
+    .scalar_subquery()
+)
+
+# One statement, so that a commit is seen in its shard and in the totals or in neither.
+_PROGRESS = (
+    select(totals, jobs.c.n_rows.label("wanted"), _BEGUN.label("begun"), now_db().label("now"))
+    .join(jobs, jobs.c.id == totals.c.job_id)
+    .where(totals.c.job_id == bindparam("job_id"))
+)
+
+
+def begin(connection: Connection, job: JobRecord) -> None:
+    """Give a new job its totals, of no part."""
+    connection.execute(insert(totals).values(job_id=job.id))
+
+
+def add(connection: Connection, job_id: int, part: PartInfo) -> None:
+    """Add a part in the transaction that inserts it; waits for other commits of the job."""
+    _change(connection, job_id, part, part.kv, 1)
+
+
+def take_back(connection: Connection, part: PartRecord) -> None:
+    """Take a part off again in the transaction that deletes it."""
+    _change(connection, part.job_id, part, part.kv, -1)
+
+
+def forget(connection: Connection, job_id: int) -> None:
+    """Delete the totals of a job that is being removed."""
+    connection.execute(delete(totals).where(totals.c.job_id == job_id))
+
+
+def progress(connection: Connection, job_id: int) -> Progress:
+    """Return how far a job is; the cost does not depend on how many shards it has."""
+    row = connection.execute(_PROGRESS, {"job_id": job_id}).one_or_none()
+    if row is None:
+        return Progress()
+    return Progress(
+        committed=row.parts,
+        n_rows=row.wanted,
+        rows_done=row.n_rows + row.begun,
+        rows_ok=row.n_ok,
+        rows_err=row.n_err,
+        prompt_tokens=row.prompt_tokens,
+        completion_tokens=row.completion_tokens,
+        cached_tokens=row.cached_tokens,
+        kv=_kv(row),
+        now=row.now,
+    )
+
+
+def _change(
+    connection: Connection, job_id: int, part: PartInfo | PartRecord, kv: KVTotals, sign: int
+) -> None:
+    of_part: dict[str, Any] = {
+        "parts": 1,
+        "n_rows": part.n_rows,
+        "n_ok": part.n_ok,
+        "n_err": part.n_err,
+        "prompt_tokens": part.prompt_tokens,
+        "completion_tokens": part.completion_tokens,
+        "cached_tokens": part.cached_tokens,
+        "preemptions": kv.preemptions,
+        "copies": kv.copies,
+        "kv_rows": part.n_ok if kv.rows else 0,
+        "kv_utilisation": part.n_ok * kv.utilisation if kv.rows else 0.0,
+        "sharing_saving": part.n_ok * kv.sharing_saving if kv.rows else 0.0,
+    }
+    summed = {name: totals.c[name] + sign * value for name, value in of_part.items()}
+    connection.execute(update(totals).where(totals.c.job_id == job_id).values(summed))
+
+
+def _kv(row: Row[Any]) -> KVTotals:
+    rows = row.kv_rows
+    return KVTotals(
+        rows=rows,
+        preemptions=row.preemptions,
+        copies=row.copies,
+        utilisation=row.kv_utilisation / rows if rows else 0.0,
+        sharing_saving=row.sharing_saving / rows if rows else 0.0,
+    )
