@@ -6,16 +6,29 @@ number of dispatchers may run at once, and the broker may lose whatever it likes
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from collections import Counter, deque
+from collections.abc import Collection, Mapping, Sequence
+from functools import cache
 from itertools import groupby
 from typing import Any
 
-from sqlalchemy import Connection, Select, select, update
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    CompoundSelect,
+    Connection,
+    Double,
+    Integer,
+    Select,
+    bindparam,
+    select,
+    union_all,
+    update,
+)
 
 from batchgen.jobs import moves
 from batchgen.jobs.database import now_db
+from batchgen.jobs.fairness import Candidate, InFlight, turns
 from batchgen.jobs.leases import is_open
 from batchgen.jobs.records import JobRecord
 from batchgen.jobs.states import JobState, ShardState, StopReason
@@ -26,15 +39,7 @@ ShardIds = list[int]
 ModelNames = list[str]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
-    """A job whose shards may be dispatched now."""
-
-    id: int
-    # highest priority first, then the nearest deadline
-    rank: tuple[int, float]
-    # shards leased or rung for: what a fair share counts from
-    in_flight: int
+JOBS_AT_ONCE = 100  # whose shards one statement asks for; SQLite takes 500
 
 
 class DispatchManager(Manager):
@@ -82,20 +87,21 @@ class DispatchManager(Manager):
         At most `limit` doorbells are outstanding for a model, so that priorities keep their say:
         what lies in the broker can no longer be ordered. Shards rung for less than
         `redispatch_after` seconds ago count as outstanding, later they are rung for again.
-        Order: priority, deadline, then the job with the fewest shards in flight. Paused jobs
-        and closed windows are passed over.
+        Order: priority, deadline, then the turns of tenants and of their jobs. Paused jobs and
+        closed windows are passed over.
         """
         now = self.database.now(connection)
         stale = now - redispatch_after
-        rung = _count_rung(connection, model, stale)
-        room = limit - rung.total()
+        rung = _count(connection, model, shard_is(ShardState.READY), shards.c.enqueued_at >= stale)
+        room = limit - rung.jobs.total()
         if room <= 0:
             return []
         chosen: list[int] = []
-        candidates = _candidates(connection, model, now, rung)
+        in_flight = _with_leased(connection, model, rung)
+        candidates = _candidates(connection, model, now)
         for _, equals in groupby(candidates, key=lambda job: job.rank):
             if len(chosen) < room:
-                chosen += _share(connection, equals, room - len(chosen), stale)
+                chosen += _share(connection, list(equals), in_flight, room - len(chosen), stale)
         if chosen:
             marked = update(shards).where(shards.c.id.in_(chosen)).values(enqueued_at=now_db())
             connection.execute(marked)
@@ -127,71 +133,95 @@ def _open_jobs(*columns: Any) -> Select[Any]:
     )
 
 
-def _count_rung(connection: Connection, model: str, stale: float) -> Counter[int]:
-    """Count, by job, the ready shards rung for since `stale`."""
+def _count(connection: Connection, model: str, *which: ColumnElement[bool]) -> InFlight:
+    """Count shards of a model by job and by tenant."""
+    # Counted here, because a GROUP BY would walk the index of all shards.
     query = (
-        select(shards.c.job_id)
-        .join(jobs, jobs.c.id == shards.c.job_id)
-        .where(
-            jobs.c.state == JobState.RUNNING,
-            jobs.c.model == model,
-            shard_is(ShardState.READY),
-            shards.c.enqueued_at >= stale,
-        )
+        select(jobs.c.id, jobs.c.tenant_id)
+        .join_from(shards, jobs, jobs.c.id == shards.c.job_id)
+        .where(jobs.c.model == model, *which)
     )
-    return Counter(connection.execute(query).scalars())
+    found = connection.execute(query).all()
+    return InFlight(
+        jobs=Counter(row.id for row in found), tenants=Counter(row.tenant_id for row in found)
+    )
 
 
-def _count_leased(connection: Connection) -> Counter[int]:
-    """Count the leased shards by job."""
-    # Counted here, because a GROUP BY would walk the index of all shards. Every lease has an
-    # expiry: to name it leads SQLite to the index of the leased ones.
+def _with_leased(connection: Connection, model: str, rung: InFlight) -> InFlight:
+    # Every lease has an expiry: to name it leads SQLite to the index of the leased ones.
     leased = (shard_is(ShardState.LEASED), shards.c.lease_expires_at > 0.0)
-    return Counter(connection.execute(select(shards.c.job_id).where(*leased)).scalars())
+    held = _count(connection, model, *leased)
+    return InFlight(jobs=rung.jobs + held.jobs, tenants=rung.tenants + held.tenants)
 
 
-def _candidates(
-    connection: Connection, model: str, now: float, rung: Counter[int]
-) -> list[Candidate]:
-    """Return the jobs that may be worked on at `now`, in the order they are to be served."""
-    query = _open_jobs(jobs.c.id, jobs.c.priority, jobs.c.deadline, jobs.c.window_spec)
-    leased = _count_leased(connection)
+def _candidates(connection: Connection, model: str, now: float) -> list[Candidate]:
+    """Return the jobs that may be worked on at `now`, by rank."""
+    columns = (jobs.c.id, jobs.c.tenant_id, jobs.c.priority, jobs.c.deadline, jobs.c.window_spec)
     found = [
         Candidate(
             id=job.id,
+            tenant=job.tenant_id,
             rank=(-job.priority, float("inf") if job.deadline is None else job.deadline),
-            in_flight=rung[job.id] + leased[job.id],
         )
-        for job in connection.execute(query.where(jobs.c.model == model))
+        for job in connection.execute(_open_jobs(*columns).where(jobs.c.model == model))
         if is_open(job.window_spec, now)
     ]
-    return sorted(found, key=lambda job: (job.rank, job.in_flight, job.id))
+    return sorted(found, key=lambda job: job.rank)
 
 
 def _share(
-    connection: Connection, equals: Iterable[Candidate], room: int, stale: float
+    connection: Connection,
+    equals: Sequence[Candidate],
+    in_flight: InFlight,
+    room: int,
+    stale: float,
 ) -> list[int]:
-    """Return up to `room` due shards of jobs of one rank, the job with fewest in flight first."""
-    turns: list[tuple[int, int, int]] = []
-    # `room` jobs are enough: each has a shard to give
-    for job in list(equals)[:room]:
-        due = _due(connection, job.id, room, stale)
-        turns += [(job.in_flight + turn, job.id, shard_id) for turn, shard_id in enumerate(due)]
-    return [shard_id for _, _, shard_id in sorted(turns)[:room]]
+    """Return up to `room` due shards of jobs of one rank, by turns."""
+    capacity: dict[int, int] = {}
+    while True:
+        order = turns(equals, in_flight, room, capacity)
+        wanted = Counter(order)
+        due = _due(connection, wanted, stale)
+        short = {job: len(due[job]) for job, count in wanted.items() if len(due[job]) < count}
+        if not short:
+            return [due[job].popleft() for job in order]
+        # what these jobs do not have goes to others
+        capacity |= short
 
 
-def _due(connection: Connection, job_id: int, room: int, stale: float) -> list[int]:
-    """Return shards of a job that may be rung for, in input order, none another holds."""
-    not_rung = shards.c.enqueued_at.is_(None) | (shards.c.enqueued_at < stale)
+def _due(connection: Connection, wanted: Mapping[int, int], stale: float) -> dict[int, deque[int]]:
+    """Return, by job, shards that may be rung for, in input order, none another holds."""
+    due: dict[int, deque[int]] = {job_id: deque() for job_id in wanted}
+    pending = list(wanted.items())
+    for at in range(0, len(pending), JOBS_AT_ONCE):
+        some = pending[at : at + JOBS_AT_ONCE]
+        asked: dict[str, float] = {"stale": stale}
+        for number, (job_id, count) in enumerate(some):
+            asked |= {f"job_{number}": job_id, f"count_{number}": count}
+        found = connection.execute(_due_of(len(some)), asked)
+        for shard in sorted(found, key=lambda row: row.pos_start):
+            due[shard.job_id].append(shard.id)
+    return due
+
+
+@cache
+def _due_of(n_jobs: int) -> CompoundSelect[Any]:
+    """Return what asks for shards of so many jobs; to build it takes longer than to run it."""
+    return union_all(*[_due_shards(number) for number in range(n_jobs)])
+
+
+def _due_shards(number: int) -> Select[Any]:
+    stale: BindParameter[float] = bindparam("stale", type_=Double())
     query = (
-        select(shards.c.id)
+        select(shards.c.id, shards.c.job_id, shards.c.pos_start)
         .where(
-            shards.c.job_id == job_id,
+            shards.c.job_id == bindparam(f"job_{number}"),
             shard_is(ShardState.READY),
             shards.c.not_before <= now_db(),
-            not_rung,
+            shards.c.enqueued_at.is_(None) | (shards.c.enqueued_at < stale),
         )
         .order_by(shards.c.pos_start)
-        .limit(room)
+        .limit(bindparam(f"count_{number}", type_=Integer()))
     )
-    return list(connection.execute(query.with_for_update(skip_locked=True)).scalars())
+    # within a UNION only a subquery may have an order, a limit and locks
+    return select(query.with_for_update(skip_locked=True).subquery())

@@ -15,10 +15,12 @@ from sqlalchemy import (
     Connection,
     Row,
     bindparam,
+    case,
     cast,
     delete,
     func,
     insert,
+    literal_column,
     select,
     update,
 )
@@ -32,14 +34,26 @@ from batchgen.jobs.tables import jobs, shard_is, shards, totals
 if TYPE_CHECKING:
     from batchgen.io.parts import PartInfo
 
-# Of shards in work alone: a partial index holds no other.
+# Rows that shards in work have reported. A partial index has no other shards: its conditions stand
+# here as they do there, and no other, so that both databases see that it serves best.
 _BEGUN = (
-    select(cast(func.coalesce(func.sum(shards.c.rows_done), 0), BigInteger))
+    select(
+        cast(
+            func.coalesce(
+                func.sum(
+                    case(
+                        (shard_is(ShardState.READY, ShardState.LEASED), shards.c.rows_done), else_=0
+                    )
+                ),
+                0,
+            ),
+            BigInteger,
+        )
+    )
     .where(
         shards.c.job_id == bindparam("job_id"),
-        shards.c.rows_done > 0,
-        shards.c.state != ShardState.COMMITTED,
-        shard_is(ShardState.READY, ShardState.LEASED),
+        shards.c.rows_done > literal_column("0"),
+        shards.c.state != literal_column(f"'{ShardState.COMMITTED}'"),
     )
     .scalar_subquery()
 )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from batchgen.jobs.database import now_db
+from batchgen.jobs.dispatch import JOBS_AT_ONCE
 from batchgen.jobs.records import JobRecord
 from batchgen.jobs.states import JobState, ShardState, StopReason
 from batchgen.jobs.store import Store
@@ -198,6 +199,64 @@ class TestTake:
         taken = take(store, limit=10)
         assert len(taken) == 10
         assert set(by_job(store, taken)) <= {job.id for job in jobs}
+
+
+class TestFairness:
+    """A job of a million rows, and twenty of ten."""
+
+    WINDOW = 16  # doorbells of a worker of four slots
+    BACKLOG = 1_000  # shards
+
+    def submitted(self, store: Store, tenants: Sequence[str]) -> tuple[JobRecord, list[int]]:
+        """Return the huge job, submitted first by `a`, and the ids of twenty small ones."""
+        huge = store.jobs.submit(new_job(1_000_000, tenant_id="a"))
+        small = [
+            store.jobs.submit(new_job(10, tenant_id=tenants[number % len(tenants)])).id
+            for number in range(20)
+        ]
+        store.dispatch.start_due()
+        assert len(store.jobs.shards(huge.id)) == self.BACKLOG
+        return huge, small
+
+    def window(self, store: Store) -> list[int]:
+        """Ring for a window of shards, have them all claimed, and return their jobs."""
+        rung = take(store, self.WINDOW)
+        for shard_id in rung:
+            assert store.leases.claim(shard_id, owner="w", ttl=60.0) is not None
+        return [shard(store, shard_id).job_id for shard_id in rung]
+
+    def test_small_jobs_of_the_same_tenant_do_not_wait_for_a_huge_one(self, store: Store) -> None:
+        huge, small = self.submitted(store, ["a"])
+        served = self.window(store) + self.window(store)
+        assert Counter(served) == {**dict.fromkeys(small, 1), huge.id: 12}
+
+    def test_nor_do_those_of_another(self, store: Store) -> None:
+        huge, small = self.submitted(store, ["b"])
+        first, second = self.window(store), self.window(store)
+        # by halves, although one has twenty jobs
+        assert first.count(huge.id) == second.count(huge.id) == 8
+        assert set(first + second) == {huge.id, *small[:16]}
+        assert set(small[16:]) <= set(self.window(store))
+
+    def test_two_tenants_with_work_to_do_share_evenly(self, store: Store) -> None:
+        huge = store.jobs.submit(new_job(1_000_000, tenant_id="a"))
+        many = [store.jobs.submit(new_job(320, tenant_id="b")).id for _ in range(5)]
+        store.dispatch.start_due()
+        served = Counter(job for _ in range(3) for job in self.window(store))
+        assert served[huge.id] == 24
+        assert sorted(served[job] for job in many) == [4, 5, 5, 5, 5]
+
+    def test_priority_and_deadline_come_before_fairness(self, store: Store) -> None:
+        huge, _ = self.submitted(store, ["b"])
+        set_job(store, huge.id, priority=1)
+        assert set(self.window(store)) == {huge.id}
+        set_job(store, huge.id, priority=0, deadline=database_now(store.database) + 3600.0)
+        assert set(self.window(store)) == {huge.id}
+
+
+def test_more_jobs_than_one_statement_asks_for(store: Store) -> None:
+    jobs = [running_job(store, 1) for _ in range(JOBS_AT_ONCE + 5)]
+    assert by_job(store, take(store, JOBS_AT_ONCE + 10)) == {job.id: 1 for job in jobs}
 
 
 def test_a_row_that_another_dispatcher_holds_is_skipped(emptied_postgres_store: Store) -> None:

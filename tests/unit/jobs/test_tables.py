@@ -38,10 +38,9 @@ def sqlite_store(sqlite_url: str) -> Iterator[Store]:
         yield Store(database)
 
 
-@pytest.mark.parametrize("name", CALLS)
-def test_shards_and_parts_are_found_by_index(sqlite_store: Store, name: str) -> None:
-    """With ten thousand shards, a scan in any of these would be felt at every tick."""
-    job = running_job(sqlite_store, 320)
+def plans_of(store: Store, call: Call) -> list[str]:
+    """Return how SQLite finds what a call asks for, a line for each table."""
+    job = running_job(store, 320)
     plans: list[str] = []
 
     def explain(connection: Any, cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
@@ -49,10 +48,25 @@ def test_shards_and_parts_are_found_by_index(sqlite_store: Store, name: str) -> 
             rows = cursor.connection.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)
             plans.extend(row[3] for row in rows)
 
-    event.listen(sqlite_store.database.engine, "before_cursor_execute", explain)
-    CALLS[name](sqlite_store, job)
+    event.listen(store.database.engine, "before_cursor_execute", explain)
+    call(store, job)
+    return plans
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_shards_and_parts_are_found_by_index(sqlite_store: Store, name: str) -> None:
+    """With ten thousand shards, a scan in any of these would be felt at every tick."""
+    plans = plans_of(sqlite_store, CALLS[name])
     assert any("shards" in plan for plan in plans)
     assert [plan for plan in plans if plan.startswith(("SCAN shards", "SCAN parts"))] == []
+
+
+def test_progress_looks_at_shards_in_work_alone(sqlite_store: Store) -> None:
+    plans = plans_of(sqlite_store, lambda store, job: store.jobs.progress(job.id))
+    assert [plan for plan in plans if "shards" in plan] == [
+        "SEARCH shards USING INDEX shard_begun (job_id=?)"
+    ]
+    assert [plan for plan in plans if "parts" in plan] == []
 
 
 def test_a_state_stands_in_the_sql_as_it_is() -> None:
