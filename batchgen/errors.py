@@ -20,6 +20,7 @@ BatchgenError                     exit 1
 │   ├── SchemaMismatch
 │   └── HomeLocked
 ├── EngineFailed                  exit 1   the engine child could not start or died
+│   └── OutOfMemory               exit 1   it asked for more memory than there was
 ├── Corrupt                       exit 1   bytes on disk differ from what SQL or a manifest says
 └── Fenced                        exit 1   another owner holds this lease now (internal)
 
@@ -163,6 +164,10 @@ class HomeLocked(Unavailable):
 
 class EngineFailed(BatchgenError):
     """The engine process ended. Its last words are in the log."""
+
+
+class OutOfMemory(EngineFailed):
+    """The engine ran out of memory. Lower engine.max_num_seqs or engine.kv_memory."""
 
 
 class Corrupt(BatchgenError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -37,6 +37,14 @@ class EngineConfig:
     def from_settings(cls, settings: EngineSettings, *, path: Path, name: str) -> EngineConfig:
         """Return the config of model `name` in folder `path` under an operator's settings."""
         return cls(model_path=path, model_name=name, **settings.model_dump())
+
+    def halved(self, times: int) -> EngineConfig:
+        """Return a config that computes half as many sequences and tokens at once, `times` over."""
+        return replace(
+            self,
+            max_num_seqs=max(1, self.max_num_seqs >> times),
+            max_batch_tokens=max(self.block_size, self.max_batch_tokens >> times),
+        )
 
 
 def memory_bytes(text: str, *, free: int) -> int:

@@ -64,15 +64,27 @@ class LeaseManager(Manager):
         return None if claimed is None else _lease(found, claimed)
 
     @repeatable
-    def renew(self, connection: Connection, lease: Lease, *, rows_done: int, ttl: float) -> Renewal:
+    def renew(
+        self,
+        connection: Connection,
+        lease: Lease,
+        *,
+        rows_done: int,
+        ttl: float,
+        deaths: int | None = None,
+    ) -> Renewal:
         """Extend a lease to `ttl` seconds from now and report the rows finished so far.
 
-        Returns what the job wants by now; raises Fenced where the lease is another's.
+        `deaths` is the sum of engine deaths that rows of the shard may have caused. Returns what the job wants by now; raises Fenced where the lease is another's.
         """
         renewed = connection.execute(
             update(shards)
             .where(_held(lease))
-            .values(lease_expires_at=now_db() + ttl, rows_done=rows_done)
+            .values(
+                lease_expires_at=now_db() + ttl,
+                rows_done=rows_done,
+                deaths=lease.deaths if deaths is None else deaths,
+            )
         )
         if not renewed.rowcount:
             raise Fenced

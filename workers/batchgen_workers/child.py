@@ -21,8 +21,9 @@ from typing import NoReturn, Protocol, TypeAlias
 
 from batchgen.engine.config import EngineConfig
 from batchgen.engine.stats import EngineInfo, EngineStats
+from batchgen.errors import OutOfMemory
 from batchgen.io.rows import Generation, GenerationRequest
-from batchgen_workers.exceptions import describe, trace
+from batchgen_workers.exceptions import describe, is_out_of_memory, trace
 from batchgen_workers.frames import (
     Abort,
     Add,
@@ -173,7 +174,8 @@ def _ignore_signals() -> None:
 
 def _report_failure(stream: Stream, error: Exception) -> None:
     print(trace(error), file=sys.stderr, flush=True)  # noqa: T201 (the log)
-    failed: FromEngine = Failed(code=type(error).__name__, message=describe(error))
+    code = OutOfMemory.__name__ if is_out_of_memory(error) else type(error).__name__
+    failed: FromEngine = Failed(code=code, message=describe(error))
     with suppress(OSError):  # the worker may be gone too
         stream.send(failed)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -16,7 +17,14 @@ from typing import TypeAlias
 from batchgen import errors
 from batchgen.engine.config import EngineConfig
 from batchgen.engine.stats import EngineInfo, EngineStats
-from batchgen.errors import BatchgenError, Corrupt, EngineFailed, InvalidParameter, ModelError
+from batchgen.errors import (
+    BatchgenError,
+    Corrupt,
+    EngineFailed,
+    InvalidParameter,
+    ModelError,
+    OutOfMemory,
+)
 from batchgen.io.rows import Generation, GenerationRequest
 from batchgen_workers.credits import Credits
 from batchgen_workers.frames import (
@@ -47,7 +55,7 @@ OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_HUB_DISABLE_T
 SECRETS = frozenset({"BATCHGEN_DATABASE_URL", "BATCHGEN_BROKER_URL", "PGPASSWORD", "HF_TOKEN"})
 POLL = 0.1  # seconds between looks at whether a start is still wanted
 # What a child says of its model is the user's to mend, and keeps its own exit code.
-REFUSALS = (ModelError, InvalidParameter, Corrupt)
+REFUSALS = (ModelError, InvalidParameter, Corrupt, OutOfMemory)
 
 log = get_logger(__name__)
 
@@ -78,6 +86,10 @@ class EngineClient:
         self.info: EngineInfo | None = None
         self.stats: EngineStats | None = None
         self.failure: BatchgenError | None = None
+        #: Whether it ended for want of memory, or by a SIGKILL that was not ours: neither says
+        #: anything of the rows it had.
+        self.ran_out_of_memory = False
+        self.was_killed = False
         #: Rows it ended.
         self.answers = 0
         #: When the first row was sent, seconds since the epoch.
@@ -87,6 +99,8 @@ class EngineClient:
         self._answered = threading.Event()
         self._dead = threading.Event()
         self._moved_at = time.monotonic()
+        # Whether its death is our doing.
+        self._ended_here = False
 
     @property
     def pid(self) -> int:
@@ -159,6 +173,7 @@ class EngineClient:
 
     def kill(self) -> None:
         """End the child at once; what follows is its death."""
+        self._ended_here = True
         self._process.kill()
 
     def close(self) -> None:
@@ -238,6 +253,7 @@ class EngineClient:
                 self._answered.set()
             case Failed(code=code, message=message):
                 self.failure = _as_error(code, message)
+                self.ran_out_of_memory = code == OutOfMemory.__name__
 
     def _deliver(self, generations: Sequence[Generation]) -> None:
         with self._lock:
@@ -253,8 +269,8 @@ class EngineClient:
             on_result(generation)
 
     def _bury(self) -> None:
-        self._process.kill()  # it may have closed its socket and hang
-        code = self._process.wait()
+        code = self._await_end()
+        self.was_killed = code == -signal.SIGKILL and not self._ended_here
         self._stream.close()
         if self.failure is None:
             self.failure = EngineFailed(f"The engine process ended ({_how(code)}).")
@@ -265,6 +281,14 @@ class EngineClient:
         self.credits.give_back(len(keys))
         self._answered.set()
         self.on_death(keys)
+
+    def _await_end(self) -> int:
+        """Return the exit status of a child that has closed its socket, and may hang."""
+        try:
+            return self._process.wait(CLOSE_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            return self._process.wait()
 
     def _death(self) -> EngineFailed:
         return EngineFailed(self.failure.message if self.failure else None)

@@ -19,6 +19,13 @@ def describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an engine wanted more memory than there was, in Python's words or torch's."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
 def trace(error: BaseException) -> str:
     """Return where an exception came from, its causes first, and a description of each."""
     parts = []

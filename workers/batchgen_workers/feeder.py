@@ -22,6 +22,10 @@ from batchgen_workers.persistence import persist
 from batchgen_workers.shard import Ending, Shard
 from batchgen_workers.tail import longest_last_rows_first
 
+# Leases of a shard that ran out before its rows are computed apart: none of them says anything
+# against a row, but a row that brings down worker and supervisor would never be found otherwise.
+LOSSES_TO_SUSPECT = 5
+
 log = get_logger(__name__)
 
 
@@ -86,7 +90,12 @@ class Feeder:
             keyed = {next(self.keys): row for row in batch}
             shard.expect(keyed)
             requests = [as_request(row, key, shard.lease) for key, row in keyed.items()]
-            self.host.submit(requests, shard.receive, give_up=lambda: not shard.wants_rows)
+            self.host.submit(
+                requests,
+                shard.receive,
+                give_up=lambda: not shard.wants_rows,
+                apart=shard.lease.lost >= LOSSES_TO_SUSPECT,
+            )
 
     def _missing(self, shard: Shard) -> Iterator[InputRow]:
         """Yield the rows that the engine must compute; bad ones get their error at once."""

@@ -55,7 +55,9 @@ class LeaseKeeper:
     def _renew(self, shard: Shard) -> None:
         rows = shard.rows_done
         try:
-            renewal = self.store.leases.renew(shard.lease, rows_done=rows, ttl=self.ttl)
+            renewal = self.store.leases.renew(
+                shard.lease, rows_done=rows, deaths=shard.deaths, ttl=self.ttl
+            )
         except Fenced:
             shard.end(Ending.FENCED)
         except DatabaseUnavailable as error:

@@ -68,7 +68,12 @@ class Node:
         #: host/pid/uuid: who this worker is in SQL.
         self.id = f"{socket.gethostname()}/{os.getpid()}/{uuid.uuid4().hex}"
         config = EngineConfig.from_settings(settings.engine, path=model.path, name=model.name)
-        self.host = EngineHost(lambda: EngineClient(config, factory=factory, log_file=engine_log))
+        self.host = EngineHost(
+            lambda halvings: EngineClient(
+                config.halved(halvings), factory=factory, log_file=engine_log
+            ),
+            max_num_seqs=config.max_num_seqs,
+        )
         self.shards = Shards()
         self.gate = Gate(self._has_room)
         #: Called after a shard has left this worker.
@@ -245,11 +250,11 @@ class Node:
         )
 
     def _engine_died(self, keys: list[int], error: BatchgenError) -> None:
-        # Every shard gives its finished rows up to a checkpoint and comes back. `keys` are the
-        # rows that were active, the suspects.
-        self.shards.end(Ending.ENGINE_DIED, error.message)
+        for shard in self.shards:
+            shard.count_death(keys)
 
     def _engine_changed(self) -> None:
         self.gate.look_again()
         if self.failure is not None:
+            self.shards.end(Ending.ENGINE_DIED, self.failure.message)
             self.on_failure()

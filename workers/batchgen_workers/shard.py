@@ -19,7 +19,7 @@ class Ending(StrEnum):
     DRAINED = "drained"  #: The worker stops and the engine has none of its rows: save, release.
     HELD = "held"  #: The job is paused, or the worker's grace is over: save, release.
     STOPPED = "stopped"  #: The job is cancelled or expired: commit, error rows for the rest.
-    ENGINE_DIED = "engine_died"  #: The child is gone with the rows it had: save, release.
+    ENGINE_DIED = "engine_died"  #: No engine gets anywhere any more: save, release.
     BROKEN = "broken"  #: Something unforeseen went wrong here: save, release for a while.
     UNREADABLE = "unreadable"  #: The stored input is damaged: the job fails.
     FENCED = "fenced"  #: Another worker owns it: drop everything.
@@ -40,6 +40,8 @@ class Shard:
         #: Storage key and rows of the checkpoint that SQL has, this claim's or an earlier one's.
         self.checkpoint: str | None = None
         self.saved_rows = 0
+        #: Engine deaths that rows of this shard may have caused, over all of its claims.
+        self.deaths = lease.deaths
         #: Filled by whoever ends the shard early, for the log and for SQL.
         self.reason: str | None = None
         self._rows: dict[int, ResultRow] = {}
@@ -100,6 +102,12 @@ class Shard:
             self._kv += KVTotals.of(generation)
             if not self._waiting:  # no ending comes of a row while the engine has others
                 self._changed.notify_all()
+
+    def count_death(self, keys: Iterable[int]) -> None:
+        """Note that an engine died that had these rows, if any of them is the shard's."""
+        with self._changed:
+            if any(key in self._waiting for key in keys):
+                self.deaths += 1
 
     def fed(self) -> None:
         """Say that the feeder has handed over its last row."""

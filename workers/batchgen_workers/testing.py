@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
+import signal
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,13 +22,24 @@ FAST = "batchgen_workers.testing:FakeEngine"
 SLOW = "batchgen_workers.testing:slow_engine"
 REFUSING = "batchgen_workers.testing:refusing_engine"
 
+BROKEN = "batchgen_workers.testing:broken_engine"
+
+SEGV = "!!SEGV"  # a row with this in its prompt ends the process as a wild pointer does
 EXIT = "!!EXIT"  # a row with this in its prompt ends the process
 RAISE = "!!RAISE"  # a row with this in its prompt makes the step fail
 HANG = "!!HANG"  # a row with this in its prompt is never answered
+OOM = "!!OOM"  # rows with this and a number run out of memory where more of them run at once
+NAN = "!!NAN"  # a row with this in its prompt has logits that are not numbers
 MAX_LENGTH = 4096  # words a prompt and its answer may have
 DEFAULT_TOKENS = 4  # words of an answer whose row does not say how many
 SLOW_STEP = 0.02  # seconds
 CACHED_TOKENS = 1  # of every prompt
+# The real engine's, whose module would load torch.
+INVALID_LOGITS = RowError(
+    code="invalid_logits",
+    message="The model's output for this row is not a number (NaN or infinity).",
+)
+_GREEDY = re.compile(f"{OOM}(\\d*)")
 # What every row does to a pool that is not there.
 KV = KVUse(preemptions=1, copies=2, utilisation=0.75, sharing_saving=0.25)
 
@@ -92,6 +105,7 @@ class FakeEngine:
         """Add a word to the oldest `max_num_seqs` rows and return those that ended."""
         began = time.monotonic()
         running = list(self._rows.values())[: self._config.max_num_seqs]
+        _run_out_of_memory(running)
         for row in running:
             _work_magic(row.prompt)
             row.words.append(_word(row))
@@ -134,6 +148,16 @@ def slow_engine(config: EngineConfig) -> FakeEngine:
     return FakeEngine(config, step_seconds=SLOW_STEP)
 
 
+def broken_engine(config: EngineConfig) -> FakeEngine:
+    """Return an engine that dies of every row there is."""
+    return _BrokenEngine(config)
+
+
+class _BrokenEngine(FakeEngine):
+    def step(self) -> list[Generation]:
+        os._exit(1)
+
+
 def refusing_engine(config: EngineConfig) -> FakeEngine:
     """Fail as the engine does for a model it cannot compute."""
     raise UnsupportedModel(f"{config.model_name} bypasses the attention interface.")
@@ -164,7 +188,15 @@ def _refusal(prompt: str) -> RowError | None:
     return None
 
 
+def _run_out_of_memory(running: list[_Row]) -> None:
+    greedy = [match for row in running if (match := _GREEDY.search(row.prompt))]
+    if any(len(greedy) > int(match[1] or 0) for match in greedy):
+        raise MemoryError
+
+
 def _work_magic(prompt: str) -> None:
+    if SEGV in prompt:
+        os.kill(os.getpid(), signal.SIGSEGV)
     if EXIT in prompt:
         os._exit(1)
     if RAISE in prompt:
@@ -184,6 +216,8 @@ def _words(prompt: str, seed: int | None, at: int) -> str:
 
 
 def _answer(row: _Row) -> Generation:
+    if NAN in row.prompt:
+        return Generation(key=row.request.key, error=INVALID_LOGITS)
     return Generation(
         key=row.request.key,
         choices=[Choice(index=0, text=" ".join(row.words), finish_reason="length")],

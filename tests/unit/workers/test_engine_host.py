@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +15,7 @@ from batchgen.io.params import SamplingParams
 from batchgen.io.rows import Generation, GenerationRequest
 from batchgen_workers import engine_host, testing
 from batchgen_workers.engine_client import EngineClient
-from batchgen_workers.engine_host import MAX_DEATHS, EngineHost
+from batchgen_workers.engine_host import EngineHost
 from tests.support.workers import wait_until
 
 CONFIG = EngineConfig(model_path=Path("/models/t"), model_name="t", max_num_seqs=4)
@@ -24,14 +27,16 @@ def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextmanager
-def running(*factories: str) -> Iterator[EngineHost]:
+def running(*factories: str, max_num_seqs: int = 4) -> Iterator[EngineHost]:
     """Yield a started host; each new child takes the next factory, the last one stays."""
     names = list(factories)
+    config = replace(CONFIG, max_num_seqs=max_num_seqs)
 
-    def spawn() -> EngineClient:
-        return EngineClient(CONFIG, factory=names.pop(0) if len(names) > 1 else names[0])
+    def spawn(halvings: int) -> EngineClient:
+        factory = names.pop(0) if len(names) > 1 else names[0]
+        return EngineClient(config.halved(halvings), factory=factory)
 
-    host = EngineHost(spawn)
+    host = EngineHost(spawn, max_num_seqs=max_num_seqs)
     try:
         host.start()
         yield host
@@ -39,74 +44,139 @@ def running(*factories: str) -> Iterator[EngineHost]:
         host.close()
 
 
-def submit(host: EngineHost, key: int, prompt: str = "hello") -> list[Generation]:
-    received: list[Generation] = []
-    request = GenerationRequest(key=key, params=SamplingParams(max_tokens=1), prompt=prompt)
-    host.submit([request], received.append, give_up=lambda: False)
+def submit(
+    host: EngineHost, *prompts: str, first: int = 1, apart: bool = False
+) -> dict[int, Generation]:
+    """Submit rows with the keys from `first` on; return what comes, by key."""
+    received: dict[int, Generation] = {}
+    requests = [
+        GenerationRequest(key=key, params=SamplingParams(max_tokens=1), prompt=prompt)
+        for key, prompt in enumerate(prompts, start=first)
+    ]
+
+    def receive(generation: Generation) -> None:
+        assert generation.key not in received
+        received[generation.key] = generation
+
+    host.submit(requests, receive, give_up=lambda: False, apart=apart)
     return received
 
 
-def test_a_dead_child_is_replaced() -> None:
+def codes(received: dict[int, Generation]) -> dict[int, str | None]:
+    """Return the error code of each answer."""
+    return {key: one.error.code if one.error else None for key, one in sorted(received.items())}
+
+
+def test_a_dead_child_is_replaced_and_the_row_that_ended_it_is_poison() -> None:
     deaths: list[list[int]] = []
     with running(testing.FAST) as host:
         host.on_death = lambda keys, error: deaths.append(keys)
         assert host.is_ready
-        submit(host, 1, testing.EXIT)
-        wait_until(lambda: deaths == [[1]] and host.is_ready)
-        received = submit(host, 2)
-        wait_until(lambda: bool(received))
+        received = submit(host, testing.EXIT)
+        wait_until(lambda: codes(received) == {1: "poison"})
+        assert deaths == [[1], [1]]
+        wait_until(lambda: host.is_ready)
+        others = submit(host, "hello", first=2)
+        wait_until(lambda: codes(others) == {2: None})
         assert host.failure is None
+
+
+def test_the_rows_beside_a_poisonous_one_are_answered() -> None:
+    with running(testing.FAST) as host:
+        prompts = [f"row {row}" for row in range(8)]
+        prompts[5] = testing.RAISE
+        received = submit(host, *prompts)
+        wait_until(lambda: len(received) == 8)
+        assert codes(received) == {key: "poison" if key == 6 else None for key in range(1, 9)}
+
+
+def test_rows_of_others_wait_until_the_suspects_are_judged() -> None:
+    with running(testing.FAST) as host:
+        received = submit(host, "a", "b", testing.EXIT, "d")
+        others = submit(host, "e", first=10)
+        wait_until(lambda: bool(others))
+        assert codes(received) == {1: None, 2: None, 3: "poison", 4: None}
+
+
+def test_an_engine_that_ends_without_reason_ends_the_host_and_blames_no_row() -> None:
+    with running(testing.BROKEN) as host:
+        received = submit(host, "a", "b")
+        wait_until(lambda: host.failure is not None)
+        assert received == {}
+        assert not host.is_ready
+        with pytest.raises(EngineFailed, match="in a row without an answer"):
+            submit(host, "c", first=10)
 
 
 def test_who_waits_for_a_new_child_is_told() -> None:
     changes: list[bool] = []
     with running(testing.FAST) as host:
+        submit(host, testing.EXIT)
+        wait_until(lambda: not host.is_ready)
         host.on_change = lambda: changes.append(host.is_ready)
-        submit(host, 1, testing.EXIT)
-        wait_until(lambda: changes == [True])
+        wait_until(lambda: changes[-1:] == [True])
 
 
-def test_the_engine_is_given_up_after_deaths_without_an_answer() -> None:
+def test_a_child_killed_from_outside_says_nothing_of_its_rows() -> None:
     deaths: list[list[int]] = []
-    changes: list[bool] = []
-    with running(testing.FAST) as host:
+    with running(testing.SLOW) as host:
         host.on_death = lambda keys, error: deaths.append(keys)
-        host.on_change = lambda: changes.append(True)
-        for key in range(MAX_DEATHS):
-            wait_until(lambda: host.is_ready)
-            submit(host, key, testing.EXIT)
-            wait_until(lambda key=key: len(deaths) == key + 1)  # type: ignore[misc]
-        wait_until(lambda: host.failure is not None)
-        assert len(changes) == MAX_DEATHS
-        assert not host.is_ready
-        with pytest.raises(EngineFailed):
-            submit(host, 99)
+        received = submit(host, *("row",) * 8)
+        assert host._client is not None
+        os.kill(host._client.pid, signal.SIGKILL)
+        wait_until(lambda: len(received) == 8)
+        assert set(codes(received).values()) == {None}
+        assert deaths == []
 
 
-def test_an_answer_between_deaths_starts_the_count_anew() -> None:
+def test_a_batch_that_does_not_fit_into_memory_is_halved_until_it_does() -> None:
     deaths: list[list[int]] = []
-    with running(testing.FAST) as host:
+    with running(testing.FAST, max_num_seqs=16) as host:
         host.on_death = lambda keys, error: deaths.append(keys)
-        for key in range(MAX_DEATHS + 1):
-            wait_until(lambda: host.is_ready)
-            received = submit(host, 2 * key)
-            wait_until(lambda received=received: bool(received))  # type: ignore[misc]
-            submit(host, 2 * key + 1, testing.EXIT)
-            wait_until(lambda key=key: len(deaths) == key + 1)  # type: ignore[misc]
+        received = submit(host, *(f"{testing.OOM}4",) * 40)
+        wait_until(lambda: len(received) == 40)
+        assert set(codes(received).values()) == {None}
+        assert deaths == []
+        assert host.info is not None
+        assert host.info.max_num_seqs == 4
+
+
+def test_a_row_that_alone_needs_too_much_memory_is_poison() -> None:
+    with running(testing.FAST, max_num_seqs=2) as host:
+        received = submit(host, testing.OOM, "small")
+        wait_until(lambda: codes(received) == {1: "poison", 2: None})
+
+
+def test_rows_apart_run_with_nothing_else() -> None:
+    with running(testing.SLOW, max_num_seqs=64) as host:
+        received = submit(host, *("row",) * 32)
+        # they would run out of memory beside one other row of their kind
+        apart = submit(host, *(f"{testing.OOM}32",) * 32, first=100, apart=True)
+        assert len(received) == 32
+        assert set(codes(apart).values()) == {None}
+        again = submit(host, "after", first=200)
+        wait_until(lambda: codes(again) == {200: None})
+
+
+def test_rows_taken_back_are_suspected_no_more() -> None:
+    with running(testing.FAST) as host:
+        received = submit(host, testing.EXIT, "b")
+        host.abort([1])
+        wait_until(lambda: codes(received) == {2: None})
         wait_until(lambda: host.is_ready)
-        assert host.failure is None
+        assert host.outstanding == 0
 
 
 def test_a_child_that_cannot_start_again_ends_the_engine_with_its_reason() -> None:
     with running(testing.FAST, testing.REFUSING) as host:
-        submit(host, 1, testing.EXIT)
+        submit(host, testing.EXIT)
         wait_until(lambda: host.failure is not None)
         assert host.failure is not None
         assert "bypasses the attention interface" in host.failure.message
 
 
 def test_the_first_start_fails_with_the_childs_own_error() -> None:
-    host = EngineHost(lambda: EngineClient(CONFIG, factory=testing.REFUSING))
+    host = EngineHost(lambda _: EngineClient(CONFIG, factory=testing.REFUSING), max_num_seqs=4)
     with pytest.raises(UnsupportedModel):
         host.start()
     host.close()
@@ -118,22 +188,21 @@ def test_a_child_that_hangs_is_killed_and_replaced() -> None:
     with running(testing.FAST) as host:
         host.on_death = lambda keys, error: deaths.append(keys)
         host.check_stalled(0.0)
-        submit(host, 1, testing.HANG)
+        submit(host, testing.HANG)
 
         def killed() -> bool:
             host.check_stalled(0.1)
-            return bool(deaths)
+            return len(deaths) == 2 and host.is_ready
 
         wait_until(killed)
-        wait_until(lambda: host.is_ready)
+        assert deaths == [[1], [1]]
 
 
 def test_the_time_of_the_first_row_survives_a_death() -> None:
     with running(testing.FAST) as host:
         assert host.first_row_at is None
-        submit(host, 1, testing.EXIT)
+        received = submit(host, testing.EXIT)
         first = host.first_row_at
-        wait_until(lambda: not host.is_ready)
-        wait_until(lambda: host.is_ready)
-        submit(host, 2)
+        wait_until(lambda: bool(received) and host.is_ready)
+        submit(host, "b", first=2)
         assert host.first_row_at == first is not None

@@ -23,7 +23,7 @@ from batchgen_workers import engine_host, node, persistence, settler, testing
 from batchgen_workers.gate import Draining
 from batchgen_workers.node import Node
 from tests.support.homes import pin_model
-from tests.support.jobs import let_expire, set_job, shard, states_of
+from tests.support.jobs import let_expire, set_job, set_shard, shard, states_of
 from tests.support.workers import (
     answer_of,
     expected_kv,
@@ -333,45 +333,74 @@ def test_a_full_disk_gives_the_shard_back_and_claims_wait(
     assert shard(store, record.id).state is ShardState.COMMITTED
 
 
-def test_a_dead_engine_gives_back_what_is_finished_and_starts_again(
+def test_a_dead_engine_is_replaced_under_the_shards_it_had(
     store: Store, home: Path, model: ModelRecord, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine_host, "PAUSE_AFTER_DEATH", 0.0)
-    rows = [*questions(3), {"prompt": "long", "max_tokens": LONG}]
+    rows = [*questions(3), {"prompt": "long", "max_tokens": 100}]
     job = submit_rows(store, home, model, rows)
     (record,) = store.jobs.shards(job.id)
-    with fake_node(store, home, factory=testing.SLOW) as worker:
+    with fake_node(store, home, factory=testing.SLOW, lease_ttl=1.0) as worker:
         worker.run_shard(record.id)
         wait_until(lambda: _rows_done(worker) == 3)
         client = worker.host._client
         assert client is not None
         client.kill()
+        wait_until(lambda: shard(store, record.id).deaths == 1)
         wait_until(lambda: not len(worker.shards))
-        after = shard(store, record.id)
-        assert (after.state, after.lost) == (ShardState.READY, 0)
-        assert "engine process ended" in (after.last_error or "")
-        assert _checkpointed(store, record.id) == 3
-        wait_until(lambda: worker.host.is_ready)
-        worker.run_shard(record.id)
-        wait_until(lambda: worker.host.outstanding == 1)
+    after = shard(store, record.id)
+    assert (after.state, after.attempts, after.lost) == (ShardState.COMMITTED, 1, 0)
+    assert [row.attempt for row in rows_of_parts(store, home, job)] == [1, 1, 1, 1]
 
 
-def test_an_engine_that_dies_on_every_row_ends_the_worker_with_a_reason(
+def test_a_row_that_ends_the_engine_becomes_an_error_row(
     store: Store, home: Path, model: ModelRecord, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine_host, "PAUSE_AFTER_DEATH", 0.0)
-    job = submit_rows(store, home, model, [{"prompt": testing.EXIT}])
+    job = submit_rows(store, home, model, [*questions(5), {"prompt": testing.EXIT}])
+    with fake_node(store, home) as worker:
+        run_all(worker, job)
+    errors = [row.error and row.error.code for row in rows_of_parts(store, home, job)]
+    assert errors == [None] * 5 + ["poison"]
+
+
+def test_a_shard_whose_leases_were_lost_again_and_again_is_computed_apart(
+    store: Store, home: Path, model: ModelRecord
+) -> None:
+    job = submit_rows(store, home, model, questions(40))
+    (first, second) = store.jobs.shards(job.id)
+    set_shard(store, first.id, lost=5)
+    apart: dict[int, bool] = {}
+    with fake_node(store, home) as worker:
+        submit = worker.host.submit
+
+        def noting(requests: Any, *args: Any, **options: Any) -> bool:
+            apart.update({request.key: options["apart"] for request in requests})
+            return submit(requests, *args, **options)
+
+        worker.host.submit = noting  # type: ignore[method-assign]
+        run_all(worker, job)
+    assert list(apart.values()) == [True] * first.n_rows + [False] * second.n_rows
+    assert [row.error for row in rows_of_parts(store, home, job)] == [None] * 40
+
+
+def test_an_engine_that_is_broken_ends_the_worker_and_blames_no_row(
+    store: Store, home: Path, model: ModelRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_host, "PAUSE_AFTER_DEATH", 0.0)
+    job = submit_rows(store, home, model, questions(3))
     (record,) = store.jobs.shards(job.id)
     failed = threading.Event()
-    with fake_node(store, home) as worker:
+    with fake_node(store, home, factory=testing.BROKEN) as worker:
         worker.on_failure = failed.set
-        for _ in range(engine_host.MAX_DEATHS):
-            worker.run_shard(record.id)
-            wait_until(lambda: not len(worker.shards))
-        assert failed.wait(30)
+        worker.run_shard(record.id)
+        assert failed.wait(60)
         assert worker.failure is not None
         assert "times in a row" in worker.failure.message
-    assert leased(store) == 0
+        wait_until(lambda: not len(worker.shards))
+    after = shard(store, record.id)
+    assert (after.state, after.lost) == (ShardState.READY, 0)
+    assert "times in a row" in (after.last_error or "")
 
 
 def test_a_model_that_is_not_the_jobs_computes_nothing(

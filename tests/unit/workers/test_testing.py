@@ -4,10 +4,20 @@ from pathlib import Path
 
 import pytest
 
+from batchgen.engine import decoding
 from batchgen.engine.config import EngineConfig
 from batchgen.io.params import SamplingParams
 from batchgen.io.rows import Generation, GenerationRequest
-from batchgen_workers.testing import CACHED_TOKENS, KV, MAX_LENGTH, FakeEngine, answer_to
+from batchgen_workers.testing import (
+    CACHED_TOKENS,
+    INVALID_LOGITS,
+    KV,
+    MAX_LENGTH,
+    NAN,
+    OOM,
+    FakeEngine,
+    answer_to,
+)
 
 CONFIG = EngineConfig(model_path=Path("/models/t"), model_name="t", max_num_seqs=2)
 
@@ -78,3 +88,17 @@ def test_an_aborted_row_never_ends() -> None:
     engine.add(request(1))
     engine.abort([1, 2])
     assert not engine.has_unfinished()
+
+
+def test_logits_that_are_not_numbers_end_their_row_as_in_the_real_engine() -> None:
+    assert decoding.INVALID_LOGITS == INVALID_LOGITS
+    ended = run(FakeEngine(CONFIG), request(1, NAN), request(2))
+    assert ended[1].error == INVALID_LOGITS
+    assert ended[2].error is None
+
+
+def test_rows_that_want_memory_bear_as_many_others_as_they_say() -> None:
+    engine = FakeEngine(CONFIG)  # two at once
+    assert len(run(engine, *(request(key, f"{OOM}2") for key in range(4)))) == 4
+    with pytest.raises(MemoryError):
+        run(engine, *(request(key, f"{OOM}1") for key in range(4)))
