@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from itertools import islice
+from typing import Any, Final
 
 from batchgen.errors import Corrupt
 from batchgen.io.lines import LineParser
 from batchgen.io.records import RecordFile
 from batchgen.io.rows import BadRow, InputRow
+from batchgen.io.seals import Seal, changed, sealed
 from batchgen.io.storage import Storage
+
+READ_TOGETHER: Final = 32  # rows between two looks at whether the file was touched
 
 
 def input_key(sha256: str) -> str:
@@ -26,11 +30,16 @@ def read_rows(storage: Storage, sha256: str, start: int, end: int) -> Iterator[t
     """Yield (row, bytes) of the positions [start, end); a position is a row.
 
     Line feeds are removed, and a record longer than a line may be comes cut, yet still too long.
-    Raises Corrupt where bytes are missing.
+    Raises Corrupt where bytes are missing or are not those that were submitted.
     """
     try:
         with storage.open(input_key(sha256)) as data, storage.open(index_key(sha256)) as index:
-            yield from RecordFile(data, index).read(start, end)
+            seal = sealed(data, sha256)
+            records = RecordFile(data, index).read(start, end)
+            while batch := list(islice(records, READ_TOGETHER)):
+                if Seal.of(data) != seal:
+                    raise changed(sha256)
+                yield from batch
     except FileNotFoundError:
         raise Corrupt(
             f"The stored input {sha256[:12]} or its index is missing. Run `batchgen fsck`."

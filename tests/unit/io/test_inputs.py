@@ -71,3 +71,36 @@ def test_missing_bytes_are_corrupt(storage: LocalStorage, key: type[str]) -> Non
     storage.delete(key(sha256))
     with pytest.raises(Corrupt, match="missing"):
         list(read_rows(storage, sha256, 0, 4))
+
+
+def test_an_input_that_was_changed_is_found_before_a_row_of_it_is_read(
+    storage: LocalStorage,
+) -> None:
+    sha256 = store(storage, DATA)
+    assert len(list(read_rows(storage, sha256, 0, 4))) == 4
+    path = storage.path(input_key(sha256))
+    path.write_bytes(DATA.replace(b"a", b"z"))
+    with pytest.raises(Corrupt, match="changed"):
+        next(read_rows(storage, sha256, 1, 2))
+    path.write_bytes(DATA)
+    assert len(list(read_rows(storage, sha256, 0, 4))) == 4
+
+
+def test_an_input_changed_while_it_is_read_gives_no_row_of_the_change(
+    storage: LocalStorage,
+) -> None:
+    lines = b"\n".join(b'{"prompt": "a"}' for _ in range(1000))
+    sha256 = store(storage, lines)
+    rows = read_rows(storage, sha256, 0, 1000)
+    seen = [next(rows)]
+    storage.path(input_key(sha256)).write_bytes(lines.replace(b"a", b"z"))
+    with pytest.raises(Corrupt, match="changed"):
+        seen.extend(rows)
+    assert {raw for _, raw in seen} == {b'{"prompt": "a"}'}
+
+
+def test_an_input_is_hashed_once(storage: LocalStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    sha256 = store(storage, DATA)
+    list(read_rows(storage, sha256, 0, 4))
+    monkeypatch.setattr("hashlib.file_digest", None)
+    list(read_rows(storage, sha256, 0, 4))
