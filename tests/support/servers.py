@@ -163,23 +163,57 @@ def server_folder(prefix: str) -> Iterator[Path]:
 @contextmanager
 def running_postgres(folder: Path) -> Iterator[str]:
     """Run a PostgreSQL server in a folder and yield its URL."""
-    programs = _postgres_programs(folder)
-    data = folder / "data"
-    account = _unprivileged(folder)
-    subprocess.run(
-        [str(programs / "initdb"), "-D", str(data), "-U", "batchgen", *INITDB_OPTIONS],
-        check=True,
-        capture_output=True,
-        cwd=folder,
-        **account,
-    )
-    options = [f"--{name}={value}" for name, value in POSTGRES_OPTIONS.items()]
-    command = [programs / "postgres", "-D", data, "-k", folder, *options]
-    url = URL.create("postgresql", "batchgen", database=ADMIN_DATABASE, query={"host": str(folder)})
-    shown = url.render_as_string(hide_password=False)
-    with _process(command, folder, stop=signal.SIGINT, **account) as process:
-        _wait(process, folder, psycopg.OperationalError, lambda: psycopg.connect(shown).close())
-        yield shown
+    server = PostgresProcess(folder)
+    server.start()
+    try:
+        yield server.url
+    finally:
+        server.stop()
+
+
+class PostgresProcess:
+    """A PostgreSQL server in a folder, which may be stopped and started again."""
+
+    def __init__(self, folder: Path, **options: str) -> None:
+        """Make its files; `options` are settings beside those of every test's server."""
+        programs = _postgres_programs(folder)
+        self.folder = folder
+        self._account = _unprivileged(folder)
+        subprocess.run(
+            [programs / "initdb", "-D", folder / "data", "-U", "batchgen", *INITDB_OPTIONS],
+            check=True,
+            capture_output=True,
+            cwd=folder,
+            **self._account,
+        )
+        settings = {**POSTGRES_OPTIONS, **options}.items()
+        self._process: subprocess.Popen[bytes]
+        self._command: list[Any] = [programs / "postgres", "-D", folder / "data", "-k", folder]
+        self._command += [f"--{name}={value}" for name, value in settings]
+        self.url = URL.create(
+            "postgresql", "batchgen", database=ADMIN_DATABASE, query={"host": str(folder)}
+        ).render_as_string(hide_password=False)
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command, cwd=self.folder, stdout=log, stderr=log, **self._account
+            )
+        _wait(
+            self._process,
+            self.folder,
+            psycopg.OperationalError,
+            lambda: psycopg.connect(self.url).close(),
+        )
+
+    def stop(self) -> None:
+        """Let it end in order, whoever is connected."""
+        _end(self._process, signal.SIGINT)
+
+    def stop_at_once(self) -> None:
+        """End it as `pg_ctl stop -m immediate` does: it recovers from its log when it starts."""
+        _end(self._process, signal.SIGQUIT)
 
 
 @contextmanager
@@ -211,12 +245,16 @@ def _process(
         try:
             yield process
         finally:
-            process.send_signal(stop)
-            try:
-                process.wait(STOP_LIMIT)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            _end(process, stop)
+
+
+def _end(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    process.send_signal(number)
+    try:
+        process.wait(STOP_LIMIT)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _wait(
