@@ -75,22 +75,24 @@ class LeaseManager(Manager):
     ) -> Renewal:
         """Extend a lease to `ttl` seconds from now and report the rows finished so far.
 
-        `deaths` is the sum of engine deaths that rows of the shard may have caused. Returns what the job wants by now; raises Fenced where the lease is another's.
+        `deaths` is the sum of engine deaths that rows of the shard may have caused. Returns what
+        the job wants by now; raises Fenced where the lease is another's.
         """
         renewed = connection.execute(
             update(shards)
-            .where(_held(lease))
+            .where(held(lease))
             .values(
                 lease_expires_at=now_db() + ttl,
                 rows_done=rows_done,
                 deaths=lease.deaths if deaths is None else deaths,
             )
-        )
-        if not renewed.rowcount:
+            .returning(shards.c.give_up)
+        ).one_or_none()
+        if renewed is None:
             raise Fenced
         wanted = select(jobs.c.state, jobs.c.paused).where(jobs.c.id == lease.job_id)
         job = connection.execute(wanted).one()
-        return Renewal(state=JobState(job.state), paused=job.paused)
+        return Renewal(state=JobState(job.state), paused=job.paused, give_up=renewed.give_up)
 
     @repeatable
     def checkpoint(self, connection: Connection, lease: Lease, part: PartInfo) -> str | None:
@@ -98,7 +100,7 @@ class LeaseManager(Manager):
 
         Returns the storage key of the checkpoint that this one replaces; raises Fenced.
         """
-        saved = connection.execute(update(shards).where(_held(lease)).values(rows_done=part.n_rows))
+        saved = connection.execute(update(shards).where(held(lease)).values(rows_done=part.n_rows))
         if not saved.rowcount:
             raise Fenced
         row = {
@@ -167,7 +169,7 @@ class LeaseManager(Manager):
         if error is not None:
             values["last_error"] = storable(error)
         released = connection.execute(
-            update(shards).where(_held(lease)).values(**values, **NO_LEASE)
+            update(shards).where(held(lease)).values(**values, **NO_LEASE)
         )
         if not released.rowcount and not _is_free(connection, lease):
             raise Fenced
@@ -231,6 +233,7 @@ def _claim(shard_id: int) -> Update:
             lost=shards.c.lost + case((shard_is(ShardState.LEASED), 1), else_=0),
             rows_done=_checkpointed(),
             enqueued_at=None,
+            give_up=False,
         )
         .returning(shards)
     )
@@ -257,8 +260,8 @@ def _lease(job: Row[Any], shard: Row[Any]) -> Lease:
     )
 
 
-def _held(lease: Lease) -> ColumnElement[bool]:
-    """The fence: the shard is leased, and under this very epoch."""
+def held(lease: Lease) -> ColumnElement[bool]:
+    """Return the fence: the shard is leased, and under this very epoch."""
     return and_(
         shards.c.id == lease.shard_id,
         shards.c.job_id == lease.job_id,
@@ -289,7 +292,7 @@ def _checkpointed() -> ColumnElement[int]:
 def _commit(connection: Connection, lease: Lease) -> bool:
     committed = connection.execute(
         update(shards)
-        .where(_held(lease))
+        .where(held(lease))
         .values(state=ShardState.COMMITTED, rows_done=shards.c.n_rows, **NO_LEASE)
     )
     return committed.rowcount == 1

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 import orjson
 
 from batchgen.io.kv_totals import UNMEASURED, KVTotals
+from batchgen.io.lengths import RowLengths
 from batchgen.jobs.states import JobState, ShardState, StopReason
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ class NewJob:
     input_sha256: str
     input_bytes: int
     n_rows: int
+    # of its rows, for the size of its shards; None where nobody has looked
+    lengths: RowLengths | None = None
     model: str
     model_sha256: str
     # defaults for every row, as checked by batchgen.io.lines.check_defaults
@@ -163,6 +166,8 @@ class Renewal:
 
     state: JobState
     paused: bool
+    # others have nothing to do and could compute what is untouched
+    give_up: bool = False
 
     @property
     def goes_on(self) -> bool:

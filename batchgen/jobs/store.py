@@ -7,6 +7,7 @@ from batchgen.jobs.dispatch import DispatchManager
 from batchgen.jobs.finals import FinalManager
 from batchgen.jobs.jobs import JobManager
 from batchgen.jobs.leases import LeaseManager
+from batchgen.jobs.splits import SplitManager
 from batchgen.jobs.workers import WorkerManager
 
 
@@ -23,6 +24,7 @@ class Store:
         self.database = database
         self.jobs = JobManager(database)
         self.leases = LeaseManager(database)
+        self.splits = SplitManager(database)
         self.dispatch = DispatchManager(database)
         self.finals = FinalManager(database)
         self.workers = WorkerManager(database)

@@ -11,6 +11,7 @@ from batchgen.jobs.tables import upsert, workers
 from batchgen.jobs.transactions import Manager, reading, repeatable
 
 WorkerRecords = list[WorkerRecord]
+Models = list[str]
 
 
 class WorkerManager(Manager):
@@ -53,6 +54,15 @@ class WorkerManager(Manager):
             .group_by(workers.c.model)
         )
         return {model: int(slots) for model, slots in rows}
+
+    @reading
+    def idle(self, connection: Connection, *, alive_within: float) -> Models:
+        """Return the models of which some live workers have no shard while others have one."""
+        alive = workers.c.heartbeat_at >= now_db() - alive_within
+        shards: dict[str, set[bool]] = {}
+        for row in connection.execute(select(workers.c.model, workers.c.stats).where(alive)):
+            shards.setdefault(row.model, set()).add(bool(orjson.loads(row.stats).get("shards")))
+        return [model for model, busy in shards.items() if busy == {True, False}]
 
     @repeatable
     def gone(self, connection: Connection, worker_id: str) -> None:

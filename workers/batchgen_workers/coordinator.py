@@ -123,9 +123,13 @@ class Coordinator:
     def _dispatch(self) -> None:
         alive_within = MISSED_BEATS * self._settings.heartbeat_interval
         slots = self._store.workers.slots(alive_within=alive_within)
-        for model in self._store.dispatch.models_with_work():
+        with_work = self._store.dispatch.models_with_work()
+        for model in with_work:
             if slots.get(model):
                 self._ring(model, DOORBELLS_PER_SLOT * slots[model])
+        for model in self._store.workers.idle(alive_within=alive_within):
+            if model not in with_work and (shard := self._store.splits.ask(model)):
+                log.info("split asked for", model=model, shard=shard)
 
     def _ring(self, model: str, window: int) -> None:
         """Ring for up to `window` shards of a model, counting what waits in the broker already.

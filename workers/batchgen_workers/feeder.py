@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from batchgen.errors import BatchgenError, Corrupt, EngineFailed
+from batchgen.errors import BatchgenError, Corrupt, EngineFailed, Fenced
 from batchgen.io.inputs import parse_rows
 from batchgen.io.parts import read_footer, read_results
 from batchgen.io.rows import BadRow, InputRow
@@ -40,6 +40,8 @@ class Feeder:
     give_up: threading.Event
     # Rows at the end of a shard that go to the engine longest first.
     tail: int
+    # Seconds that the lease of a shard lasts after it was split.
+    lease_ttl: float
     # Keys of rows in the engine; none is used twice in a worker's life.
     keys: Iterator[int] = field(default_factory=itertools.count)
 
@@ -52,6 +54,8 @@ class Feeder:
         try:
             self._recall(shard)
             self._hand_over(shard)
+        except Fenced:
+            shard.end(Ending.FENCED)
         except EngineFailed as error:
             shard.end(Ending.ENGINE_DIED, error.message)
         except Corrupt as error:
@@ -82,11 +86,14 @@ class Feeder:
             log.warning("checkpoint lost", error=error.message, **shard.lease.log_context())
             return
         shard.saved_rows = len(rows)
-        shard.keep(rows, kv)
+        shard.recall(rows, kv)
 
     def _hand_over(self, shard: Shard) -> None:
         rows = longest_last_rows_first(self._missing(shard), self.tail)
         while shard.wants_rows and (batch := list(itertools.islice(rows, ROWS_PER_FRAME))):
+            if shard.is_to_split:
+                rows = self._split(shard, itertools.chain(batch, rows))
+                continue
             keyed = {next(self.keys): row for row in batch}
             shard.expect(keyed)
             requests = [as_request(row, key, shard.lease) for key, row in keyed.items()]
@@ -96,6 +103,23 @@ class Feeder:
                 give_up=lambda: not shard.wants_rows,
                 apart=shard.lease.lost >= LOSSES_TO_SUSPECT,
             )
+
+    def _split(self, shard: Shard, rest: Iterable[InputRow]) -> Iterator[InputRow]:
+        """Give the untouched end of a shard to others; return the rows that are left to feed."""
+        shard.is_to_split = False
+        cut = shard.touched_end
+        rest = list(rest)
+        if not shard.lease.pos_start < cut <= max(row.row for row in rest):
+            return iter(rest)
+        with shard.leasing:
+            lease = persist(
+                lambda: self.store.splits.split(shard.lease, cut=cut, ttl=self.lease_ttl),
+                what="a split",
+                give_up=self.give_up,
+            )
+            shard.narrow(lease)
+        log.info("shard split", rows=lease.n_rows, **lease.log_context())
+        return iter([row for row in rest if row.row < cut])
 
     def _missing(self, shard: Shard) -> Iterator[InputRow]:
         """Yield the rows that the engine must compute; bad ones get their error at once."""

@@ -55,9 +55,10 @@ class LeaseKeeper:
     def _renew(self, shard: Shard) -> None:
         rows = shard.rows_done
         try:
-            renewal = self.store.leases.renew(
-                shard.lease, rows_done=rows, deaths=shard.deaths, ttl=self.ttl
-            )
+            with shard.leasing:
+                renewal = self.store.leases.renew(
+                    shard.lease, rows_done=rows, deaths=shard.deaths, ttl=self.ttl
+                )
         except Fenced:
             shard.end(Ending.FENCED)
         except DatabaseUnavailable as error:
@@ -70,6 +71,8 @@ class LeaseKeeper:
 
 def _obey(shard: Shard, renewal: Renewal) -> None:
     if renewal.goes_on:
+        if renewal.give_up:
+            shard.ask_to_split()
         return
     stopping = renewal.state is JobState.STOPPING
     shard.end(Ending.STOPPED if stopping else Ending.HELD)

@@ -89,6 +89,7 @@ class Node:
             host=self.host,
             give_up=self._give_up,
             tail=tail_length(settings.engine.max_num_seqs),
+            lease_ttl=settings.lease_ttl,
         )
         self._settler = Settler(
             store=store,

@@ -121,10 +121,11 @@ class Settler:
             shard.end(Ending.FENCED)
 
     def _checkpoint(self, shard: Shard) -> None:
-        saved = self._write(shard, "ckpt")
-        reach("checkpoint.registering")
         try:
-            former = self.store.leases.checkpoint(shard.lease, saved)
+            with shard.leasing:
+                saved = self._write(shard, "ckpt")
+                reach("checkpoint.registering")
+                former = self.store.leases.checkpoint(shard.lease, saved)
         except Fenced:
             self.storage.delete(saved.path)
             raise

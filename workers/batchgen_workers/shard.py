@@ -37,6 +37,10 @@ class Shard:
     def __init__(self, lease: Lease, *, wake: Callable[[], None]) -> None:
         """Begin a shard without results; `wake` lets its feeder look at `wants_rows` again."""
         self.lease = lease
+        #: Held by whoever speaks to SQL of this lease while rows are fed: a split changes it.
+        self.leasing = threading.Lock()
+        #: Whether others have nothing to do and could compute what is untouched.
+        self.is_to_split = False
         #: Storage key and rows of the checkpoint that SQL has, this claim's or an earlier one's.
         self.checkpoint: str | None = None
         self.saved_rows = 0
@@ -51,6 +55,8 @@ class Shard:
         self._early: Ending | None = None
         self._closing = False
         self._fed = False
+        # 1 + the highest row that the engine or a checkpoint has had.
+        self._touched_end = lease.pos_start
         self._changed = threading.Condition()
         self._wake = wake
 
@@ -63,6 +69,11 @@ class Shard:
     def wants_rows(self) -> bool:
         """Whether the feeder should go on."""
         return self._early is None and not self._closing
+
+    @property
+    def touched_end(self) -> int:
+        """The position from which on nothing was computed or handed over."""
+        return self._touched_end
 
     def has(self, row: int) -> bool:
         """Return whether a row has a result already."""
@@ -80,10 +91,28 @@ class Shard:
             self._kv += kv
             self._changed.notify_all()
 
+    def recall(self, results: Iterable[ResultRow], kv: KVTotals) -> None:
+        """Take over the results of a checkpoint."""
+        results = list(results)
+        self.keep(results, kv)
+        self._touch(result.row for result in results)
+
     def expect(self, rows: dict[int, InputRow]) -> None:
         """Note rows, by key, that are about to go to the engine."""
         with self._changed:
             self._waiting.update(rows)
+        self._touch(row.row for row in rows.values())
+
+    def ask_to_split(self) -> None:
+        """Let the feeder give up what is untouched, once; it may be too late for that."""
+        self.is_to_split = True
+
+    def narrow(self, lease: Lease) -> None:
+        """Go on with the beginning of the shard only; results of the rest are its new owner's."""
+        with self._changed:
+            self.lease = lease
+            self._rows = {row: one for row, one in self._rows.items() if row < lease.pos_end}
+            self._changed.notify_all()
 
     def receive(self, generation: Generation) -> None:
         """Take what the engine returns for one row; it may come after the row was given up."""
@@ -145,6 +174,9 @@ class Shard:
             keys = list(self._waiting)
             self._waiting.clear()
             return keys
+
+    def _touch(self, rows: Iterable[int]) -> None:
+        self._touched_end = max(self._touched_end, 1 + max(rows, default=-1))
 
     def _ending(self) -> Ending | None:
         if not self._fed:

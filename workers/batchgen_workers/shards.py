@@ -12,8 +12,8 @@ class Shards:
     """A set of shards that threads add to, walk through and wait on."""
 
     def __init__(self) -> None:
-        # {shard id: shard}
-        self._shards: dict[int, Shard] = {}
+        # A dict for its order. By identity: a split changes a shard's id.
+        self._shards: dict[Shard, None] = {}
         self._changed = threading.Condition()
 
     def __len__(self) -> int:
@@ -21,18 +21,17 @@ class Shards:
 
     def __iter__(self) -> Iterator[Shard]:
         with self._changed:
-            return iter(list(self._shards.values()))
+            return iter(list(self._shards))
 
     def add(self, shard: Shard) -> None:
         """Take up a claimed shard."""
         with self._changed:
-            self._shards[shard.lease.shard_id] = shard
+            self._shards[shard] = None
 
     def remove(self, shard: Shard) -> None:
-        """Forget a settled shard, unless it was claimed anew by this worker meanwhile."""
+        """Forget a settled shard; the same one may have been claimed anew meanwhile."""
         with self._changed:
-            if self._shards.get(shard.lease.shard_id) is shard:
-                del self._shards[shard.lease.shard_id]
+            self._shards.pop(shard, None)
             self._changed.notify_all()
 
     def close(self) -> None:

@@ -14,6 +14,7 @@ from batchgen.errors import DatabaseUnavailable, UnsupportedModel
 from batchgen.io.parts import read_footer
 from batchgen.io.rows import GenerationRequest
 from batchgen.io.storage import LocalStorage
+from batchgen.jobs import submission
 from batchgen.jobs.database import Database
 from batchgen.jobs.invariants import check_invariants
 from batchgen.jobs.states import JobState, ShardState
@@ -382,6 +383,34 @@ def test_a_shard_whose_leases_were_lost_again_and_again_is_computed_apart(
         run_all(worker, job)
     assert list(apart.values()) == [True] * first.n_rows + [False] * second.n_rows
     assert [row.error for row in rows_of_parts(store, home, job)] == [None] * 40
+
+
+def test_two_workers_finish_one_long_shard_together(
+    store: Store, home: Path, model: ModelRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(submission, "shard_ranges", lambda n_rows, *_: [(0, n_rows)])
+    job = submit_rows(store, home, model, questions(400))
+    slow: dict[str, Any] = {"factory": testing.SLOW, "engine": {"max_num_seqs": 2}}
+    with (
+        fake_node(store, home, lease_ttl=1.0, **slow) as owner,
+        fake_node(store, home) as idle,
+    ):
+        (whole,) = store.jobs.shards(job.id)
+        feeding = threading.Thread(target=owner.run_shard, args=(whole.id,))
+        feeding.start()
+        wait_until(lambda: _rows_done(owner) > 10)
+        assert store.splits.ask(model.name) == whole.id
+        wait_until(lambda: len(store.jobs.shards(job.id)) == 2)
+        begun, rest = store.jobs.shards(job.id)
+        assert begun.n_rows < 200 < rest.n_rows
+        idle.run_shard(rest.id)
+        feeding.join()
+        wait_until(lambda: not len(idle.shards) and not len(owner.shards))
+    rows = rows_of_parts(store, home, job)
+    assert [row.row for row in rows] == list(range(400))
+    assert [row.choices[0].text for row in rows] == [answer_of(row) for row in range(400)]
+    assert {one.epoch for one in store.jobs.shards(job.id)} == {1}
+    assert check_invariants(store, LocalStorage(home)) == []
 
 
 def test_an_engine_that_is_broken_ends_the_worker_and_blames_no_row(
