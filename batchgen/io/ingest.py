@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, cast
 
 from batchgen.errors import LineProblem
 from batchgen.io.inputs import index_key, input_key
+from batchgen.io.lengths import RowLengths
 from batchgen.io.lines import LineParser
 from batchgen.io.records import RecordFile, RecordReader
 from batchgen.io.storage import Storage
@@ -42,6 +43,7 @@ class StoredInput:
     bytes: int
     n_rows: int
     n_bad: int
+    lengths: RowLengths
 
 
 def validate(
@@ -111,7 +113,13 @@ def ingest(
         # The name is known only now that the bytes are.
         data.target = storage.path(input_key(sha256))
         index.target = storage.path(index_key(sha256))
-    return StoredInput(sha256=sha256, bytes=reader.bytes, n_rows=survey.n_rows, n_bad=survey.n_bad)
+    return StoredInput(
+        sha256=sha256,
+        bytes=reader.bytes,
+        n_rows=survey.n_rows,
+        n_bad=survey.n_bad,
+        lengths=survey.lengths,
+    )
 
 
 def _scratch() -> BinaryIO:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from typing import BinaryIO, Final
 
@@ -12,13 +12,15 @@ import numpy as np
 
 from batchgen.errors import BadLines, EmptyInput, LineProblem
 from batchgen.io.duplicates import Duplicate, IdHashes
+from batchgen.io.lengths import LengthSample, RowLengths
 from batchgen.io.line_error import quoted
 from batchgen.io.lines import LineParser, implicit_id
 from batchgen.io.plain_lines import PlainLines
 from batchgen.io.records import RecordFile, RecordReader
-from batchgen.io.rows import BadRow
+from batchgen.io.rows import BadRow, InputRow
 
 MAX_PROBLEMS: Final = 1_000  # described; beyond that they are only counted
+SAMPLED: Final = 16  # rows of a chunk of the input whose length is looked at
 _OWN_IDS = "Give every line an id of its own."
 
 
@@ -36,6 +38,7 @@ class Survey:
         self._parser = parser
         self._plain = PlainLines(parser)
         self._ids = IdHashes(spill)
+        self._sample = LengthSample()
         self._bad_rows = array("q")
         self._repeated_rows = array("q")
         self._bad: list[LineProblem] = []
@@ -62,12 +65,18 @@ class Survey:
         plain_id, add_id = self._plain.id_of, self._ids.add
         row = 0
         for batch in reader.batches():
+            self._look_closely(batch[:: 1 + len(batch) // SAMPLED])
             for raw in batch:
                 add_id(plain_id(raw, row) or self._parsed_id(raw, row))
                 row += 1
         self.n_rows = row
         if not row:
             raise EmptyInput
+
+    @property
+    def lengths(self) -> RowLengths:
+        """How long the rows are, by a sample from every part of the input."""
+        return self._sample.lengths
 
     def compare_ids(self, records: RecordFile) -> None:
         """Find the rows that repeat an earlier row's id, reading the suspects again."""
@@ -99,6 +108,12 @@ class Survey:
             raise BadLines(self.problems, self.n_unusable, remedy=_OWN_IDS)
         elif self._bad:
             raise BadLines(self.problems, self.n_unusable)
+
+    def _look_closely(self, raws: Iterable[bytes]) -> None:
+        for raw in raws:
+            parsed = self._parser.parse(raw, 0)
+            if isinstance(parsed, InputRow):
+                self._sample.add(parsed)
 
     def _parsed_id(self, raw: bytes, row: int) -> str:
         parsed = self._parser.parse(raw, row)

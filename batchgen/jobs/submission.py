@@ -12,8 +12,9 @@ from uuid_utils import uuid7
 from batchgen.errors import InvalidParameter, NotAllowed
 from batchgen.jobs import totals
 from batchgen.jobs.database import now_db
+from batchgen.jobs.estimates import Estimate, estimate
 from batchgen.jobs.records import JobRecord, NewJob
-from batchgen.jobs.sharding import shard_ranges
+from batchgen.jobs.sharding import plan_shards, shard_ranges
 from batchgen.jobs.states import InputState, JobState, ShardState
 from batchgen.jobs.tables import inputs, jobs, shards, upsert
 from batchgen.jobs.windows import Window
@@ -58,7 +59,7 @@ def submit(connection: Connection, new: NewJob, now: float) -> JobRecord:
     _insert_input(connection, new)
     job = _insert_job(connection, new)
     totals.begin(connection, job)
-    _insert_shards(connection, job)
+    _insert_shards(connection, job, estimate(connection, new.model, new.lengths))
     return job
 
 
@@ -131,7 +132,8 @@ def _insert_job(connection: Connection, new: NewJob) -> JobRecord:
     return JobRecord.from_row(connection.execute(added.returning(jobs)).one())
 
 
-def _insert_shards(connection: Connection, job: JobRecord) -> None:
+def _insert_shards(connection: Connection, job: JobRecord, expected: Estimate) -> None:
+    size = plan_shards(job.n_positions, row_seconds=expected.row_seconds, workers=expected.workers)
     rows = [
         {
             "job_id": job.id,
@@ -140,7 +142,7 @@ def _insert_shards(connection: Connection, job: JobRecord) -> None:
             "n_rows": end - start,
             "state": ShardState.READY,
         }
-        for start, end in shard_ranges(job.n_positions)
+        for start, end in shard_ranges(job.n_positions, size)
     ]
     connection.execute(insert(shards), rows)
 

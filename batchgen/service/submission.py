@@ -111,6 +111,7 @@ def _new_job(
         input_sha256=stored.sha256,
         input_bytes=stored.bytes,
         n_rows=stored.n_rows,
+        lengths=stored.lengths,
         model=model.name,
         model_sha256=model.sha256,
         params=dict(submission.params),

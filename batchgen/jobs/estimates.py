@@ -1,0 +1,87 @@
+"""What a row of a new job will take, by what its input says and what workers have reported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from sqlalchemy import Connection, func, select
+
+from batchgen.io.lengths import RowLengths
+from batchgen.jobs.database import now_db
+from batchgen.jobs.tables import jobs, totals, workers
+
+#: What a token of a prompt takes of one of an answer: prompts are computed many tokens at a time.
+PROMPT_WEIGHT = 0.25
+#: Tokens of an answer whose length nobody bounds and nobody has seen.
+ANSWER_TOKENS = 256.0
+#: Tokens per second, weighted so, of a worker that has not been measured, by the kind of device.
+RATES = {"cpu": 250.0, "cuda": 4000.0}
+MEASURED = 10.0  # seconds of work below which a worker's counters say too little
+ALIVE = 60.0  # seconds since a heartbeat
+JOBS_SEEN = 20  # latest ones of a model whose answers are looked at
+WORKERS_SEEN = 100  # latest ones
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """What is expected of a job's rows and of who computes them."""
+
+    # of one worker for a row among others; 0 where nobody has looked at the rows
+    row_seconds: float
+    # alive
+    workers: int
+
+
+def estimate(connection: Connection, model: str, lengths: RowLengths | None) -> Estimate:
+    """Return what a row of such lengths takes on a worker of the model, and who there is."""
+    columns = (workers.c.device, workers.c.stats, (now_db() - workers.c.heartbeat_at).label("age"))
+    found = connection.execute(
+        select(*columns)
+        .where(workers.c.model == model)
+        .order_by(workers.c.heartbeat_at.desc())
+        .limit(WORKERS_SEEN)
+    ).all()
+    alive = sum(worker.age < ALIVE for worker in found)
+    if lengths is None:
+        return Estimate(row_seconds=0.0, workers=alive)
+    answer = lengths.answer_tokens
+    if answer is None:
+        answer = _answers_seen(connection, model) or ANSWER_TOKENS
+    tokens = PROMPT_WEIGHT * lengths.prompt_tokens + answer
+    device = found[0].device if found else "cpu"
+    rate = measured_rate([orjson.loads(row.stats) for row in found]) or default_rate(device)
+    return Estimate(row_seconds=tokens / rate, workers=alive)
+
+
+def measured_rate(stats: Sequence[Mapping[str, Any]]) -> float | None:
+    """Return weighted tokens per second of one worker, None where none has worked for long."""
+    told = [each for each in stats if each.get("busy_seconds", 0.0) >= MEASURED]
+    tokens = sum(
+        PROMPT_WEIGHT * each.get("prompt_tokens", 0) + each.get("generated_tokens", 0)
+        for each in told
+    )
+    return tokens / sum(each["busy_seconds"] for each in told) if tokens else None
+
+
+def default_rate(device: str) -> float:
+    """Return what is taken for a device of which nothing is known but its name."""
+    return RATES.get(device.partition(":")[0], RATES["cpu"])
+
+
+def _answers_seen(connection: Connection, model: str) -> float | None:
+    """Return the mean tokens of a row's answers in the latest jobs of a model."""
+    latest = (
+        select(totals.c.completion_tokens, totals.c.n_ok)
+        .join(jobs, jobs.c.id == totals.c.job_id)
+        .where(jobs.c.model == model, totals.c.n_ok > 0)
+        .order_by(jobs.c.id.desc())
+        .limit(JOBS_SEEN)
+        .subquery()
+    )
+    tokens, rows = connection.execute(
+        select(func.sum(latest.c.completion_tokens), func.sum(latest.c.n_ok))
+    ).one()
+    return float(tokens) / float(rows) if rows else None
