@@ -64,7 +64,9 @@ def measure(kind: str, path: Path) -> dict[str, Any]:
         if kind == "validate":
             n_rows = validate(source, defaults=DEFAULTS, model=MODEL).n_rows
         else:
-            storage = LocalStorage(path.parent / "home")
+            home = path.parent / "home"
+            home.mkdir()
+            storage = LocalStorage(home)
             n_rows = ingest(
                 source,
                 storage=storage,

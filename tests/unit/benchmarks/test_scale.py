@@ -37,6 +37,7 @@ def test_every_store_call_is_timed(capsys: pytest.CaptureFixture[str]) -> None:
     assert queries.is_quick({"calls": {name: {"median_ms": 4.9} for name in queries.BOUNDED}})
     assert not queries.is_quick({"calls": {name: {"median_ms": 5.1} for name in queries.BOUNDED}})
     assert "claim" in queries.describe(result)
+    assert all(0 < call["median_ms"] <= call["p95_ms"] for call in result["calls"].values())
 
 
 def test_growth_is_what_comes_on_top() -> None:
