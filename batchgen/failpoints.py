@@ -3,7 +3,7 @@
 BATCHGEN_FAILPOINT="part.committing=kill, storage.synced=raise:ENOSPC@1-3"
 
 name=kill           SIGKILL to this process
-name=stop           SIGSTOP to this process, until somebody continues it
+name=stop:1         SIGSTOP to this process; once continued, the thread sleeps 1 second more
 name=pause:5        the thread sleeps 5 seconds
 name=raise:ENOSPC   OSError with this errno
 …@2, …@1-3          only the second time, only the first three times; else every time
@@ -86,7 +86,13 @@ def _kill(argument: str) -> Callable[[], None]:
 
 
 def _stop(argument: str) -> Callable[[], None]:
-    return lambda: os.kill(os.getpid(), signal.SIGSTOP)
+    seconds = float(argument or 0)
+
+    def stop() -> None:
+        os.kill(os.getpid(), signal.SIGSTOP)
+        time.sleep(seconds)
+
+    return stop
 
 
 def _pause(argument: str) -> Callable[[], None]:

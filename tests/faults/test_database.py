@@ -463,7 +463,7 @@ def test_28_a_database_that_went_back_in_time(cluster: Cluster, way: str) -> Non
 @pytest.mark.fault(28, "SQL restored while a worker sleeps with a lease of the lost time")
 def test_28_a_lease_of_a_time_that_never_was(cluster: Cluster) -> None:
     job, backup = work_between_backup_and_loss(cluster)
-    sleeper = cluster.worker(failpoint="part.committing=stop")
+    sleeper = cluster.worker(failpoint="part.committing=stop:1")
     cluster.coordinator()
     cluster.await_held(sleeper)
     cluster.members[-1].kill()

@@ -241,7 +241,7 @@ def test_46_an_input_that_changed_fails_the_job(cluster: Cluster, when: str) -> 
     job = cluster.submit(questions(3 * MIN_SHARD_ROWS, max_tokens=2))
     path = cluster.storage.path(input_key(job.input_sha256))
     if when == "between shards":
-        first = cluster.worker(failpoint="part.committed=stop")
+        first = cluster.worker(failpoint="part.committed=stop:1")
         cluster.await_held(first)
     cluster.hurt()
     path.write_bytes(path.read_bytes().replace(b"Count to", b"Lie about"[:8]))

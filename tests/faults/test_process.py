@@ -64,7 +64,7 @@ def test_04_a_worker_that_slept_through_its_lease_is_fenced(cluster: Cluster) ->
 def test_05_a_part_without_a_commit_is_nobodys(cluster: Cluster, failpoint: str) -> None:
     cluster.coordinator()
     job = cluster.submit()
-    sleeper = cluster.worker(failpoint=at(failpoint, "stop"))
+    sleeper = cluster.worker(failpoint=at(failpoint, "stop:1"))
     cluster.await_held(sleeper)
     cluster.hurt()
     cluster.worker()
@@ -145,7 +145,7 @@ def test_12_two_coordinators_do_the_work_of_one(
 def test_04_who_wakes_beside_its_successor_is_fenced(cluster: Cluster) -> None:
     cluster.coordinator()
     job = cluster.submit()
-    sleeper = cluster.worker(failpoint="part.committing=stop")
+    sleeper = cluster.worker(failpoint="part.committing=stop:1")
     cluster.await_held(sleeper)
     cluster.hurt()
     successor = cluster.worker(failpoint="part.committing=pause:2")

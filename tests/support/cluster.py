@@ -121,26 +121,27 @@ class Cluster:
     def hold(self, member: Member) -> None:
         """Send SIGSTOP, and see that the process sleeps outside of any SQLite transaction."""
         member.send(signal.SIGSTOP)
-        self.await_held(member, again=lambda: member.send(signal.SIGSTOP))
+        self.await_held(member)
 
-    def await_held(self, member: Member, *, again: Callable[[], None] = lambda: None) -> None:
+    def await_held(self, member: Member) -> None:
         """Wait until SIGSTOP holds a process; one that sleeps on SQLite's lock has to go on.
 
         A lock of SQLite's belongs to a process: asleep with it, one stops the whole home until it
-        is continued or killed. That is SQLite's, and not what these faults are about.
+        is continued or killed. That is SQLite's, and not what these faults are about. A thread at
+        a failpoint `stop:1` stays there while the others get out of their transactions.
         """
-        while True:
-            wait_until(lambda: member.is_stopped)
-            if not self._is_locked():
-                return
+        wait_until(lambda: member.is_stopped)
+        while self._is_locked():
             member.send(signal.SIGCONT)
-            again()
+            time.sleep(0.02)
+            member.send(signal.SIGSTOP)
+            wait_until(lambda: member.is_stopped)
 
     def _is_locked(self) -> bool:
         file = self.store.database.file
         if file is None:
             return False
-        with closing(sqlite3.connect(file, timeout=0.2, isolation_level=None)) as connection:
+        with closing(sqlite3.connect(file, timeout=0.05, isolation_level=None)) as connection:
             try:
                 connection.execute("BEGIN IMMEDIATE")
             except sqlite3.OperationalError:

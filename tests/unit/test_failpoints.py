@@ -60,7 +60,9 @@ def test_fails_when_asked(when: str, expected: list[bool]) -> None:
     assert failures("a", times=4) == expected
 
 
-@pytest.mark.parametrize("text", ["a", "a=explode", "a=raise:ENOTHING", "a=pause:long", "a=kill@x"])
+@pytest.mark.parametrize(
+    "text", ["a", "a=explode", "a=raise:ENOTHING", "a=pause:long", "a=stop:x", "a=kill@x"]
+)
 def test_a_wrong_specification_names_itself_and_the_remedy(text: str) -> None:
     with pytest.raises(InvalidParameter, match="Write name=kill") as raised:
         failpoints.arm(text)
