@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import uuid
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import orjson
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    Double,
     Row,
     ScalarSelect,
+    Select,
     Update,
     and_,
+    bindparam,
     case,
     func,
     or_,
@@ -53,14 +57,11 @@ class LeaseManager(Manager):
         the database's clock; the shard ready and due, or its last lease expired. `owner` (host
         and pid) gets a fresh suffix, so that no two claims are ever taken for one.
         """
-        found = connection.execute(_job_of(shard_id)).one_or_none()
+        asked = {"shard": shard_id, "owner": f"{owner}/{uuid.uuid4().hex}", "ttl": ttl}
+        found = connection.execute(_job_of_shard(), asked).one_or_none()
         if found is None or not is_open(found.window_spec, found.now):
             return None
-        claimed = connection.execute(
-            _claim(shard_id).values(
-                lease_owner=f"{owner}/{uuid.uuid4().hex}", lease_expires_at=now_db() + ttl
-            )
-        ).one_or_none()
+        claimed = connection.execute(_claim(), asked).one_or_none()
         return None if claimed is None else _lease(found, claimed)
 
     @repeatable
@@ -208,21 +209,24 @@ def is_open(window_spec: str | None, now: float) -> bool:
     return window_spec is None or Window.parse(window_spec).is_open(now)
 
 
-def _job_of(shard_id: int) -> Any:
+# Statements of every claim are built once: to build them takes longer than to run them.
+@cache
+def _job_of_shard() -> Select[Any]:
     return (
         select(jobs, now_db().label("now"))
         .join(shards, shards.c.job_id == jobs.c.id)
-        .where(shards.c.id == shard_id)
+        .where(shards.c.id == bindparam("shard"))
     )
 
 
-def _claim(shard_id: int) -> Update:
+@cache
+def _claim() -> Update:
     due = and_(shard_is(ShardState.READY), shards.c.not_before <= now_db())
     abandoned = and_(shard_is(ShardState.LEASED), shards.c.lease_expires_at < now_db())
     return (
         update(shards)
         .where(
-            shards.c.id == shard_id,
+            shards.c.id == bindparam("shard"),
             _job_in((JobState.RUNNING,), jobs.c.paused.is_(False)),
             or_(due, abandoned),
         )
@@ -234,6 +238,8 @@ def _claim(shard_id: int) -> Update:
             rows_done=_checkpointed(),
             enqueued_at=None,
             give_up=False,
+            lease_owner=bindparam("owner"),
+            lease_expires_at=now_db() + bindparam("ttl", type_=Double()),
         )
         .returning(shards)
     )

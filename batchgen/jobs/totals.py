@@ -66,6 +66,19 @@ _PROGRESS = (
 )
 
 
+_CHANGE = (
+    update(totals)
+    .where(totals.c.job_id == bindparam("changed_job"))
+    .values(
+        {
+            column.name: column + bindparam(f"more_{column.name}", type_=column.type)
+            for column in totals.columns
+            if not column.primary_key
+        }
+    )
+)
+
+
 def begin(connection: Connection, job: JobRecord) -> None:
     """Give a new job its totals, of no part."""
     connection.execute(insert(totals).values(job_id=job.id))
@@ -122,8 +135,8 @@ def _change(
         "kv_utilisation": part.n_ok * kv.utilisation if kv.rows else 0.0,
         "sharing_saving": part.n_ok * kv.sharing_saving if kv.rows else 0.0,
     }
-    summed = {name: totals.c[name] + sign * value for name, value in of_part.items()}
-    connection.execute(update(totals).where(totals.c.job_id == job_id).values(summed))
+    changes = {f"more_{name}": sign * value for name, value in of_part.items()}
+    connection.execute(_CHANGE, {"changed_job": job_id, **changes})
 
 
 def _kv(row: Row[Any]) -> KVTotals:
