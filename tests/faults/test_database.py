@@ -36,6 +36,9 @@ UNAVAILABLE = 3  # exit status
 LEASED_ROWS = 40  # two shards
 CUTS = 20
 
+# With its end: BEGIN says READ COMMITTED.
+COMMIT = b"COMMIT\0"
+
 
 @pytest.fixture
 def own_postgres() -> Iterator[PostgresProcess]:
@@ -202,7 +205,7 @@ def test_22_an_unknown_outcome_is_read_and_never_guessed(
     store, proxy = far_store
     steps = step(store, running_job(store, 40))
     next(steps)
-    proxy.on_bytes(b"COMMIT", drop)
+    proxy.on_bytes(COMMIT, drop)
     next(steps, None)
     assert proxy.dropped == 1
     assert check_tables(store) == []
@@ -220,7 +223,7 @@ def test_22_workers_whose_commits_get_lost(postgres_cluster: Cluster, drop: Drop
         job = cluster.submit(questions(ROWS, max_tokens=10))
         while cluster.done(job) < ROWS and cluster.toll.injections < CUTS:
             before = proxy.dropped
-            proxy.on_bytes(b"COMMIT", drop)
+            proxy.on_bytes(COMMIT, drop)
             wait_until(lambda before=before: proxy.dropped > before)  # type: ignore[misc]
             cluster.hurt()
             time.sleep(0.3)  # in which something may succeed

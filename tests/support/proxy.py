@@ -7,7 +7,7 @@
         proxy.heal()                               … until now
         proxy.freeze()                             nothing moves, nothing ends
         proxy.abandon()                            half open: so it stays for the present ones
-        proxy.on_bytes(b"COMMIT", Drop.REPLY)      the request arrives, its answer never does
+        proxy.on_bytes(b"COMMIT\\0", Drop.REPLY)    the request arrives, its answer never does
 
 A server on a unix socket is a target too: Proxy("/run/x/.s.PGSQL.5432").
 """
