@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from batchgen.errors import Corrupt, InvalidParameter
-from batchgen.io.folders import make_folder, sha256_of
+from batchgen.io.folders import sha256_of
 from batchgen.io.kv_totals import UNMEASURED, KVTotals
 from batchgen.io.part_files import JOB_ID
 from batchgen.io.results import from_table, to_table
@@ -83,7 +83,6 @@ def write_part(
     """
     table = to_table(sorted(rows, key=lambda row: row.row))
     assert pc.count_distinct(table["row"]).as_py() == len(table), "a part names a row twice"
-    make_folder(storage.path(key).parent)
     with storage.write(key) as pending:
         pending.file.write(_encode(table, footer))
         pending.file.flush()

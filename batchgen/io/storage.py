@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -82,14 +83,36 @@ class LocalStorage:
         return PendingWrite(self.path(key))
 
     def open(self, key: str) -> BinaryIO:
-        """Open `key` for reading; raise FileNotFoundError."""
-        return self.path(key).open("rb")
+        """Open `key` for reading.
+
+        Raises FileNotFoundError, and NotADirectoryError where the whole folder is not there.
+        """
+        path = self.path(key)
+        try:
+            return path.open("rb")
+        except FileNotFoundError:
+            top = self.root / key.partition("/")[0]
+            if not top.is_dir():  # a disk that is away says nothing of what is on it
+                raise not_there(top) from None
+            raise
 
     def path(self, key: str) -> Path:
-        """Return the path of `key`; raise InvalidParameter where it would leave the root."""
+        """Return the path of `key`.
+
+        Raises InvalidParameter where it would leave the root, NotADirectoryError where a link
+        leads out of it.
+        """
         if key.startswith("/") or ".." in key.split("/") or "\0" in key:
             raise InvalidParameter(f"{key!r} is not a storage key.")
-        return self.root / key
+        path = self.root / key
+        if not path.parent.resolve().is_relative_to(self.root.resolve()):
+            raise NotADirectoryError(
+                errno.ENOTDIR,
+                "A link leads out of the home folder; mount the other disk in its place, or name "
+                "a home that is all on one with BATCHGEN_HOME",
+                str(path.parent),
+            )
+        return path
 
     def size(self, key: str) -> int | None:
         """Return the bytes of `key`, None where it does not exist."""
@@ -101,6 +124,15 @@ class LocalStorage:
     def delete(self, key: str) -> None:
         """Remove `key`; nothing happens where it does not exist."""
         self.path(key).unlink(missing_ok=True)
+
+
+def not_there(folder: Path) -> NotADirectoryError:
+    """Return the error of a folder that a disk should have and has not."""
+    return NotADirectoryError(
+        errno.ENOTDIR,
+        "The folder is not there; see that BATCHGEN_HOME is right and its disk is mounted",
+        str(folder),
+    )
 
 
 @contextmanager

@@ -141,6 +141,9 @@ class Adopter:
         return shard, part, table
 
     def _reopen(self, situation: Situation) -> Iterator[Finding]:
+        if not self._storage.path("parts").is_dir():
+            yield _left("parts", "it is not there; see that the disk of the home is mounted")
+            return
         for key, part in situation.registered.items():
             problem = check_part(self._storage, key, part.bytes, part.sha256)
             if problem is not None and self._rows.reopen(part):

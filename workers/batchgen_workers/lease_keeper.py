@@ -16,6 +16,7 @@ from batchgen_workers.shards import Shards
 RENEWALS_PER_TTL = 6
 PROGRESS_INTERVAL = 1.0  # seconds between two looks of SQL at one shard's rows, at least
 RENEWALS_PER_SECOND = 10  # of all shards together where only progress is reported
+LEASING_PATIENCE = 0.1  # seconds: the other shards' leases are waiting
 
 log = get_logger(__name__)
 
@@ -27,6 +28,10 @@ class LeaseKeeper:
     store: Store
     shards: Shards
     ttl: float
+    # Seconds a shard may do nothing at all: a disk that hangs must not keep its rows for ever.
+    stall_timeout: float
+    # {shard: when it moved last, and the rows it had then}
+    _moved: dict[Shard, tuple[float, int]] = field(default_factory=dict)
     # {shard: when it was renewed last, and the rows it had then}
     _renewed: dict[Shard, tuple[float, int]] = field(default_factory=dict)
 
@@ -39,6 +44,7 @@ class LeaseKeeper:
         """Renew what is due: after a sixth of the TTL, or for news of progress."""
         present = list(self.shards)
         self._renewed = {shard: self._renewed[shard] for shard in present if shard in self._renewed}
+        self._moved = {shard: self._last_move(shard) for shard in present}
         patience = max(PROGRESS_INTERVAL, len(present) / RENEWALS_PER_SECOND)
         for shard in present:
             if self._is_due(shard, patience):
@@ -52,13 +58,32 @@ class LeaseKeeper:
             return True
         return age >= patience - self.interval / 2 and shard.rows_done != rows
 
+    def _last_move(self, shard: Shard) -> tuple[float, int]:
+        at, rows = self._moved.get(shard, (0.0, -1))
+        if shard.is_in_engine or shard.rows_done != rows:  # what waits its turn there is not stuck
+            return time.monotonic(), shard.rows_done
+        return at, rows
+
+    def _is_stuck(self, shard: Shard) -> bool:
+        return time.monotonic() - self._moved[shard][0] > self.stall_timeout
+
     def _renew(self, shard: Shard) -> None:
+        """Renew one lease; not of a shard that is stuck, nor while its checkpoint is written."""
+        if self._is_stuck(shard):
+            self._renewed[shard] = (time.monotonic(), shard.rows_done)  # say so again later
+            log.warning("shard stuck", rows=shard.rows_done, **shard.lease.log_context())
+        elif shard.leasing.acquire(timeout=LEASING_PATIENCE):
+            try:
+                self._renew_now(shard)
+            finally:
+                shard.leasing.release()
+
+    def _renew_now(self, shard: Shard) -> None:
         rows = shard.rows_done
         try:
-            with shard.leasing:
-                renewal = self.store.leases.renew(
-                    shard.lease, rows_done=rows, deaths=shard.deaths, ttl=self.ttl
-                )
+            renewal = self.store.leases.renew(
+                shard.lease, rows_done=rows, deaths=shard.deaths, ttl=self.ttl
+            )
         except Fenced:
             shard.end(Ending.FENCED)
         except DatabaseUnavailable as error:

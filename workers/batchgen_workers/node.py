@@ -99,7 +99,12 @@ class Node:
             give_up=self._give_up,
             on_disk_trouble=lambda: self.gate.pause(DISK_PAUSE),
         )
-        keeper = LeaseKeeper(store=store, shards=self.shards, ttl=settings.lease_ttl)
+        keeper = LeaseKeeper(
+            store=store,
+            shards=self.shards,
+            ttl=settings.lease_ttl,
+            stall_timeout=settings.stall_timeout,
+        )
         self._keeper = keeper
         self._tickers = [
             Ticker("lease-keeper", keeper.interval, self._keep),

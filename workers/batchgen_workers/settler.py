@@ -13,9 +13,10 @@ from typing import Literal, TypeVar
 
 from batchgen.errors import BatchgenError, Corrupt, DatabaseUnavailable, Fenced, NotAllowed
 from batchgen.failpoints import reach
+from batchgen.io.inputs import input_key
 from batchgen.io.kv_totals import KVTotals
 from batchgen.io.parts import PartFooter, PartInfo, part_key, write_part
-from batchgen.io.storage import Storage
+from batchgen.io.storage import Storage, not_there
 from batchgen.jobs.records import Lease
 from batchgen.jobs.states import StopReason
 from batchgen.jobs.store import Store
@@ -167,6 +168,9 @@ class Settler:
 
     def _write(self, shard: Shard, kind: Literal["part", "ckpt"]) -> PartInfo:
         lease = shard.lease
+        if self.storage.size(input_key(lease.input_sha256)) is None:
+            # written now, it would lie below the place where the disk belongs
+            raise not_there(self.storage.path("inputs"))
         key = part_key(lease.job_public_id, lease.seq, lease.epoch, kind)
         rows, kv = shard.results()
         return write_part(self.storage, key, rows, _footer(lease, kv))

@@ -66,6 +66,11 @@ class Shard:
         return len(self._rows)
 
     @property
+    def is_in_engine(self) -> bool:
+        """Whether the engine has, or is about to get, rows of it."""
+        return bool(self._waiting)
+
+    @property
     def wants_rows(self) -> bool:
         """Whether the feeder should go on."""
         return self._early is None and not self._closing

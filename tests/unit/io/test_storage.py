@@ -67,3 +67,32 @@ def test_delete_is_repeatable(storage: LocalStorage) -> None:
     storage.delete("a")
     storage.delete("a")
     assert storage.size("a") is None
+
+
+def test_a_link_that_leads_out_of_the_root_is_refused(
+    storage: LocalStorage, tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    storage.root.mkdir()
+    (storage.root / "parts").symlink_to(elsewhere)
+    with pytest.raises(NotADirectoryError, match="BATCHGEN_HOME"), storage.write("parts/7/0"):
+        pass
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_the_root_itself_may_be_a_link(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "home").symlink_to(tmp_path / "disk")
+    with LocalStorage(tmp_path / "home").write("parts/7/0") as pending:
+        pending.file.write(b"rows")
+    assert (tmp_path / "disk" / "parts" / "7" / "0").read_bytes() == b"rows"
+
+
+def test_a_folder_that_is_away_says_nothing_of_its_files(storage: LocalStorage) -> None:
+    with pytest.raises(NotADirectoryError, match="is mounted"):
+        storage.open("inputs/a")
+    with storage.write("inputs/b"):
+        pass
+    with pytest.raises(FileNotFoundError):
+        storage.open("inputs/a")

@@ -3,6 +3,8 @@ from __future__ import annotations
 import pytest
 
 from batchgen.errors import DatabaseUnavailable
+from batchgen.io.params import SamplingParams
+from batchgen.io.rows import InputRow
 from batchgen.jobs.records import JobRecord, Renewal
 from batchgen.jobs.store import Store
 from batchgen_workers import lease_keeper
@@ -14,6 +16,7 @@ from tests.support.jobs import shard as shard_in_sql
 from tests.support.result_rows import ok_row
 
 TTL = 60.0
+STALL = 600.0  # seconds
 
 
 class Clock:
@@ -49,7 +52,7 @@ def shard(store: Store, job: JobRecord) -> Shard:
 def keeper(store: Store, shard: Shard, clock: Clock) -> LeaseKeeper:
     shards = Shards()
     shards.add(shard)
-    keeper = LeaseKeeper(store=store, shards=shards, ttl=TTL)
+    keeper = LeaseKeeper(store=store, shards=shards, ttl=TTL, stall_timeout=STALL)
     keeper.tick()
     return keeper
 
@@ -147,5 +150,48 @@ def test_an_absent_database_ends_nothing_and_is_asked_again(
 
 
 def test_ticks_are_frequent_enough_for_short_leases(store: Store) -> None:
-    assert LeaseKeeper(store=store, shards=Shards(), ttl=2.0).interval <= 2.0 / 6
-    assert LeaseKeeper(store=store, shards=Shards(), ttl=60.0).interval == 1.0
+    assert (
+        LeaseKeeper(store=store, shards=Shards(), ttl=2.0, stall_timeout=STALL).interval <= 2.0 / 6
+    )
+    assert LeaseKeeper(store=store, shards=Shards(), ttl=60.0, stall_timeout=STALL).interval == 1.0
+
+
+def test_a_shard_that_does_nothing_at_all_is_let_go(
+    store: Store, keeper: LeaseKeeper, shard: Shard, clock: Clock
+) -> None:
+    """It is complete, and its part is not written: the disk hangs."""
+    clock.now += STALL - 1
+    keeper.tick()
+    before = expiry(store, shard)
+    clock.now += TTL
+    keeper.tick()
+    assert expiry(store, shard) == before
+    shard.keep([ok_row(shard.lease.pos_start)])
+    clock.now += TTL / 6
+    keeper.tick()
+    assert expiry(store, shard) > before
+
+
+def test_a_shard_that_waits_its_turn_in_the_engine_is_kept(
+    store: Store, keeper: LeaseKeeper, shard: Shard, clock: Clock
+) -> None:
+    row = InputRow(row=0, custom_id="q0", params=SamplingParams(), prompt="x")
+    shard.expect({1: row})
+    clock.now += 10 * STALL
+    before = expiry(store, shard)
+    keeper.tick()
+    assert expiry(store, shard) > before
+
+
+def test_a_shard_whose_checkpoint_hangs_holds_up_no_other(
+    store: Store, keeper: LeaseKeeper, shard: Shard, job: JobRecord, clock: Clock
+) -> None:
+    other = Shard(claim_first(store, job), wake=lambda: None)
+    keeper.shards.add(other)
+    keeper.tick()
+    clock.now += TTL / 6
+    hanging, before = expiry(store, shard), expiry(store, other)
+    with shard.leasing:
+        keeper.tick()
+    assert expiry(store, shard) == hanging
+    assert expiry(store, other) > before
