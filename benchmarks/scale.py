@@ -38,6 +38,7 @@ from benchmarks.watching import Sample, Watch
 ROWS = 1_000_000
 STEADY = 100_000  # rows from which on memory is to stay as it is
 POLL = 0.25  # seconds between two looks
+FINE = 0.05  # while a dataset is written: memory goes up and down with each row group
 LIMIT = 3600  # seconds until a run counts as stuck
 BATCHGEN = Path(sys.executable).with_name("batchgen")
 MIB = 1 << 20
@@ -107,7 +108,7 @@ class Run:
         while not self.place.store.jobs.by_id(job.id).state.ended:
             if (look := self.watch.look("coordinator", _bytes_below(folder))) is not None:
                 looks.append(look)
-            time.sleep(POLL)
+            time.sleep(FINE)
         total = _bytes_below(folder)
         for look in looks:
             self.watch.add("finaliser", replace(look, rows=self.rows * look.rows // total))
