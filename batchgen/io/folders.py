@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -22,7 +23,12 @@ def make_folder(path: Path) -> None:
         return
     make_folder(path.parent)
     path.mkdir(exist_ok=True)
-    fsync(path.parent)
+    try:
+        fsync(path.parent)
+    except OSError:
+        with suppress(OSError):  # so that it is made, and entered, again
+            path.rmdir()
+        raise
 
 
 def sha256_of(path: Path) -> str:

@@ -2,13 +2,12 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import pytest
+
+from batchgen.io import folders
 from batchgen.io.folders import make_folder, sha256_of
 from tests.support.disk_events import recorded_disk
-
-if TYPE_CHECKING:
-    import pytest
 
 
 def test_each_new_folder_is_synced_into_the_one_above(
@@ -25,6 +24,21 @@ def test_an_existing_folder_is_left_alone(tmp_path: Path, monkeypatch: pytest.Mo
     with recorded_disk(monkeypatch) as events:
         make_folder(tmp_path)
     assert events.log == []
+
+
+def test_a_folder_that_could_not_be_synced_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(path: Path) -> None:
+        raise OSError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(folders, "fsync", fail)
+        with pytest.raises(OSError):
+            make_folder(tmp_path / "a")
+    with recorded_disk(monkeypatch) as events:
+        make_folder(tmp_path / "a")
+    assert ("fsync", tmp_path.stat().st_ino) in events.log
 
 
 def test_sha256_is_that_of_the_file(tmp_path: Path) -> None:
