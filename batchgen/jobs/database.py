@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 BUSY_TIMEOUT = 30.0  # seconds an SQLite writer waits for another
 CONNECT_TIMEOUT = 10  # seconds
 TCP_USER_TIMEOUT = 15_000  # milliseconds until unacknowledged bytes end a connection
+# A server that loses its power after it took a question never answers, and nothing is on its way
+# that could go unacknowledged: it is asked for a sign of life.
+KEEPALIVES = {"keepalives_idle": 15, "keepalives_interval": 5, "keepalives_count": 3}  # seconds
 POOL_TIMEOUT = 30.0  # seconds a thread waits for a free connection
 
 POSTGRESQL_OPTIONS = {
@@ -253,6 +256,7 @@ def _postgresql(url: URL) -> Engine:
             "options": options,
             "connect_timeout": CONNECT_TIMEOUT,
             "tcp_user_timeout": TCP_USER_TIMEOUT,
+            **KEEPALIVES,
             "application_name": "batchgen",
         },
     )

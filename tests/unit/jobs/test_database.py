@@ -137,6 +137,17 @@ class TestSqlite:
 
 
 class TestPostgresql:
+    def test_a_server_that_lost_its_power_is_not_waited_for(
+        self, emptied_postgres_store: Store
+    ) -> None:
+        with emptied_postgres_store.database.begin_reading() as connection:
+            driver = connection.connection.driver_connection
+            assert driver is not None
+            asked = driver.info.get_parameters()
+        assert int(asked["keepalives_idle"]) <= 15
+        assert int(asked["keepalives_interval"]) * int(asked["keepalives_count"]) <= 15
+        assert int(asked["tcp_user_timeout"]) <= 15_000
+
     def test_session_settings(self, emptied_postgres_url: str) -> None:
         database = Database(emptied_postgres_url)
         for name, value in database_module.POSTGRESQL_OPTIONS.items():
