@@ -13,6 +13,7 @@ import msgspec
 from batchgen.errors import NotAllowed
 from batchgen.io.export import export_dataset
 from batchgen.io.inputs import parse_rows
+from batchgen.io.manifest import read_manifest
 from batchgen.io.openai_output import CHAT, COMPLETIONS, openai_line
 from batchgen.io.reader import iter_partial, iter_rows
 from batchgen.io.rows import BadRow, ResultRow
@@ -42,8 +43,10 @@ class Results:
     def export(self, ref: str, out: Path) -> Path:
         """Place a finished dataset in a folder, by hard link or copy, and return the folder.
 
-        Raises OutputConflict where the folder holds something else.
+        Raises OutputConflict where the folder holds something else, Corrupt where the dataset
+        is not the one that the job ended with.
         """
+        read_manifest(self.dataset(ref), sha256=self.find(ref).manifest_sha256)
         export_dataset(self.dataset(ref), out)
         return out
 
