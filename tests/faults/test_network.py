@@ -80,8 +80,8 @@ def test_35_nobody_waits_for_ever_for_a_host_that_is_gone(
         cluster.drain(cluster.submit(50))
         proxy.abandon()
         cluster.hurt()
-        cluster.drain(cluster.submit(50))
-        assert toll.seconds < 90.0
+        cluster.drain(cluster.submit(50), within=150.0)
+        assert toll.seconds < 120.0
 
 
 @pytest.mark.fault(36, "worker clocks two hours wrong, and jumping")

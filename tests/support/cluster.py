@@ -163,13 +163,18 @@ class Cluster:
         wait_until(lambda: self.done(job) >= rows)
 
     def drain(
-        self, job: JobRecord, *, state: JobState = JobState.COMPLETED, errors: Sequence[str] = ()
+        self,
+        job: JobRecord,
+        *,
+        state: JobState = JobState.COMPLETED,
+        errors: Sequence[str] = (),
+        within: float = PATIENCE,
     ) -> list[ResultRow]:
         """Wait for a job's unattended end and return its rows, each there once.
 
         `errors` are the custom ids of rows that must be error rows; of others it is a false error.
         """
-        wait_until(lambda: self.store.jobs.by_id(job.id).state.ended, within=PATIENCE)
+        wait_until(lambda: self.store.jobs.by_id(job.id).state.ended, within=within)
         if self._hurt_at is not None:
             self.toll.seconds = max(self.toll.seconds, time.monotonic() - self._hurt_at)
         rows = self.count(job, state=state, errors=errors)
