@@ -1,25 +1,51 @@
-"""Faults 52, 61 and 62: orders that come at a bad moment, and versions that do not fit."""
+"""Faults 11, 52, 61 and 62: orders that come or end at a bad moment, versions that do not fit."""
 
 from __future__ import annotations
 
+import io
 import signal
 from contextlib import suppress
 from pathlib import Path
 
+import orjson
 import pytest
 from sqlalchemy import text
 
 from batchgen.errors import NotAllowed, SchemaMismatch
+from batchgen.io.storage import LocalStorage
+from batchgen.jobs.database import Database
 from batchgen.jobs.records import JobRecord
 from batchgen.jobs.schema import HEAD
 from batchgen.jobs.states import JobState
+from batchgen.jobs.store import Store
+from batchgen.models.registry import Registry
+from batchgen.service.submission import Submission, submit
 from batchgen.settings import Settings
 from batchgen_migrations import current, upgrade
 from batchgen_workers import testing
 from tests.faults.test_process import FAILPOINTS, at
 from tests.support.cluster import ROWS, Cluster, Toll, running_cluster
+from tests.support.homes import MODEL
 from tests.support.nursery import Member
 from tests.support.workers import questions, wait_until
+
+
+@pytest.mark.fault(11, "kill -9 of a submit, before and after its job is in SQL")
+@pytest.mark.parametrize("failpoint", ["submit.stored", "submit.committed"])
+def test_11_a_submit_that_dies_is_a_job_or_nothing(cluster: Cluster, failpoint: str) -> None:
+    arguments = [str(cluster.home), cluster.settings.database_url]
+    member = cluster.start("submit", submit_once, arguments, failpoint=at(failpoint, "kill"))
+    assert member.wait() == -signal.SIGKILL
+    cluster.hurt()
+    found = cluster.store.jobs.list()
+    assert len(found) == (1 if failpoint == "submit.committed" else 0)
+    # the same key again: the job that is there, or now there is one
+    assert cluster.start("submit", submit_once, arguments).wait() == 0
+    (job,) = cluster.store.jobs.list()
+    assert found in ([], [job])
+    cluster.coordinator()
+    cluster.worker()
+    cluster.drain(job)
 
 
 @pytest.mark.fault(52, "cancelled at each step of a shard")
@@ -102,6 +128,22 @@ def test_62_a_migration_killed_half_way_has_not_happened(
         cluster.coordinator()
         cluster.worker()
         cluster.drain(cluster.submit(20))
+
+
+def submit_once(arguments: list[str]) -> int:
+    """Be `batchgen submit` with an idempotency key."""
+    home, url = arguments
+    lines = b"\n".join(orjson.dumps(row) for row in questions(50))
+    store = Store(Database(url))
+    submit(
+        io.BytesIO(lines),
+        Submission(model=MODEL, idempotency_key="once"),
+        store=store,
+        storage=LocalStorage(Path(home)),
+        model=Registry(Path(home) / "models").get(MODEL),
+    )
+    store.close()
+    return 0
 
 
 KILLED = {"BATCHGEN_FAILPOINT": "migration.applied=kill@1"}
