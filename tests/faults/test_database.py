@@ -476,6 +476,7 @@ def test_28_a_lease_of_a_time_that_never_was(cluster: Cluster) -> None:
     cluster.worker()
     cluster.drain(job)
     wait_until(lambda: sleeper.wakes_up_until("shard fenced"))
+    sleeper.kill()  # it may be stopped anew, this time with SQLite's lock
     cluster.check()
 
 

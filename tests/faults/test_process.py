@@ -70,6 +70,7 @@ def test_05_a_part_without_a_commit_is_nobodys(cluster: Cluster, failpoint: str)
     cluster.worker()
     cluster.drain(job)
     wait_until(lambda: sleeper.wakes_up_until("shard fenced"))
+    sleeper.kill()  # it may be stopped anew, this time with SQLite's lock
     cluster.check()
 
 
@@ -151,5 +152,6 @@ def test_04_who_wakes_beside_its_successor_is_fenced(cluster: Cluster) -> None:
     successor = cluster.worker(failpoint="part.committing=pause:2")
     wait_until(lambda: 2 in {shard.epoch for shard in cluster.store.jobs.shards(job.id)})
     wait_until(lambda: sleeper.wakes_up_until("shard fenced"))
+    sleeper.kill()  # it may be stopped anew, this time with SQLite's lock
     cluster.drain(job)
     assert successor.is_alive

@@ -210,10 +210,11 @@ def test_files_that_nobody_needs_are_removed(store: Store, bell: Bell, tmp_path:
 
 
 def test_a_broken_dataset_does_not_hold_up_dispatch(
-    store: Store, coordinator: Coordinator, bell: Bell
+    store: Store, coordinator: Coordinator, bell: Bell, tmp_path: Path
 ) -> None:
     sign_on(store)
     broken = submitted(store, 10)
+    (tmp_path / "parts" / broken.public_id).mkdir(parents=True)  # its parts alone are gone
     coordinator.tick()
     commit_all(store, broken)
     coordinator.finalise()
