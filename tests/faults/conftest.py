@@ -27,8 +27,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Leave the other faults to `make faults`."""
     for item in items:
         marker = item.get_closest_marker("fault")
-        if marker is not None and marker.args[0] not in IN_CI:
+        if marker is not None and (marker.args[0] not in IN_CI or _stops_sqlite(item, marker)):
             item.add_marker("long")
+
+
+def _stops_sqlite(item: pytest.Item, marker: pytest.Mark) -> bool:
+    # A process may be stopped with the lock of the file, whatever the test does about it: then
+    # everybody waits, as docs/reliability.md says, and the test for them.
+    return "SIGSTOP" in marker.args[1] and "sqlite" in item.name
 
 
 @pytest.fixture(params=["postgresql", "sqlite"])

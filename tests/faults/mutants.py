@@ -39,7 +39,9 @@ MUTANTS = (
         file="batchgen/jobs/leases.py",
         guard="        shards.c.epoch == lease.epoch,\n        shard_is(ShardState.LEASED),\n",
         instead="        shard_is(ShardState.LEASED),\n",
-        tests=("tests/faults/test_process.py::test_04_who_wakes_beside_its_successor_is_fenced",),
+        tests=(
+            "tests/faults/test_process.py::test_04_who_wakes_beside_its_successor_is_fenced[postgresql]",
+        ),
     ),
     Mutant(
         name="primary-key",
