@@ -85,8 +85,12 @@ class Feeder:
             # nothing is lost but time: the rows are computed again
             log.warning("checkpoint lost", error=error.message, **shard.lease.log_context())
             return
-        shard.saved_rows = len(rows)
-        shard.recall(rows, kv)
+        # A split may have left the checkpoint rows that are another shard's now: bad lines, which
+        # have their errors before they are reached.
+        lease = shard.lease
+        ours = [row for row in rows if lease.pos_start <= row.row < lease.pos_end]
+        shard.saved_rows = len(ours)
+        shard.recall(ours, kv)
 
     def _hand_over(self, shard: Shard) -> None:
         rows = longest_last_rows_first(self._missing(shard), self.tail)

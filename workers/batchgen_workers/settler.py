@@ -173,7 +173,7 @@ class Settler:
             raise not_there(self.storage.path("inputs"))
         key = part_key(lease.job_public_id, lease.seq, lease.epoch, kind)
         rows, kv = shard.results()
-        return write_part(self.storage, key, rows, _footer(lease, kv))
+        return write_part(self.storage, key, rows, footer_of(lease, kv))
 
     def _persist(self, action: Callable[[], Result], what: str) -> Result:
         return persist(action, what=what, give_up=self.give_up)
@@ -183,7 +183,8 @@ class Settler:
         self.on_disk_trouble()
 
 
-def _footer(lease: Lease, kv: KVTotals) -> PartFooter:
+def footer_of(lease: Lease, kv: KVTotals) -> PartFooter:
+    """Return what a part written under a lease says of itself."""
     return PartFooter(
         job=lease.job_public_id,
         shard=lease.seq,

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from batchgen.io.kv_totals import UNMEASURED
+from batchgen.io.parts import part_key, write_part
 from batchgen.io.storage import LocalStorage
 from batchgen.jobs import submission
 from batchgen.jobs.database import Database
@@ -17,8 +19,10 @@ from batchgen.jobs.store import Store
 from batchgen.models.record import ModelRecord
 from batchgen_workers import engine_host, testing
 from batchgen_workers.node import Node
+from batchgen_workers.settler import footer_of
 from tests.support.homes import pin_model
-from tests.support.jobs import set_shard, shard
+from tests.support.jobs import TTL, claim_first, let_expire, set_shard, shard
+from tests.support.result_rows import ok_row
 from tests.support.workers import (
     answer_of,
     fake_node,
@@ -124,6 +128,22 @@ def test_two_workers_finish_one_long_shard_together(
     assert [row.row for row in rows] == list(range(400))
     assert [row.choices[0].text for row in rows] == [answer_of(row) for row in range(400)]
     assert {one.epoch for one in store.jobs.shards(job.id)} == {1}
+    assert check_invariants(store, LocalStorage(home)) == []
+
+
+def test_a_checkpoint_may_hold_rows_that_a_split_gave_away(
+    store: Store, home: Path, model: ModelRecord
+) -> None:
+    job = submit_rows(store, home, model, questions(40))
+    lease = claim_first(store, job)
+    key = part_key(lease.job_public_id, lease.seq, lease.epoch, "ckpt")
+    rows = [ok_row(row) for row in (0, 1, 30)]
+    saved = write_part(LocalStorage(home), key, rows, footer_of(lease, UNMEASURED))
+    store.leases.checkpoint(lease, saved)
+    let_expire(store, store.splits.split(lease, cut=20, ttl=TTL))
+    with fake_node(store, home) as worker:
+        run_all(worker, job)
+    assert [row.row for row in rows_of_parts(store, home, job)] == list(range(40))
     assert check_invariants(store, LocalStorage(home)) == []
 
 
