@@ -16,22 +16,13 @@ from batchgen.engine.logprobs import TopTokens, prompt_logprobs, top_tokens
 from batchgen.engine.plan import StepPlan
 from batchgen.engine.processors import Context, needs_processing, process
 from batchgen.engine.requests import Ongoing, answer_of
+from batchgen.engine.row_errors import INVALID_LOGITS, NO_TOKEN
 from batchgen.engine.sampler import Draw, draw
 from batchgen.engine.scheduler import Scheduler
 from batchgen.engine.sequence import Sequence
-from batchgen.io.rows import RowError
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-INVALID_LOGITS = RowError(
-    code="invalid_logits",
-    message="The model's output for this row is not a number (NaN or infinity).",
-)
-NO_TOKEN = RowError(
-    code="no_token_allowed",
-    message="No token may follow: the row's grammar, allowed_token_ids and logit_bias exclude all.",
-)
 
 
 class Decoder:

@@ -31,7 +31,7 @@ class LengthSample:
         """Take one row into account."""
         params = row.params
         self._rows += 1
-        self._characters += _characters(row)
+        self._characters += prompt_characters(row)
         if params.max_tokens is not None:
             self._bounded += 1
             self._bounds += params.max_tokens * max(params.n, params.num_beams)
@@ -46,7 +46,8 @@ class LengthSample:
         )
 
 
-def _characters(row: InputRow) -> int:
+def prompt_characters(row: InputRow) -> int:
+    """Return the characters of a chat's messages or of a raw prompt."""
     if row.messages is not None:
         return sum(len(message["content"]) for message in row.messages)
     return len(row.prompt or "")

@@ -10,13 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from batchgen.io.parts import PartFooter, part_key, read_part, write_part
+from batchgen.io.kv_totals import UNMEASURED
+from batchgen.io.parts import part_key, read_part, write_part
 from batchgen.io.storage import LocalStorage
 from batchgen.jobs.database import Database, now_db
 from batchgen.jobs.invariants import check_invariants
 from batchgen.jobs.records import JobRecord
 from batchgen.jobs.store import Store
 from batchgen.settings import Settings
+from batchgen_workers.settler import footer_of
 from tests.support.cluster import Cluster, Toll
 from tests.support.disk_events import recorded_disk
 from tests.support.jobs import OWNER, running_job, set_shard
@@ -94,19 +96,9 @@ def commit_one(arguments: list[str]) -> int:
     lease = store.leases.claim(int(shard_id), owner=OWNER, ttl=TTL)
     assert lease is not None
     os.kill(os.getpid(), signal.SIGSTOP)
-    footer = PartFooter(
-        job=lease.job_public_id,
-        shard=lease.seq,
-        epoch=lease.epoch,
-        pos_start=lease.pos_start,
-        pos_end=lease.pos_end,
-        input_sha256=lease.input_sha256,
-        model=lease.model,
-        model_sha256=lease.model_sha256,
-    )
     rows = [ok_row(row) for row in range(lease.pos_start, lease.pos_end)]
     key = part_key(lease.job_public_id, lease.seq, lease.epoch)
-    store.leases.commit(lease, write_part(storage, key, rows, footer))
+    store.leases.commit(lease, write_part(storage, key, rows, footer_of(lease, UNMEASURED)))
     store.close()
     return 0
 

@@ -7,11 +7,12 @@ from pathlib import Path
 
 from batchgen.io.dataset import DatasetMeta, PartRef, Segment, write_dataset
 from batchgen.io.kv_totals import KVTotals
-from batchgen.io.parts import PartFooter, part_key, write_part
+from batchgen.io.parts import part_key, write_part
 from batchgen.io.rows import ResultRow
 from batchgen.jobs.records import JobRecord, Lease, PartRecord
 from batchgen.models.record import ModelRecord, hash_files, write_record
 from batchgen.service import Service
+from batchgen_workers.settler import footer_of
 from tests.support.result_rows import error_row, ok_row
 
 MODEL = "tiny"
@@ -63,16 +64,9 @@ def answer_some(
             service.storage,
             part_key(lease.job_public_id, lease.seq, lease.epoch),
             rows,
-            PartFooter(
-                job=lease.job_public_id,
-                shard=lease.seq,
-                epoch=lease.epoch,
-                pos_start=lease.pos_start,
-                pos_end=lease.pos_end,
-                input_sha256=lease.input_sha256,
-                model=lease.model,
-                model_sha256=lease.model_sha256,
-                kv=KVTotals(
+            footer_of(
+                lease,
+                KVTotals(
                     rows=sum(row.error is None for row in rows),
                     preemptions=1,
                     copies=len(rows),

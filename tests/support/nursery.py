@@ -74,8 +74,8 @@ class Member:
 
     @property
     def is_stopped(self) -> bool:
-        """Whether SIGSTOP holds it."""
-        return _state(self.pid) == "T"
+        """Whether SIGSTOP holds every thread of it: one within a system call may end that first."""
+        return _states(self.pid) == {"T"}
 
     def said(self, text: str) -> bool:
         """Return whether `text` stands in its log."""
@@ -144,8 +144,10 @@ def _live(
     sys.exit(target(arguments))
 
 
-def _state(pid: int) -> str:
+def _states(pid: int) -> set[str]:
     try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
+        tasks = list(Path(f"/proc/{pid}/task").iterdir())
+        lines = [(task / "stat").read_text(encoding="utf-8") for task in tasks]
     except (FileNotFoundError, ProcessLookupError):
-        return "gone"
+        return set()  # the process, or a thread just now
+    return {line.rpartition(")")[2].split()[0] for line in lines}

@@ -90,8 +90,6 @@ class EngineClient:
         #: anything of the rows it had.
         self.ran_out_of_memory = False
         self.was_killed = False
-        #: Rows it ended.
-        self.answers = 0
         #: When the first row was sent, seconds since the epoch.
         self.first_row_at: float | None = None
         self._pending: dict[int, OnResult] = {}
@@ -263,7 +261,6 @@ class EngineClient:
                 for generation in generations
                 if (on_result := self._pending.pop(generation.key, None)) is not None
             ]
-        self.answers += len(wanted)
         self.credits.give_back(len(wanted))
         for on_result, generation in wanted:
             on_result(generation)

@@ -12,6 +12,7 @@ import math
 from collections import deque
 from collections.abc import Iterable, Iterator
 
+from batchgen.io.lengths import prompt_characters
 from batchgen.io.rows import InputRow
 
 BATCHES = 2  # the tail, in batches of the engine's sequences
@@ -41,10 +42,4 @@ def expected_length(row: InputRow) -> tuple[float, int]:
     How long an answer really gets is known to nobody: its bound stands for it.
     """
     bound = row.params.max_tokens
-    return (math.inf if bound is None else float(bound), _prompt_length(row))
-
-
-def _prompt_length(row: InputRow) -> int:
-    if row.messages is not None:
-        return sum(len(message["content"]) for message in row.messages)
-    return len(row.prompt or "")
+    return (math.inf if bound is None else float(bound), prompt_characters(row))

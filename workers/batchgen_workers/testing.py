@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from batchgen.engine.config import EngineConfig
+from batchgen.engine.row_errors import INVALID_LOGITS
 from batchgen.engine.stats import EngineInfo, EngineStats
 from batchgen.errors import UnsupportedModel
 from batchgen.io.rows import Choice, Generation, GenerationRequest, KVUse, RowError, Usage
@@ -34,11 +35,6 @@ MAX_LENGTH = 4096  # words a prompt and its answer may have
 DEFAULT_TOKENS = 4  # words of an answer whose row does not say how many
 SLOW_STEP = 0.02  # seconds
 CACHED_TOKENS = 1  # of every prompt
-# The real engine's, whose module would load torch.
-INVALID_LOGITS = RowError(
-    code="invalid_logits",
-    message="The model's output for this row is not a number (NaN or infinity).",
-)
 _GREEDY = re.compile(f"{OOM}(\\d*)")
 # What every row does to a pool that is not there.
 KV = KVUse(preemptions=1, copies=2, utilisation=0.75, sharing_saving=0.25)

@@ -4,13 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from batchgen.engine import decoding
 from batchgen.engine.config import EngineConfig
+from batchgen.engine.row_errors import INVALID_LOGITS
 from batchgen.io.params import SamplingParams
 from batchgen.io.rows import Generation, GenerationRequest
 from batchgen_workers.testing import (
     CACHED_TOKENS,
-    INVALID_LOGITS,
     KV,
     MAX_LENGTH,
     NAN,
@@ -91,7 +90,6 @@ def test_an_aborted_row_never_ends() -> None:
 
 
 def test_logits_that_are_not_numbers_end_their_row_as_in_the_real_engine() -> None:
-    assert decoding.INVALID_LOGITS == INVALID_LOGITS
     ended = run(FakeEngine(CONFIG), request(1, NAN), request(2))
     assert ended[1].error == INVALID_LOGITS
     assert ended[2].error is None
