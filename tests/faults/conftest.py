@@ -32,8 +32,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _stops_sqlite(item: pytest.Item, marker: pytest.Mark) -> bool:
-    # A process may be stopped with the lock of the file, whatever the test does about it: then
-    # everybody waits, as docs/reliability.md says, and the test for them.
+    # They failed twice for a reason that is not known; see docs/reliability.md.
     return "SIGSTOP" in marker.args[1] and "sqlite" in item.name
 
 
