@@ -112,7 +112,7 @@ soak-engine: $(STAMP) ## Random lives of the scheduler for long: STEPS=2000000 S
 FAULTS = $(BIN)/python -m pytest -q -p no:randomly -m "long or not long" tests/faults
 
 faults: $(STAMP) ## Every fault of the matrix that this machine can inject, with its table
-	$(FAULTS) -n $(WORKERS) --dist worksteal $(ARGS)
+	$(FAULTS) --timed -n $(WORKERS) --dist worksteal $(ARGS)
 
 faults-mutants: $(STAMP) ## Take each guard of the protocol out; some fault must notice
 	$(BIN)/python -m tests.faults.mutants $(ARGS)

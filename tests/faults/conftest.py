@@ -27,13 +27,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Leave the other faults to `make faults`."""
     for item in items:
         marker = item.get_closest_marker("fault")
-        if marker is not None and (marker.args[0] not in IN_CI or _stops_sqlite(item, marker)):
+        if marker is not None and marker.args[0] not in IN_CI:
             item.add_marker("long")
-
-
-def _stops_sqlite(item: pytest.Item, marker: pytest.Mark) -> bool:
-    # They failed twice for a reason that is not known; see docs/reliability.md.
-    return "SIGSTOP" in marker.args[1] and "sqlite" in item.name
 
 
 @pytest.fixture(params=["postgresql", "sqlite"])
@@ -57,9 +52,9 @@ def cluster(
 
 
 @pytest.fixture
-def toll() -> Toll:
+def toll(pytestconfig: pytest.Config) -> Toll:
     """What this test's faults cost; tests without a cluster fill it themselves."""
-    return Toll()
+    return Toll(timed=pytestconfig.getoption("--timed"))
 
 
 @pytest.fixture(autouse=True)

@@ -31,6 +31,11 @@ from tests.support.servers import NOBODY
 from tests.support.workers import files_below, questions, wait_until
 
 POINTS = ("storage.opening", "storage.written", "storage.synced", "storage.renamed")
+# Files that are no parts are written by the same code: one point of theirs is enough for `make ci`.
+OTHER_POINTS = [
+    pytest.param(point, marks=() if point == "storage.written" else pytest.mark.long)
+    for point in POINTS
+]
 
 
 def start_worker(cluster: Cluster, factory: str = testing.FAST, **options: Any) -> Member:
@@ -68,7 +73,7 @@ def test_29_a_checkpoint_that_finds_no_room_is_missed(cluster: Cluster) -> None:
 
 
 @pytest.mark.fault(29, "no space for the dataset")
-@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("point", OTHER_POINTS)
 def test_29_a_dataset_that_finds_no_room_is_written_later(cluster: Cluster, point: str) -> None:
     failpoint = f"{point}=raise:ENOSPC@1-2"
     coordinator = cluster.start(
@@ -83,7 +88,7 @@ def test_29_a_dataset_that_finds_no_room_is_written_later(cluster: Cluster, poin
 
 
 @pytest.mark.fault(29, "no space for an input")
-@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("point", OTHER_POINTS)
 def test_29_a_submit_that_finds_no_room_leaves_nothing(cluster: Cluster, point: str) -> None:
     cluster.coordinator()
     cluster.worker()
@@ -186,7 +191,7 @@ def test_31_a_full_disk_under_sqlite(
             disk.empty()
             cluster.hurt()
             cluster.drain(job)
-            assert toll.seconds < RECOVERY + 10.0
+            toll.assert_within(RECOVERY + 10.0)
 
 
 @pytest.mark.long
@@ -213,7 +218,7 @@ def test_31_a_full_disk_under_postgresql(
         disk.empty()
         cluster.hurt()
         cluster.drain(job)
-        assert toll.seconds < RECOVERY + 10.0
+        toll.assert_within(RECOVERY + 10.0)
 
 
 @pytest.mark.fault(32, "the folder of parts is a file, and a link to elsewhere")
@@ -346,7 +351,7 @@ def test_34_a_worker_that_hangs_on_a_disk_loses_its_lease(cluster: Cluster) -> N
     cluster.worker()
     cluster.drain(job)
     stall = cluster.settings.stall_timeout
-    assert cluster.toll.seconds < stall + RECOVERY
+    cluster.toll.assert_within(stall + RECOVERY)
     wait_until(lambda: stuck.said("shard fenced"))
     cluster.check()
 

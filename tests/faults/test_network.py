@@ -65,7 +65,7 @@ def test_35_a_bad_network_to_the_broker(
         cluster.hurt()
         cluster.drain(job)
         cluster.drain(cluster.submit(50))
-        assert toll.seconds < 60.0
+        toll.assert_within(60.0)
 
 
 @pytest.mark.long
@@ -81,7 +81,7 @@ def test_35_nobody_waits_for_ever_for_a_host_that_is_gone(
         proxy.abandon()
         cluster.hurt()
         cluster.drain(cluster.submit(50), within=150.0)
-        assert toll.seconds < 120.0
+        toll.assert_within(60.0)
 
 
 @pytest.mark.fault(36, "worker clocks two hours wrong, and jumping")

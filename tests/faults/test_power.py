@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from batchgen.io.kv_totals import UNMEASURED
 from batchgen.io.parts import part_key, read_part, write_part
 from batchgen.io.storage import LocalStorage
 from batchgen.jobs.database import Database, now_db
@@ -98,7 +97,7 @@ def commit_one(arguments: list[str]) -> int:
     os.kill(os.getpid(), signal.SIGSTOP)
     rows = [ok_row(row) for row in range(lease.pos_start, lease.pos_end)]
     key = part_key(lease.job_public_id, lease.seq, lease.epoch)
-    store.leases.commit(lease, write_part(storage, key, rows, footer_of(lease, UNMEASURED)))
+    store.leases.commit(lease, write_part(storage, key, rows, footer_of(lease)))
     store.close()
     return 0
 

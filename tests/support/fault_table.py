@@ -1,6 +1,7 @@
 """The table of the fault suite: what was injected, what it cost. Printed at the end of a run.
 
 --fault-table FILE also writes it, as Markdown.
+--timed fails a test whose recovery took longer than promised: for a machine that does nothing else.
 """
 
 from __future__ import annotations
@@ -68,8 +69,9 @@ def _row(key: tuple[int, str], cases: Iterable[tuple[dict[str, Any], str]]) -> s
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add where the table goes."""
+    """Add where the table goes, and whether a recovery may take too long."""
     parser.addoption("--fault-table", metavar="FILE", help="write the table of faults, as Markdown")
+    parser.addoption("--timed", action="store_true", help="a recovery that takes too long fails")
 
 
 def pytest_configure(config: pytest.Config) -> None:
