@@ -106,7 +106,7 @@ def _redis() -> dict[str, Any]:
         "unacked_restore_interval": 60,
         "unacked_restore_throttle": 1,
         # The defaults wait for ever on a half-open link.
-        "socket_timeout": 30,
+        "socket_timeout": 10,
         "socket_connect_timeout": 5,
         "socket_keepalive": True,
         "health_check_interval": 15,

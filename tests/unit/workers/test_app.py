@@ -67,7 +67,7 @@ def test_redis_neither_waits_for_ever_nor_redelivers_while_a_shard_runs() -> Non
     options = create_app(Settings(broker_url=REDIS)).conf.broker_transport_options
     assert options["visibility_timeout"] == 604_800
     assert (options["unacked_restore_interval"], options["unacked_restore_throttle"]) == (60, 1)
-    assert (options["socket_timeout"], options["socket_connect_timeout"]) == (30, 5)
+    assert (options["socket_timeout"], options["socket_connect_timeout"]) == (10, 5)
     assert options["global_keyprefix"] == "batchgen:"
 
 
