@@ -90,6 +90,7 @@ class Engine:
             model=self.config.model_name,
             device=str(self.model.device),
             dtype=str(self.model.dtype).removeprefix("torch."),
+            quantize=self.config.quantize,
             block_size=self.config.block_size,
             num_blocks=self.cache.num_blocks,
             host_blocks=len(self.cache.host),

@@ -14,6 +14,8 @@ class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
     device: str
     # Compute type: `float32`, `bfloat16`, `float16`.
     dtype: str
+    # What the weights of the linear layers were rounded to: `int8`, `none`.
+    quantize: str = "none"
     # Tokens in one KV block, and blocks in the pool.
     block_size: int
     num_blocks: int

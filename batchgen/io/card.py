@@ -100,6 +100,7 @@ def _facts(meta: DatasetMeta, totals: Totals) -> list[str]:
         ("Answers", f"{totals.ok} of {totals.rows} rows, {totals.errors} failed"),
         ("Tokens", _tokens(totals)),
         ("KV pool", _kv(totals)),
+        ("Computed in", ", ".join(map(str, totals.numerics))),
         ("Model", f"`{_line(meta.model)}`, SHA-256 `{meta.model_sha256}`"),
         ("Model licence", meta.model_license and _line(meta.model_license)),
         ("Prompts", meta.prompts_origin and _line(meta.prompts_origin)),

@@ -22,7 +22,8 @@ from batchgen.io.card import render_card
 from batchgen.io.folders import make_folder
 from batchgen.io.kv_totals import UNMEASURED, KVTotals
 from batchgen.io.manifest import MANIFEST, DatasetMeta, FileEntry, Manifest, Totals
-from batchgen.io.parts import count_tokens, read_part
+from batchgen.io.numerics import merge_numerics
+from batchgen.io.parts import count_tokens, numerics_of, read_part
 from batchgen.io.results import to_table
 from batchgen.io.rolling import Limits, RollingWriter
 from batchgen.io.rows import ResultRow
@@ -189,6 +190,7 @@ def _add_up(totals: Totals, table: pa.Table, failed: int) -> Totals:
         errors=totals.errors + failed,
         prompt_tokens=totals.prompt_tokens + count_tokens(table, "prompt_tokens"),
         completion_tokens=totals.completion_tokens + count_tokens(table, "completion_tokens"),
+        numerics=merge_numerics(totals.numerics, numerics_of(table)),
         cached_tokens=totals.cached_tokens + count_tokens(table, "cached_tokens"),
     )
 

@@ -13,6 +13,7 @@ import msgspec
 
 from batchgen.errors import Corrupt
 from batchgen.io.kv_totals import UNMEASURED, KVTotals
+from batchgen.io.numerics import Numerics
 from batchgen.io.schema import SCHEMA_VERSION
 
 MANIFEST: Final = ".batchgen/manifest.json"  # path inside a dataset folder
@@ -83,6 +84,8 @@ class Totals:
     cached_tokens: int = 0
     # of the parts, as SQL has them; rows that no part holds were never computed
     kv: KVTotals = UNMEASURED
+    # of the engines that computed the rows, each once; none where the parts do not say
+    numerics: tuple[Numerics, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Literal
@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from batchgen.errors import Corrupt, InvalidParameter
 from batchgen.io.folders import sha256_of
 from batchgen.io.kv_totals import UNMEASURED, KVTotals
+from batchgen.io.numerics import Numerics, decode_numerics, encode_numerics
 from batchgen.io.part_files import JOB_ID
 from batchgen.io.results import from_table, to_table
 from batchgen.io.rows import ResultRow
@@ -28,6 +29,7 @@ from batchgen.io.schema import PARQUET_OPTIONS, SCHEMA, SCHEMA_VERSION
 from batchgen.io.storage import Storage
 
 METADATA_PREFIX = "batchgen."
+OPTIONAL = {"kv", "numerics"}  # of a footer: newer than the first parts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +61,7 @@ class PartFooter:
     model: str
     model_sha256: str
     kv: KVTotals = UNMEASURED  # of the rows in the part
+    numerics: tuple[Numerics, ...] = ()  # of the engines that computed them
 
 
 def part_key(job: str, shard_seq: int, epoch: int, kind: Literal["part", "ckpt"] = "part") -> str:
@@ -127,7 +130,7 @@ def read_results(storage: Storage, key: str, *, sha256: str | None = None) -> li
 def read_footer(storage: Storage, key: str) -> PartFooter:
     """Return who wrote a part; raise Corrupt where the file does not say.
 
-    The KV totals alone may be missing: parts of earlier versions have none.
+    KV totals and numerics alone may be missing: parts of earlier versions have none.
     """
     try:
         with storage.open(key) as file:
@@ -135,13 +138,19 @@ def read_footer(storage: Storage, key: str) -> PartFooter:
         values = {
             field.name: metadata[f"{METADATA_PREFIX}{field.name}".encode()].decode()
             for field in fields(PartFooter)
-            if field.name != "kv"
+            if field.name not in OPTIONAL
         }
         numbers = {name: int(values[name]) for name in ("shard", "epoch", "pos_start", "pos_end")}
         kv = KVTotals.decode(metadata.get(f"{METADATA_PREFIX}kv".encode(), b"").decode())
+        numerics = _numerics(metadata)
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise Corrupt(f"part {key} has no footer that can be read: {error}") from error
-    return PartFooter(**{**values, **numbers}, kv=kv)
+    return PartFooter(**{**values, **numbers}, kv=kv, numerics=numerics)
+
+
+def numerics_of(table: pa.Table) -> tuple[Numerics, ...]:
+    """Return how the rows of a part, as `read_part` returned it, were computed."""
+    return _numerics(table.schema.metadata or {})
 
 
 def count_tokens(table: pa.Table, kind: str) -> int:
@@ -165,8 +174,13 @@ def _info(table: pa.Table, footer: PartFooter, *, key: str, size: int, sha256: s
     )
 
 
+def _numerics(metadata: Mapping[bytes, bytes]) -> tuple[Numerics, ...]:
+    return decode_numerics(metadata.get(f"{METADATA_PREFIX}numerics".encode(), b"").decode())
+
+
 def _metadata(footer: PartFooter) -> dict[str, str]:
-    values = {"schema_version": SCHEMA_VERSION, **asdict(footer), "kv": footer.kv.encode()}
+    texts = {"kv": footer.kv.encode(), "numerics": encode_numerics(footer.numerics)}
+    values = {"schema_version": SCHEMA_VERSION, **asdict(footer), **texts}
     return {f"{METADATA_PREFIX}{name}": str(value) for name, value in values.items()}
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from batchgen.io.dataset import DatasetInfo, DatasetMeta, Limits, PartRef, Segment, write_dataset
+from batchgen.io.numerics import Numerics
 from batchgen.io.parts import PartFooter, part_key, write_part
 from batchgen.io.rows import Choice, ResultRow, RowError, Usage
 from batchgen.io.storage import LocalStorage
@@ -58,7 +59,13 @@ def mixed_rows(start: int, stop: int, *, every: int = 3) -> list[ResultRow]:
     return [error_row(row) if row % every == 0 else ok_row(row) for row in range(start, stop)]
 
 
-def put_part(storage: LocalStorage, rows: Sequence[ResultRow], *, seq: int = 0) -> PartRef:
+def put_part(
+    storage: LocalStorage,
+    rows: Sequence[ResultRow],
+    *,
+    seq: int = 0,
+    numerics: tuple[Numerics, ...] = (),
+) -> PartRef:
     """Write a part and return it as SQL would name it."""
     positions = [row.row for row in rows]
     footer = PartFooter(
@@ -70,6 +77,7 @@ def put_part(storage: LocalStorage, rows: Sequence[ResultRow], *, seq: int = 0) 
         input_sha256="b" * 64,
         model="tiny",
         model_sha256="a" * 64,
+        numerics=numerics,
     )
     info = write_part(storage, part_key(JOB, seq, 1), rows, footer)
     return PartRef(path=info.path, n_rows=info.n_rows, sha256=info.sha256)

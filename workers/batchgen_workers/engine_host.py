@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 from batchgen.engine.stats import EngineInfo, EngineStats
 from batchgen.errors import BatchgenError, EngineFailed
+from batchgen.io.numerics import Numerics
 from batchgen.io.params import SamplingParams
 from batchgen.io.rows import Generation, GenerationRequest, RowError
 from batchgen_workers.engine_client import EngineClient, OnResult
@@ -79,6 +80,8 @@ class EngineHost:
         self.on_change: Callable[[], None] = lambda: None
         #: Set once no child gets anywhere any more; why the worker has to end.
         self.failure: BatchgenError | None = None
+        #: How the present child, or the last one that got ready, computes.
+        self.numerics: Numerics | None = None
         self._client: EngineClient | None = None
         self._first_row_at: float | None = None
         # {key: row} of all that was submitted and has no answer
@@ -246,7 +249,10 @@ class EngineHost:
         client = self._client = self._spawn(self._halvings)
         client.on_death = lambda keys: self._died(client, keys)
         client.on_answers = lambda: self.on_change()
-        return client.start(give_up=give_up)
+        info = client.start(give_up=give_up)
+        device, _, _ = info.device.partition(":")
+        self.numerics = Numerics(device=device, dtype=info.dtype, quantize=info.quantize)
+        return info
 
     def _died(self, client: EngineClient, keys: list[int]) -> None:
         """Note a death, on the reader thread of the child."""

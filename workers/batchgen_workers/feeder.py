@@ -80,7 +80,7 @@ class Feeder:
         shard.checkpoint = saved.path
         try:
             rows = read_results(self.storage, saved.path, sha256=saved.sha256)
-            kv = read_footer(self.storage, saved.path).kv
+            footer = read_footer(self.storage, saved.path)
         except Corrupt as error:
             # nothing is lost but time: the rows are computed again
             log.warning("checkpoint lost", error=error.message, **shard.lease.log_context())
@@ -90,7 +90,7 @@ class Feeder:
         lease = shard.lease
         ours = [row for row in rows if lease.pos_start <= row.row < lease.pos_end]
         shard.saved_rows = len(ours)
-        shard.recall(ours, kv)
+        shard.recall(ours, footer.kv, footer.numerics)
 
     def _hand_over(self, shard: Shard) -> None:
         rows = longest_last_rows_first(self._missing(shard), self.tail)
@@ -103,7 +103,7 @@ class Feeder:
             requests = [as_request(row, key, shard.lease) for key, row in keyed.items()]
             self.host.submit(
                 requests,
-                shard.receive,
+                lambda generation: shard.receive(generation, self.host.numerics),
                 give_up=lambda: not shard.wants_rows,
                 apart=shard.lease.lost >= LOSSES_TO_SUSPECT,
             )

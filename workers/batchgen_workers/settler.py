@@ -14,7 +14,8 @@ from typing import Literal, TypeVar
 from batchgen.errors import BatchgenError, Corrupt, DatabaseUnavailable, Fenced, NotAllowed
 from batchgen.failpoints import reach
 from batchgen.io.inputs import input_key
-from batchgen.io.kv_totals import KVTotals
+from batchgen.io.kv_totals import UNMEASURED, KVTotals
+from batchgen.io.numerics import Numerics
 from batchgen.io.parts import PartFooter, PartInfo, part_key, write_part
 from batchgen.io.storage import Storage, not_there
 from batchgen.jobs.records import Lease
@@ -172,8 +173,8 @@ class Settler:
             # written now, it would lie below the place where the disk belongs
             raise not_there(self.storage.path("inputs"))
         key = part_key(lease.job_public_id, lease.seq, lease.epoch, kind)
-        rows, kv = shard.results()
-        return write_part(self.storage, key, rows, footer_of(lease, kv))
+        rows, kv, numerics = shard.results()
+        return write_part(self.storage, key, rows, footer_of(lease, kv, numerics))
 
     def _persist(self, action: Callable[[], Result], what: str) -> Result:
         return persist(action, what=what, give_up=self.give_up)
@@ -183,7 +184,9 @@ class Settler:
         self.on_disk_trouble()
 
 
-def footer_of(lease: Lease, kv: KVTotals) -> PartFooter:
+def footer_of(
+    lease: Lease, kv: KVTotals = UNMEASURED, numerics: tuple[Numerics, ...] = ()
+) -> PartFooter:
     """Return what a part written under a lease says of itself."""
     return PartFooter(
         job=lease.job_public_id,
@@ -195,4 +198,5 @@ def footer_of(lease: Lease, kv: KVTotals) -> PartFooter:
         model=lease.model,
         model_sha256=lease.model_sha256,
         kv=kv,
+        numerics=numerics,
     )

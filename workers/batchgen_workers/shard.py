@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from enum import StrEnum
 
 from batchgen.io.kv_totals import UNMEASURED, KVTotals
+from batchgen.io.numerics import Numerics, merge_numerics
 from batchgen.io.rows import Generation, InputRow, ResultRow
 from batchgen.jobs.records import Lease
 from batchgen_workers.answers import answered
@@ -51,6 +52,8 @@ class Shard:
         self._rows: dict[int, ResultRow] = {}
         # What exactly these rows did to the KV pool.
         self._kv = UNMEASURED
+        # How they were computed: by this worker's engine, and by a former owner's.
+        self._numerics: tuple[Numerics, ...] = ()
         self._waiting: dict[int, InputRow] = {}
         self._early: Ending | None = None
         self._closing = False
@@ -84,10 +87,13 @@ class Shard:
         """Return whether a row has a result already."""
         return row in self._rows
 
-    def results(self) -> tuple[list[ResultRow], KVTotals]:
-        """Return the results so far, in no order, and what these very rows did to the KV pool."""
+    def results(self) -> tuple[list[ResultRow], KVTotals, tuple[Numerics, ...]]:
+        """Return the results so far, in no order, what they did to the KV pool, and their numerics.
+
+        All of these very rows, and of no others.
+        """
         with self._changed:
-            return list(self._rows.values()), self._kv
+            return list(self._rows.values()), self._kv, self._numerics
 
     def keep(self, results: Iterable[ResultRow], kv: KVTotals = UNMEASURED) -> None:
         """Add results that need no engine: error rows, or a checkpoint's with their totals."""
@@ -96,10 +102,14 @@ class Shard:
             self._kv += kv
             self._changed.notify_all()
 
-    def recall(self, results: Iterable[ResultRow], kv: KVTotals) -> None:
+    def recall(
+        self, results: Iterable[ResultRow], kv: KVTotals, numerics: tuple[Numerics, ...]
+    ) -> None:
         """Take over the results of a checkpoint."""
         results = list(results)
-        self.keep(results, kv)
+        with self._changed:
+            self._numerics = merge_numerics(self._numerics, numerics)
+            self.keep(results, kv)
         self._touch(result.row for result in results)
 
     def expect(self, rows: dict[int, InputRow]) -> None:
@@ -119,7 +129,7 @@ class Shard:
             self._rows = {row: one for row, one in self._rows.items() if row < lease.pos_end}
             self._changed.notify_all()
 
-    def receive(self, generation: Generation) -> None:
+    def receive(self, generation: Generation, numerics: Numerics | None = None) -> None:
         """Take what the engine returns for one row; it may come after the row was given up."""
         with self._changed:
             row = self._waiting.pop(generation.key, None)
@@ -134,6 +144,8 @@ class Shard:
                 attempt=lease.attempts,
             )
             self._kv += KVTotals.of(generation)
+            if numerics and generation.error is None and numerics not in self._numerics:
+                self._numerics = merge_numerics(self._numerics, [numerics])
             if not self._waiting:  # no ending comes of a row while the engine has others
                 self._changed.notify_all()
 

@@ -139,7 +139,9 @@ def test_weights_of_eight_bits_have_the_same_answers_with_all_kernels(
         rows = [request(i, prompt, max_tokens=12) for i, prompt in enumerate(["one", "and two"])]
         return [tokens_of(answer) for _, answer in sorted(run(engine, *rows).items())]
 
-    packed = make_engine(models(family), quantize="int8").model.network
+    engine = make_engine(models(family), quantize="int8")
+    assert engine.info.quantize == "int8"
+    packed = engine.model.network
     kinds = {buffer.dtype for buffer in packed.buffers()}
     assert kinds & {torch.int8, torch.uint8}
     assert answers(quantize="int8") == answers(quantize="int8", kernels="reference")

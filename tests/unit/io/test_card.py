@@ -107,6 +107,7 @@ def test_unknown_facts_are_left_out() -> None:
     text = render_card(META, Totals(rows=1, ok=1))
     assert "licence" not in text
     assert "KV pool" not in text
+    assert "Computed" not in text
 
 
 def test_a_parameter_cannot_close_its_block() -> None:

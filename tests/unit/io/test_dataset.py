@@ -15,6 +15,7 @@ from batchgen.errors import Corrupt, Fenced, NotAllowed
 from batchgen.io.dataset import Limits, Segment
 from batchgen.io.kv_totals import KVTotals
 from batchgen.io.manifest import MANIFEST, read_manifest
+from batchgen.io.numerics import Numerics
 from batchgen.io.reader import iter_rows
 from batchgen.io.rows import ResultRow
 from batchgen.io.storage import LocalStorage
@@ -88,6 +89,21 @@ def test_the_totals_of_the_parts_are_added_up(storage: LocalStorage) -> None:
     totals = read_manifest(folder).totals
     assert (totals.kv, totals.rows) == (expected, 9)
     assert "87.5% of its slots filled" in (folder / "README.md").read_text()
+
+
+def test_every_way_the_parts_were_computed_is_told(storage: LocalStorage) -> None:
+    plain = Numerics(device="cpu", dtype="float32")
+    small = Numerics(device="cpu", dtype="float32", quantize="int8")
+    parts: list[Segment] = [
+        put_part(storage, mixed_rows(0, 3), seq=0, numerics=(plain,)),
+        mixed_rows(3, 6),
+        put_part(storage, mixed_rows(6, 9), seq=1, numerics=(small, plain)),
+        put_part(storage, mixed_rows(9, 12), seq=2),
+    ]
+    folder, _ = put_dataset(storage.root, parts, n_rows=12)
+    assert read_manifest(folder).totals.numerics == (small, plain)
+    told = "- Computed in: float32 with int8 weights on cpu, float32 on cpu\n"
+    assert told in (folder / "README.md").read_text()
 
 
 def test_files_carry_the_jobs_metadata(storage: LocalStorage) -> None:

@@ -12,8 +12,10 @@ import pytest
 from batchgen.errors import Corrupt, InvalidParameter
 from batchgen.io import parts
 from batchgen.io.kv_totals import UNMEASURED, KVTotals
+from batchgen.io.numerics import Numerics
 from batchgen.io.parts import (
     PartFooter,
+    numerics_of,
     part_key,
     read_footer,
     read_part,
@@ -90,6 +92,17 @@ def test_the_footer_keeps_what_the_rows_did_to_the_pool(storage: LocalStorage) -
     assert read_footer(storage, key) == replace(FOOTER, kv=kv)
 
 
+def test_the_footer_keeps_how_the_rows_were_computed(storage: LocalStorage) -> None:
+    key = part_key(JOB, 3, 2)
+    numerics = (
+        Numerics(device="cpu", dtype="float32", quantize="int8"),
+        Numerics(device="cuda", dtype="bfloat16"),
+    )
+    write_part(storage, key, mixed_rows(0, 6), replace(FOOTER, numerics=numerics))
+    assert read_footer(storage, key) == replace(FOOTER, numerics=numerics)
+    assert numerics_of(read_part(storage, key)) == numerics
+
+
 @pytest.mark.parametrize("kv", [None, "", "{", '{"rows": "many"}', "[]", "nonsense"])
 def test_a_footer_without_totals_is_one_of_rows_nobody_measured(
     storage: LocalStorage, kv: str | None
@@ -98,7 +111,7 @@ def test_a_footer_without_totals_is_one_of_rows_nobody_measured(
     write_part(storage, key, [ok_row(0)], FOOTER)
     table = read_part(storage, key)
     metadata = dict(pq.read_schema(storage.path(key)).metadata)
-    del metadata[b"batchgen.kv"]
+    del metadata[b"batchgen.kv"], metadata[b"batchgen.numerics"]  # as the first parts were
     if kv is not None:
         metadata[b"batchgen.kv"] = kv.encode()
     pq.write_table(table.replace_schema_metadata(metadata), storage.path(key))

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from batchgen.errors import DatabaseUnavailable, UnsupportedModel
+from batchgen.io.numerics import Numerics
 from batchgen.io.parts import read_footer
 from batchgen.io.rows import GenerationRequest
 from batchgen.io.storage import LocalStorage
@@ -85,7 +86,9 @@ def test_what_the_rows_did_to_the_pool_is_counted(
     assert len(parts) == 2
     for part in parts:
         assert part is not None
-        assert read_footer(LocalStorage(home), part.path).kv == part.kv == expected_kv(part.n_ok)
+        footer = read_footer(LocalStorage(home), part.path)
+        assert footer.kv == part.kv == expected_kv(part.n_ok)
+        assert footer.numerics == (Numerics(device="cpu", dtype="float32"),)
 
 
 def test_the_last_rows_go_to_the_engine_longest_first(

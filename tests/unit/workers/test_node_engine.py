@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from batchgen.io.kv_totals import UNMEASURED
 from batchgen.io.parts import part_key, write_part
 from batchgen.io.storage import LocalStorage
 from batchgen.jobs import submission
@@ -138,7 +137,7 @@ def test_a_checkpoint_may_hold_rows_that_a_split_gave_away(
     lease = claim_first(store, job)
     key = part_key(lease.job_public_id, lease.seq, lease.epoch, "ckpt")
     rows = [ok_row(row) for row in (0, 1, 30)]
-    saved = write_part(LocalStorage(home), key, rows, footer_of(lease, UNMEASURED))
+    saved = write_part(LocalStorage(home), key, rows, footer_of(lease))
     store.leases.checkpoint(lease, saved)
     let_expire(store, store.splits.split(lease, cut=20, ttl=TTL))
     with fake_node(store, home) as worker:

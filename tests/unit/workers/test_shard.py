@@ -6,13 +6,16 @@ from typing import Any
 import pytest
 
 from batchgen.io.kv_totals import UNMEASURED, KVTotals
+from batchgen.io.numerics import Numerics
 from batchgen.io.params import SamplingParams
-from batchgen.io.rows import Choice, Generation, InputRow, KVUse
+from batchgen.io.rows import Choice, Generation, InputRow, KVUse, RowError
 from batchgen_workers.shard import Ending, Shard
 from tests.support.jobs import lease_without_store
 from tests.support.result_rows import ok_row
 
 LEASE = lease_without_store(pos_start=100, pos_end=103)
+SMALL = Numerics(device="cpu", dtype="float32", quantize="int8")
+HALF = Numerics(device="cuda", dtype="bfloat16")
 
 
 def new_shard(**fields: Any) -> Shard:
@@ -40,7 +43,7 @@ def test_a_shard_is_complete_with_its_last_row() -> None:
     assert shard.wait(0) is None
     shard.receive(answer(2))
     assert shard.wait(0) is Ending.COMPLETE
-    rows, _ = shard.results()
+    rows, *_ = shard.results()
     assert sorted(result.row for result in rows) == [100, 101, 102]
     assert {result.attempt for result in rows if result.row > 100} == {2}
 
@@ -74,7 +77,7 @@ def test_a_row_is_counted_once_whatever_comes_twice() -> None:
     shard.receive(answer(1, "first"))
     shard.receive(answer(1, "second"))
     shard.receive(answer(99))
-    rows, kv = shard.results()
+    rows, kv, _ = shard.results()
     assert [result.choices[0].text for result in rows] == ["first"]
     assert kv == KVTotals(rows=1, preemptions=1, copies=2, utilisation=0.5, sharing_saving=0.25)
 
@@ -85,7 +88,7 @@ def test_rows_given_up_are_not_taken_any_more() -> None:
     shard.receive(answer(1))
     assert shard.give_up() == [2]
     shard.receive(answer(2))
-    rows, kv = shard.results()
+    rows, kv, _ = shard.results()
     assert (len(rows), kv.rows, kv.preemptions) == (1, 1, 1)
 
 
@@ -96,7 +99,7 @@ def test_totals_go_on_from_those_of_a_checkpoint() -> None:
     shard.expect({1: row(101)})
     shard.receive(answer(1))
     shard.keep([ok_row(102)])
-    _, kv = shard.results()
+    _, kv, _ = shard.results()
     assert kv == KVTotals(rows=2, preemptions=5, copies=3, utilisation=0.75, sharing_saving=0.5)
 
 
@@ -104,6 +107,24 @@ def test_nothing_is_measured_of_rows_without_an_engine() -> None:
     shard = new_shard()
     shard.keep([ok_row(100)])
     assert shard.results()[1] == UNMEASURED
+
+
+def test_it_tells_how_its_answers_were_computed() -> None:
+    shard = new_shard()
+    shard.expect({1: row(101), 2: row(102)})
+    shard.receive(Generation(key=1, error=RowError(code="x", message="m")), HALF)
+    assert shard.results()[2] == ()
+    shard.receive(answer(2), HALF)
+    assert shard.results()[2] == (HALF,)
+
+
+def test_a_checkpoints_answers_may_have_been_computed_in_another_way() -> None:
+    shard = new_shard()
+    shard.recall([ok_row(100)], UNMEASURED, (SMALL,))
+    shard.expect({1: row(101), 2: row(102)})
+    for key in (1, 2):
+        shard.receive(answer(key), HALF)
+    assert shard.results()[2] == (SMALL, HALF)
 
 
 def test_a_closing_shard_waits_for_the_engine_and_no_longer() -> None:
