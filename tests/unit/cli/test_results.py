@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -8,7 +11,9 @@ import pytest
 from batchgen.io.verify import verify_dataset
 from batchgen.jobs.records import JobRecord
 from batchgen.service import Service
+from tests.support import homes
 from tests.support.homes import answer_some, finish
+from tests.support.result_rows import ok_row
 from tests.unit.cli.conftest import Command
 
 
@@ -67,6 +72,22 @@ def test_writes_openai_s_lines(batchgen: Command, finished: JobRecord) -> None:
     objects = [line["response"]["body"].get("object") for line in lines]
     assert objects == ["chat.completion", "text_completion", None, "text_completion"]
     assert lines[2]["response"]["status_code"] == 400
+
+
+@pytest.mark.parametrize("form", ["jsonl", "openai"])
+def test_no_answer_ends_a_line(
+    batchgen: Command,
+    service: Service,
+    job: JobRecord,
+    monkeypatch: pytest.MonkeyPatch,
+    form: str,
+) -> None:
+    text = "one\u2028two\u2029three\x85four\x0bfive"
+    monkeypatch.setattr(homes, "ok_row", partial(ok_row, text=text))
+    finish(service, job)
+    lines = batchgen.ok("results", "nightly", "--format", form).stdout.splitlines()
+    assert len(lines) == 4
+    assert all(text in _texts(json.loads(line)) for line in lines)
 
 
 def test_never_overwrites_a_file(batchgen: Command, finished: JobRecord) -> None:
@@ -128,3 +149,12 @@ def test_verify_names_what_changed(
 
 def test_verify_what_is_no_dataset(batchgen: Command) -> None:
     assert batchgen("verify", batchgen.folder).exit_code == 1
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Yield every string below a JSON value."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from _texts(one)
