@@ -34,7 +34,7 @@ from tests.support.workers import questions, wait_until
 
 UNAVAILABLE = 3  # exit status
 LEASED_ROWS = 40  # two shards
-CUTS = 20
+CUTS = 12
 
 # With its end: BEGIN says READ COMMITTED.
 COMMIT = b"COMMIT\0"
@@ -219,16 +219,18 @@ def test_22_workers_whose_commits_get_lost(postgres_cluster: Cluster, drop: Drop
         cluster.coordinator()
         workers = [cluster.worker(testing.SLOW, database_url=url) for _ in range(2)]
         wait_until(lambda: all(worker.said("listening") for worker in workers))
-        job = cluster.submit(questions(ROWS, max_tokens=10))
-        while cluster.done(job) < ROWS and cluster.toll.injections < CUTS:
+        jobs: list[JobRecord] = []
+        while cluster.toll.injections < CUTS:
+            if not jobs or cluster.done(jobs[-1]) == ROWS:  # how far one lasts is the machine's
+                jobs.append(cluster.submit(questions(ROWS, max_tokens=10)))
             before = proxy.dropped
             proxy.on_bytes(COMMIT, drop)
             wait_until(lambda before=before: proxy.dropped > before)  # type: ignore[misc]
             cluster.hurt()
             time.sleep(0.3)  # in which something may succeed
         proxy.heal()
-        cluster.drain(job)
-        assert cluster.toll.injections >= 5
+        for job in jobs:
+            cluster.drain(job)
 
 
 @pytest.mark.fault(22, "a second part of one shard, whatever else went wrong")
