@@ -190,8 +190,8 @@ def _add_up(totals: Totals, table: pa.Table, failed: int) -> Totals:
         errors=totals.errors + failed,
         prompt_tokens=totals.prompt_tokens + count_tokens(table, "prompt_tokens"),
         completion_tokens=totals.completion_tokens + count_tokens(table, "completion_tokens"),
-        numerics=merge_numerics(totals.numerics, numerics_of(table)),
         cached_tokens=totals.cached_tokens + count_tokens(table, "cached_tokens"),
+        numerics=merge_numerics(totals.numerics, numerics_of(table)),
     )
 
 

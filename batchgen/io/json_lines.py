@@ -14,8 +14,8 @@ _SEPARATORS: Final = {
 }
 
 
-def as_one_line(text: bytes) -> bytes:
-    """Return JSON text, UTF-8, with every character escaped that might end a line."""
+def escape_line_ends(text: bytes) -> bytes:
+    """Return JSON text, UTF-8, in which no string holds a character that might end a line."""
     for separator, escaped in _SEPARATORS.items():
         text = text.replace(separator, escaped)
     return text

@@ -109,10 +109,10 @@ def is_terminal(stream: TextIO) -> bool:
 def _json(value: Any, *, indent: bool = False) -> str:
     import orjson
 
-    from batchgen.io.json_lines import as_one_line
+    from batchgen.io.json_lines import escape_line_ends
 
     option = orjson.OPT_NON_STR_KEYS | (orjson.OPT_INDENT_2 if indent else 0)
-    return as_one_line(orjson.dumps(value, option=option, default=str)).decode()
+    return escape_line_ends(orjson.dumps(value, option=option, default=str)).decode()
 
 
 def _print_table(rows: Sequence[Any], columns: Sequence[Column]) -> None:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -84,19 +84,6 @@ def events_until(process: subprocess.Popen[str], happened: Callable[[Any], bool]
     raise AssertionError(f"no such event: {process.communicate()[1]}")
 
 
-def interrupt(process: subprocess.Popen[str]) -> None:
-    """Press Ctrl-C until the process ends.
-
-    Python drops an interrupt that comes while it runs a finalizer, so one press may do nothing.
-    """
-    for _ in range(10):
-        process.send_signal(signal.SIGINT)
-        with suppress(subprocess.TimeoutExpired):
-            process.communicate(timeout=PATIENCE / 10)
-            return
-    raise AssertionError("ten interrupts did not end it")
-
-
 def ids_of(folder: Path, kind: str) -> list[str]:
     """Return the custom ids of a dataset's answered or failed rows, in order."""
     return [
@@ -151,7 +138,8 @@ def test_a_stack_on_one_machine(shell: Shell) -> None:
     # Nobody works on the job yet, so it cannot end while it is watched.
     with shell.start("watch", "nightly", "--json") as watcher:
         events_until(watcher, lambda event: event["id"] == public_id)
-        interrupt(watcher)
+        watcher.send_signal(signal.SIGINT)
+        watcher.communicate(timeout=PATIENCE)
     assert watcher.returncode == 130
     with stack(shell):
         assert shell("wait", "nightly", code=1) == f"{public_id}  completed\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -89,8 +90,10 @@ def test_a_signal_drains_into_a_checkpoint(
     worker = starter.worker(testing.SLOW)
     wait_until(half_done(store, job, rows=20))
     children = worker.children()
+    began = time.monotonic()
     worker.send(number)
     assert worker.wait() == 0
+    assert time.monotonic() - began < starter.settings.drain_grace + 10
     (shard,) = store.jobs.shards(job.id)
     assert (shard.state, shard.lost, shard.last_error) == ("ready", 0, None)
     saved = store.leases.checkpoint_of(shard.id)

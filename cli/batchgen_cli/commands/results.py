@@ -88,7 +88,7 @@ def _print_path(app: App, path: Path) -> None:
 def _lines(app: App, public_id: str, form: str, *, partial: bool) -> Iterator[bytes]:
     import orjson
 
-    from batchgen.io.json_lines import as_one_line
+    from batchgen.io.json_lines import escape_line_ends
     from batchgen.service.results import row_json
 
     rows: Iterator[dict[str, Any]]
@@ -97,7 +97,7 @@ def _lines(app: App, public_id: str, form: str, *, partial: bool) -> Iterator[by
     else:
         rows = (row_json(row) for row in app.service.results.rows(public_id, partial=partial))
     for row in rows:
-        yield as_one_line(orjson.dumps(row)) + b"\n"
+        yield escape_line_ends(orjson.dumps(row)) + b"\n"
 
 
 def _write_file(lines: Iterator[bytes], out: Path) -> None:
