@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 from pathlib import Path
 
@@ -37,6 +38,8 @@ def _scrub(environment: os._Environ[str]) -> None:
 
 # Before any module of batchgen is imported: some read the user's folders when they are.
 _scrub(os.environ)
+# A script's background job ignores Ctrl-C, and so would every process that a test interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_unconfigure() -> None:

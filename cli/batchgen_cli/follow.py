@@ -10,7 +10,6 @@ import click
 
 from batchgen_cli.failures import FAILED, INTERRUPTED
 from batchgen_cli.formats import count
-from batchgen_cli.interrupts import remembering_interrupts
 from batchgen_cli.output import Output
 from batchgen_cli.progress import ProgressDisplay, choose_display
 
@@ -25,14 +24,13 @@ def follow(service: Service, job: str, display: ProgressDisplay) -> JobView:
     from batchgen.service import Meter
 
     meter = Meter()
-    with display, remembering_interrupts() as check_interrupt:
+    with display:
         while True:
             view = service.status(job)
             display.update(view, meter.observe(view))
             if view.has_ended:
                 return view
             sleep(POLL_INTERVAL)
-            check_interrupt()
 
 
 def watch(service: Service, job: str, output: Output) -> None:
