@@ -1,98 +1,99 @@
 """The converter's process: `python -m batchgen.models.gguf_convert FILE FOLDER`.
 
-    FILE ──► transformers (reads GGUF, dequantises) ──► float32 safetensors, config, tokenizer
+    header ─► configuration ─► empty model ◄── tensors, unpacked to float32, counted both ways
+                                   └─► safetensors, config, generation config, tokenizer
 
-Everything a later reader needs must survive: the chat template, the tokens that end an answer, and
-how text is split before the merges apply. The last is not in transformers for every family.
+What changes an answer is converted or refused by name: see `gguf_config` and `gguf_tensors`.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
-from tokenizers import pre_tokenizers
-from transformers import (
-    AutoModelForCausalLM,
-    GenerationConfig,
-    GgufConfig,
-    PreTrainedModel,
-    TokenizersBackend,
-)
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
-from batchgen.models.gguf_header import read_gguf_header
+from batchgen.models.confined import answer
+from batchgen.models.gguf_config import family_of, read_config
+from batchgen.models.gguf_header import GgufHeader, read_gguf_header
+from batchgen.models.gguf_tensors import Weights, check_shapes, read_factors, read_weights
+from batchgen.models.gguf_tokens import TOKENS, end_tokens, load_tokenizer
 
-SPLIT = "tokenizer.ggml.pre"
-END_OF_TURN = "tokenizer.ggml.eot_token_id"
-
-# Values of SPLIT for byte-level vocabularies that transformers leaves on GPT-2's own split.
-# These learned their merges with every digit apart ("  12" is "  " "1" "2", never " " " 12").
-DIGITS_APART = frozenset({"smollm", "starcoder", "refact", "codeshell"})
-AS_GPT2 = frozenset({"gpt-2", "mpt", "olmo", "phi-2"})
+# Bytes for vocabulary, merges and libraries, besides the weights.
+WORKING_MEMORY = 4 << 30
 
 
 def main(arguments: list[str]) -> int:
-    """Convert; the last line on standard error is the reason where it fails."""
+    """Convert, in memory that fits the file; see `confined`."""
     source, target = (Path(argument) for argument in arguments)
     logging.disable(logging.WARNING)
-    metadata = read_gguf_header(source).metadata
-    tokenizer = load_tokenizer(source, str(metadata.get(SPLIT, "")))
-    model = load_model(source)
-    save_model(model, target, end_of_turn=metadata.get(END_OF_TURN))
+    tensors = read_gguf_header(source).tensors.values()
+    weights = 4 * sum(math.prod(tensor.shape) for tensor in tensors)
+    # Weights twice, as a part is unpacked or joined, and the file itself, which is mapped.
+    memory = WORKING_MEMORY + 2 * weights + 2 * source.stat().st_size
+    return answer(lambda: convert(source, target), memory=memory)
+
+
+def convert(source: Path, target: Path) -> str:
+    """Write the model of `source` into `target`; raise UnsupportedModel or UnsafeModel."""
+    header = read_gguf_header(source, texts=frozenset({TOKENS}))
+    family = family_of(header)
+    values = read_config(header, read_factors(source, header))
+    tokenizer = load_tokenizer(source, header)
+    model = empty_model(family.model_type, values)
+    fill(model, read_weights(source, header, family, values))
+    save(model, target, header=header)
     tokenizer.save_pretrained(target)
-    return 0
+    return ""
 
 
-def load_tokenizer(source: Path, split: str) -> TokenizersBackend:
-    """Load the tokenizer and mend how it splits text; raise ValueError where that is not known."""
-    tokenizer: TokenizersBackend = TokenizersBackend.from_pretrained(
-        source.parent, gguf_file=source.name
-    )
-    backend = tokenizer.backend_tokenizer
-    if not isinstance(backend.pre_tokenizer, pre_tokenizers.ByteLevel) or split in AS_GPT2:
-        return tokenizer
-    if split not in DIGITS_APART:
-        raise ValueError(f"its text splitting {split!r} is not known, tokens would be wrong")
-    backend.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Digits(individual_digits=True),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
-        ]
-    )
-    return tokenizer
-
-
-def load_model(source: Path) -> PreTrainedModel:
-    """Load the weights as float32, every block dequantised."""
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-        source.parent,
-        gguf_file=source.name,
-        quantization_config=GgufConfig(dequantize=True),
-        dtype=torch.float32,
-    )
+def empty_model(model_type: str, values: dict[str, Any]) -> PreTrainedModel:
+    """Return a model of these values without weights."""
+    config = AutoConfig.for_model(model_type, **values)
+    config.dtype = torch.float32
+    with torch.device("meta"):
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
     return model
 
 
-def save_model(model: PreTrainedModel, target: Path, *, end_of_turn: object) -> None:
+def fill(model: PreTrainedModel, weights: Weights) -> None:
+    """Give the model its weights: all that it has and none besides; raise UnsupportedModel."""
+    # Tied weights are one parameter, and counted once.
+    wanted = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    _add_zero_biases(weights, wanted)
+    check_shapes(weights, wanted)
+    state = {name: torch.from_numpy(array) for name, array in weights.items()}
+    model.load_state_dict(state, strict=False, assign=True)
+    model.tie_weights()
+    left = [name for name, parameter in model.named_parameters() if parameter.is_meta]
+    assert not left, left
+
+
+def _add_zero_biases(weights: Weights, wanted: dict[str, tuple[int, ...]]) -> None:
+    """Add zeros for the bias after attention where no layer of the file has one.
+
+    transformers has one flag for the four biases of attention; zeros add nothing.
+    """
+    biases = [name for name in wanted if name.endswith("self_attn.o_proj.bias")]
+    if not any(name in weights for name in biases):
+        weights |= {name: np.zeros(wanted[name], np.float32) for name in biases}
+
+
+def save(model: PreTrainedModel, target: Path, *, header: GgufHeader) -> None:
     """Write config, generation config and safetensors as of a model that never was GGUF."""
     config = model.config
-    # What only the GGUF loader meant: the model's title and how its blocks were packed.
-    for name in ("quantization_config", "_model_name_or_path"):
-        if hasattr(config, name):
-            delattr(config, name)
     config.architectures = [type(model).__name__]
-    config.name_or_path = ""
-    with torch.device("meta"):
-        plain = type(model)(config)
-    plain.load_state_dict(model.state_dict(), assign=True)
-    plain.tie_weights()
-    plain.generation_config = GenerationConfig.from_model_config(config)
-    plain.generation_config._from_model_config = False  # it is the model's own from here on
-    if isinstance(end_of_turn, int) and end_of_turn != config.eos_token_id:
-        plain.generation_config.eos_token_id = [config.eos_token_id, end_of_turn]
-    plain.save_pretrained(target)
+    generation = GenerationConfig.from_model_config(config)
+    generation._from_model_config = False  # it is the model's own from here on
+    ends = end_tokens(header)
+    generation.eos_token_id = ends[0] if len(ends) == 1 else ends or None
+    model.generation_config = generation
+    model.save_pretrained(target)
 
 
 if __name__ == "__main__":

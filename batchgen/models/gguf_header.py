@@ -7,10 +7,12 @@
 
 from __future__ import annotations
 
+import math
 import mmap
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from batchgen.errors import UnsafeModel, UnsupportedModel
 
@@ -19,7 +21,13 @@ VERSIONS = (2, 3)
 MAX_COUNT = 1_000_000  # tensors or metadata entries; large models have thousands
 MAX_KEY = 1 << 16  # bytes
 MAX_TEXT = 1 << 20  # bytes; the longest value is a chat template
-MAX_DIMENSIONS = 8
+MAX_DIMENSIONS = 4
+MAX_PER_BYTE = 8  # weights in a byte, at most
+MAX_NUMBERS = 1 << 16  # elements of a numeric array that are kept; models have one a layer
+MAX_TEXTS = (
+    1 << 23
+)  # elements of a text array that is asked for; the largest vocabularies have 2**18
+ALIGNMENT = 32  # bytes, where the file does not say otherwise
 
 # Value types of fixed width; 8 is a string, 9 an array of one other type.
 SCALARS = {
@@ -39,16 +47,29 @@ TEXT = 8
 ARRAY = 9
 
 Scalar = int | float | bool | str
+Value = Scalar | tuple[Scalar, ...] | None
+V = TypeVar("V")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GgufTensor:
+    """Where one tensor lies and how it is packed."""
+
+    #: Slowest dimension first, as torch has it.
+    shape: tuple[int, ...]
+    #: The number of ggml's type.
+    kind: int
+    #: In bytes from the beginning of the file.
+    offset: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GgufHeader:
-    """What a GGUF file says of itself, without vocabularies and weights."""
+    """What a GGUF file says of itself, without its weights."""
 
-    #: Scalars and strings by key; arrays are left out.
-    metadata: dict[str, Scalar]
-    #: {tensor name: dimensions, fastest first}
-    tensors: dict[str, tuple[int, ...]]
+    #: Every key; None stands for an array that was walked over.
+    metadata: dict[str, Value]
+    tensors: dict[str, GgufTensor]
 
     @property
     def architecture(self) -> str:
@@ -56,24 +77,26 @@ class GgufHeader:
         return str(self.metadata.get("general.architecture", ""))
 
 
-def read_gguf_header(path: Path) -> GgufHeader:
+def read_gguf_header(path: Path, *, texts: frozenset[str] = frozenset()) -> GgufHeader:
     """Read the head of a file; raise UnsafeModel where a length leads out of it.
 
+    Arrays of text are kept only where `texts` names their keys: they can be large.
     UnsupportedModel where the version is none that is known.
     """
     with path.open("rb") as file:
         if file.read(len(MAGIC)) != MAGIC:
             raise UnsafeModel(f"{path.name} is not a GGUF file.")
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return _Cursor(data, path.name).header()
+            return _Cursor(data, path.name, texts).header()
 
 
 class _Cursor:
     """A position in the file that can only move forward and never past the end."""
 
-    def __init__(self, data: mmap.mmap, name: str) -> None:
+    def __init__(self, data: mmap.mmap, name: str, texts: frozenset[str]) -> None:
         self.data = data
         self.name = name
+        self.texts = texts
         self.position = len(MAGIC)
 
     def header(self) -> GgufHeader:
@@ -81,26 +104,38 @@ class _Cursor:
         if version not in VERSIONS:
             raise UnsupportedModel(f"{self.name} is GGUF version {version}; 2 and 3 are read.")
         tensors, entries = (self.count(MAX_COUNT) for _ in range(2))
-        metadata = dict(self.entry() for _ in range(entries))
-        shapes = dict(self.tensor() for _ in range(tensors))
-        scalars = {key: value for key, value in metadata.items() if value is not None}
-        return GgufHeader(metadata=scalars, tensors=shapes)
+        metadata = self.unique([self.entry() for _ in range(entries)])
+        tensors_read = [self.tensor() for _ in range(tensors)]
+        alignment = metadata.get("general.alignment", ALIGNMENT)
+        if not isinstance(alignment, int) or not 1 <= alignment <= len(self.data):
+            raise self.unsafe()
+        start = -(-self.position // alignment) * alignment
+        placed = [(name, replace(t, offset=start + t.offset)) for name, t in tensors_read]
+        return GgufHeader(metadata=metadata, tensors=self.unique(placed))
 
-    def entry(self) -> tuple[str, Scalar | None]:
-        return self.text(MAX_KEY), self.value(self.number("I"))
+    def unique(self, pairs: list[tuple[str, V]]) -> dict[str, V]:
+        """Return the pairs by name; a name that comes twice would hide one of them."""
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            raise self.unsafe()
+        return found
 
-    def tensor(self) -> tuple[str, tuple[int, ...]]:
+    def entry(self) -> tuple[str, Value]:
+        key = self.text(MAX_KEY)
+        return key, self.value(self.number("I"), keep=key in self.texts)
+
+    def tensor(self) -> tuple[str, GgufTensor]:
         name, dimensions = self.text(MAX_KEY), self.number("I")
         if dimensions > MAX_DIMENSIONS:
             raise self.unsafe()
-        shape = tuple(self.number("Q") for _ in range(dimensions))
-        self.number("I")  # type of the blocks
-        if self.number("Q") > len(self.data):
+        shape = tuple(self.number("Q") for _ in range(dimensions))[::-1]
+        kind, offset = self.number("I"), self.number("Q")
+        if offset > len(self.data) or math.prod(shape) > MAX_PER_BYTE * len(self.data):
             raise self.unsafe()
-        return name, shape
+        return name, GgufTensor(shape=shape, kind=kind, offset=offset)
 
-    def value(self, kind: int) -> Scalar | None:
-        """Return the value of an entry, None for an array, which is walked over."""
+    def value(self, kind: int, *, keep: bool) -> Value:
+        """Return the value of an entry, None for an array that is walked over."""
         if kind in SCALARS:
             (value,) = self.unpack(SCALARS[kind])
             return value
@@ -108,18 +143,20 @@ class _Cursor:
             return self.text(MAX_TEXT)
         if kind != ARRAY:
             raise self.unsafe()
-        self.skip_array()
-        return None
+        return self.array(keep=keep)
 
-    def skip_array(self) -> None:
+    def array(self, *, keep: bool) -> tuple[Scalar, ...] | None:
         kind, count = self.number("I"), self.count(len(self.data))
         if kind in SCALARS:
-            self.take(count * struct.calcsize(f"<{SCALARS[kind]}"))
-        elif kind == TEXT:
-            for _ in range(count):
-                self.take(self.count(MAX_TEXT))
-        else:  # arrays of arrays exist in the format, not in models
+            raw = self.take(count * struct.calcsize(f"<{SCALARS[kind]}"))
+            return struct.unpack(f"<{count}{SCALARS[kind]}", raw) if count <= MAX_NUMBERS else None
+        if kind != TEXT:  # arrays of arrays exist in the format, not in models
             raise self.unsafe()
+        if keep and count <= MAX_TEXTS:
+            return tuple(self.text(MAX_TEXT) for _ in range(count))
+        for _ in range(count):
+            self.take(self.count(MAX_TEXT))
+        return None
 
     def text(self, limit: int) -> str:
         return self.take(self.count(limit)).decode("utf-8", errors="replace")

@@ -1,9 +1,12 @@
-"""Small GGUF files: a random llama as llama.cpp's converter would write it, or a bare header."""
+"""Small GGUF files: a random model as llama.cpp's converter would write it, or a bare header."""
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import gguf
 import numpy as np
@@ -79,25 +82,13 @@ def gguf_name(name: str) -> str:
 
 
 def interleave(weight: npt.NDArray[np.float32], heads: int) -> npt.NDArray[np.float32]:
-    """Put rotary pairs side by side, as llama.cpp keeps them: (heads, 2, half) → (…, half, 2)."""
-    rows = weight.reshape(heads, 2, HEAD // 2, HIDDEN)
+    """Put rotary pairs side by side, as llama.cpp keeps them: (heads, 2, half) to (…, half, 2)."""
+    rows = weight.reshape(heads, 2, -1, *weight.shape[1:])
     return rows.swapaxes(1, 2).reshape(weight.shape)
 
 
-def write_llama(path: Path, weights: Weights, *, split: str = "smollm") -> Path:
-    """Write the weights as a GGUF file; `split` names how text is cut before merging."""
-    writer = gguf.GGUFWriter(path, "llama")
-    writer.add_name("Some Name")
-    writer.add_block_count(LAYERS)
-    writer.add_context_length(128)
-    writer.add_embedding_length(HIDDEN)
-    writer.add_feed_forward_length(FEED)
-    writer.add_head_count(HEADS)
-    writer.add_head_count_kv(KV_HEADS)
-    writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_rope_dimension_count(HEAD)
-    writer.add_rope_freq_base(10000.0)
-    writer.add_vocab_size(len(tokens()))
+def add_tokenizer(writer: gguf.GGUFWriter, split: str) -> None:
+    """Add the vocabulary and what llama.cpp writes beside it."""
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(split)
     writer.add_token_list(tokens())
@@ -105,18 +96,73 @@ def write_llama(path: Path, weights: Weights, *, split: str = "smollm") -> Path:
     writer.add_token_merges(MERGES)
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(0)
-    writer.add_eot_token_id(2)
     writer.add_pad_token_id(0)
     writer.add_add_bos_token(False)
     writer.add_chat_template(CHAT_TEMPLATE)
-    for name, weight in weights.items():
-        heads = {"q_proj": HEADS, "k_proj": KV_HEADS}.get(name.split(".")[-2])
-        writer.add_tensor(gguf_name(name), interleave(weight, heads) if heads else weight)
+
+
+def write_gguf(
+    path: Path, architecture: str, keys: Mapping[str, Any], tensors: Weights, *, split: str
+) -> Path:
+    """Write tensors under the names they have, and keys below the architecture's name.
+
+    A key with a capital letter, such as `Tokenizer.ggml.eot_token_id`, is the file's own.
+    """
+    writer = gguf.GGUFWriter(path, architecture)
+    writer.add_name("Some Name")
+    add_tokenizer(writer, split)
+    for key, value in keys.items():
+        name = key.lower() if key[0].isupper() else f"{architecture}.{key}"
+        kind = {bool: "bool", int: "uint32", float: "float32", str: "string"}.get(
+            type(value), "array"
+        )
+        getattr(writer, f"add_{kind}")(name, value)
+    for name, weight in tensors.items():
+        writer.add_tensor(name, np.ascontiguousarray(weight))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
     return path
+
+
+LLAMA_KEYS: dict[str, Any] = {
+    "block_count": LAYERS,
+    "context_length": 128,
+    "embedding_length": HIDDEN,
+    "feed_forward_length": FEED,
+    "attention.head_count": HEADS,
+    "attention.head_count_kv": KV_HEADS,
+    "attention.layer_norm_rms_epsilon": 1e-5,
+    "rope.dimension_count": HEAD,
+    "rope.freq_base": 10000.0,
+    "vocab_size": len(tokens()),
+}
+
+
+def llama_tensors(weights: Weights) -> Weights:
+    """Return the weights under llama.cpp's names and in its layout."""
+    heads = {"q_proj": HEADS, "k_proj": KV_HEADS}
+    return {
+        gguf_name(name): interleave(weight, heads[name.split(".")[-2]])
+        if name.split(".")[-2] in heads
+        else weight
+        for name, weight in weights.items()
+    }
+
+
+def write_llama(
+    path: Path,
+    weights: Weights,
+    *,
+    split: str = "smollm",
+    keys: Mapping[str, Any] = MappingProxyType({}),
+    tensors: Weights | None = None,
+) -> Path:
+    """Write a llama; `split` names how text is cut before merging, keys and tensors come on top."""
+    merged = LLAMA_KEYS | {"Tokenizer.ggml.eot_token_id": 2} | dict(keys)
+    held = llama_tensors(weights) | (tensors or {})
+    return write_gguf(path, "llama", merged, held, split=split)
 
 
 def text(value: str) -> bytes:

@@ -77,14 +77,6 @@ def test_digits_stand_apart_before_merging(converted: ModelRecord) -> None:
     assert tokenizer.decode(tokenizer.encode("ab  12 é").ids) == "ab  12 é"
 
 
-def test_an_unknown_way_of_splitting_is_refused(tmp_path: Path, weights: Weights) -> None:
-    from batchgen.models.gguf_convert import load_tokenizer
-
-    source = write_llama(tmp_path / "tiny.gguf", weights, split="klingon")
-    with pytest.raises(ValueError, match="'klingon' is not known"):
-        load_tokenizer(source, "klingon")
-
-
 def test_the_converters_last_words_are_the_reason(
     tmp_path: Path, weights: Weights, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -104,7 +96,7 @@ def test_a_damaged_file_never_reaches_the_converter(
 ) -> None:
     source = write_llama(tmp_path / "tiny.gguf", weights)
     source.write_bytes(source.read_bytes()[:1000])
-    monkeypatch.setattr("batchgen.models.gguf.subprocess", None)
+    monkeypatch.setattr("batchgen.models.gguf.run_confined", None)
     with pytest.raises(UnsafeModel, match=r"tiny\.gguf is damaged"):
         Registry(tmp_path / "models").import_model("tiny", source)
 

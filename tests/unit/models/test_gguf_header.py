@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from batchgen.errors import UnsafeModel, UnsupportedModel
-from batchgen.models.gguf_header import MAX_DIMENSIONS, read_gguf_header
+from batchgen.models.gguf_header import MAX_DIMENSIONS, GgufTensor, read_gguf_header
 from tests.unit.models.gguf_files import entry, header, llama_weights, text, write_llama
 
 STRINGS = struct.pack("<IQ", 8, 2) + text("a") + text("b")
@@ -23,7 +23,7 @@ def write(path: Path, content: bytes) -> Path:
     return path
 
 
-def test_scalars_are_read_and_arrays_walked_over(tmp_path: Path) -> None:
+def test_values_are_read_and_arrays_of_text_where_they_are_asked_for(tmp_path: Path) -> None:
     content = header(
         entry("general.architecture", 8, text("llama")),
         entry("tokens", 9, STRINGS),
@@ -33,15 +33,21 @@ def test_scalars_are_read_and_arrays_walked_over(tmp_path: Path) -> None:
         entry("eps", 6, struct.pack("<f", 0.5)),
         tensors=1,
     )
-    found = read_gguf_header(write(tmp_path / "m.gguf", content + tensor("w", 4, 3)))
+    path = write(tmp_path / "m.gguf", content + tensor("w", 4, 3))
+    found = read_gguf_header(path)
     assert found.architecture == "llama"
     assert found.metadata == {
         "general.architecture": "llama",
+        "tokens": None,
+        "scores": (0.5, 1.5),
         "eos": 2,
         "flag": True,
         "eps": 0.5,
     }
-    assert found.tensors == {"w": (4, 3)}
+    start = -(-path.stat().st_size // 32) * 32
+    assert found.tensors == {"w": GgufTensor(shape=(3, 4), kind=0, offset=start)}
+    asked = read_gguf_header(path, texts=frozenset({"tokens"}))
+    assert asked.metadata == found.metadata | {"tokens": ("a", "b")}
 
 
 def test_a_file_of_the_reference_writer(tmp_path: Path) -> None:
@@ -74,6 +80,14 @@ HUGE = struct.pack("<Q", 1 << 62)
         pytest.param(header(entry("a", 77, b"")), id="unknown type"),
         pytest.param(header(tensors=1) + tensor("w", *[1] * (MAX_DIMENSIONS + 1)), id="dimensions"),
         pytest.param(header(tensors=1) + tensor("w", 1, offset=1 << 40), id="data past the end"),
+        pytest.param(
+            header(tensors=1) + tensor("w", 1 << 40, 1 << 40), id="more than a file holds"
+        ),
+        pytest.param(header(tensors=2) + tensor("w", 1) + tensor("w", 1), id="a name twice"),
+        pytest.param(header(entry("a", 8, text("b")), entry("a", 8, text("c"))), id="a key twice"),
+        pytest.param(
+            header(entry("general.alignment", 4, struct.pack("<I", 0))), id="alignment of nothing"
+        ),
         *(pytest.param(SOUND[:cut], id=f"cut at {cut}") for cut in range(5, len(SOUND), 7)),
     ],
 )

@@ -19,7 +19,8 @@ def test_it_is_what_its_makers_published(smollm2: ModelRecord) -> None:
 def test_the_assistants_turn_ends_its_answer(smollm2: ModelRecord) -> None:
     tokenizer = Tokenizer.from_file(str(smollm2.path / "tokenizer.json"))
     generation = json.loads((smollm2.path / "generation_config.json").read_text())
-    assert generation["eos_token_id"] == tokenizer.token_to_id("<|im_end|>") == 2
+    ends = [tokenizer.token_to_id(text) for text in ("<|im_end|>", "<|endoftext|>")]
+    assert generation["eos_token_id"] == ends == [2, 0]
 
 
 def test_digits_and_blanks_are_split_as_in_training(smollm2: ModelRecord) -> None:
