@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import transformers
 
+from batchgen.engine.claims import check_weights_held
 from batchgen.errors import UnsupportedModel
+from batchgen.models.references import check_pinned, check_references
 from batchgen.models.safety import scan_folder
 
 if TYPE_CHECKING:
@@ -28,9 +30,12 @@ def quiet() -> None:
 def load_config(path: Path) -> Any:
     """Return the transformers config of the model in `path`; raise UnsupportedModel.
 
-    Raises UnsafeModel, before anything is opened, where somebody has put code into the folder.
+    Raises UnsafeModel, before anything is opened, where somebody has put code into the folder, or
+    a file that names one outside.
     """
     scan_folder(path)
+    check_pinned(path)
+    check_references(path)
     try:
         return transformers.AutoConfig.from_pretrained(path, **LOCAL)
     except (OSError, ValueError, KeyError) as error:
@@ -41,6 +46,7 @@ def load_network(path: Path, *, dtype: torch.dtype, device: torch.device) -> nn.
     """Return the model of `path`, ready to infer, with eager attention; raise UnsupportedModel."""
     loader: Any = transformers.AutoModelForCausalLM
     try:
+        check_weights_held(load_config(path), path)
         network, report = loader.from_pretrained(
             path,
             dtype=dtype,

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from batchgen.errors import UnsupportedModel
-from batchgen.models.safety import read_json
+import msgspec
+
+from batchgen.errors import UnsafeModel, UnsupportedModel
+from batchgen.models.jsons import read_json
 from batchgen.models.weights import weights_dtype
 
 # Where configurations of different families keep the context length, most usual first.
@@ -26,6 +28,12 @@ class Description(NamedTuple):
     chat_template: bool
 
 
+class _Generation(msgspec.Struct):
+    eos_token_id: int | list[int] | None = None
+    bos_token_id: int | None = None
+    pad_token_id: int | None = None
+
+
 def describe(folder: Path) -> Description:
     """Return what the files in a checked folder say; raise UnsupportedModel where one lacks."""
     weights = sorted(folder.glob("*.safetensors"))
@@ -33,7 +41,7 @@ def describe(folder: Path) -> Description:
         raise UnsupportedModel("The folder holds no *.safetensors file: there are no weights.")
     if not any((folder / name).exists() for name in TOKENIZER_FILES):
         raise UnsupportedModel("The folder holds no tokenizer (tokenizer.json).")
-    _check_index(folder)
+    _check_generation(folder / "generation_config.json")
     config = read_json(folder / "config.json")
     tokenizer = _read_optional(folder / "tokenizer_config.json")
     return Description(
@@ -75,13 +83,12 @@ def _max_length(config: dict[str, Any], tokenizer: dict[str, Any]) -> int:
     return DEFAULT_LENGTH
 
 
-def _check_index(folder: Path) -> None:
-    """Raise UnsupportedModel where the index names a weights file that is not there."""
-    index = _read_optional(folder / "model.safetensors.index.json")
-    names = set(index.get("weight_map", {}).values())
-    missing = sorted(str(name) for name in names if not (folder / str(name)).is_file())
-    if missing:
-        raise UnsupportedModel(f"Weights are incomplete: {', '.join(missing)} is missing.")
+def _check_generation(path: Path) -> None:
+    """Raise UnsafeModel where special tokens are anything but numbers."""
+    try:
+        msgspec.convert(_read_optional(path), _Generation)
+    except msgspec.ValidationError as error:
+        raise UnsafeModel(f"{path.name} is no generation configuration ({error}).") from error
 
 
 def _read_optional(path: Path) -> dict[str, Any]:

@@ -14,9 +14,12 @@ from datetime import UTC, datetime
 from difflib import get_close_matches
 from pathlib import Path
 
+import msgspec
+
 from batchgen.errors import InvalidParameter, ModelError, ModelExists, UnknownModel
 from batchgen.io.folders import fsync
-from batchgen.models.describe import describe
+from batchgen.models.confined import run_confined
+from batchgen.models.describe import Description
 from batchgen.models.record import (
     RECORD_FILE,
     ModelRecord,
@@ -25,7 +28,7 @@ from batchgen.models.record import (
     read_record,
     write_record,
 )
-from batchgen.models.safety import check_files
+from batchgen.models.references import check_references
 from batchgen.models.sources import fetch
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -85,12 +88,14 @@ class Registry:
         for file, digest in sorted(record.files.items()):
             if file not in present:
                 problems.append(f"{file} is missing")
+            elif (record.path / file).is_symlink():
+                problems.append(f"{file} is a link")
             elif not (record.path / file).is_file() or hash_file(record.path / file) != digest:
                 problems.append(f"{file} has changed")
         problems += [
             f"{file} is not part of the model" for file in sorted(present - {*record.files})
         ]
-        return problems
+        return problems or _led_elsewhere(record.path)
 
     def list(self) -> builtins.list[ModelRecord]:
         """Return the records of all models, by name."""
@@ -138,6 +143,15 @@ class Registry:
             shutil.rmtree(path)
 
 
+def _led_elsewhere(folder: Path) -> builtins.list[str]:
+    """Return why a model that has all its files would be loaded from others, [] where it is not."""
+    try:
+        check_references(folder)
+    except ModelError as error:
+        return [error.message]
+    return []
+
+
 def _check_name(name: str) -> None:
     if not NAME.fullmatch(name):
         raise InvalidParameter(
@@ -149,11 +163,9 @@ def _check_name(name: str) -> None:
 
 def _pin(name: str, folder: Path, origin: str) -> None:
     """Check the fetched files, hash them, force them to disk and write the record."""
-    from batchgen.models.templates import check_templates  # jinja2, for an import alone
-
-    check_files(folder)
-    check_templates(folder)
-    description = describe(folder)
+    description = msgspec.json.decode(
+        run_confined("batchgen.models.check_process", folder.resolve()), type=Description
+    )
     paths = sorted(folder.iterdir())
     files = {path.name: hash_file(path) for path in paths}
     record = ModelRecord(

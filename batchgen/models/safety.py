@@ -1,18 +1,20 @@
 """What a model folder must not hold, found before any library opens a file of it.
 
-scan_folder    names only: code, pickles, links that lead out      (the source)
-check_files    contents: JSON sizes and keys, safetensors headers  (the copies)
+scan_folder    names only: code, pickles, links that lead out               (the source)
+check_files    contents: sizes, keys, names of files, safetensors headers   (the copies)
 """
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from batchgen.errors import UnsafeModel, UnsupportedModel
+from batchgen.models.claims import CONFIG_LIMITS, check_claim
+from batchgen.models.jsons import MAX_JSON, check_size, read_json
+from batchgen.models.references import check_references
 from batchgen.models.weights import check_weights
 
 CODE = frozenset({".py", ".pyc", ".pyd", ".so", ".dll", ".dylib", ".pth"})
@@ -23,33 +25,13 @@ FORBIDDEN = CODE | PICKLES | OTHER_WEIGHTS
 # Keys that make transformers import a module of the model's own.
 CODE_KEYS = frozenset({"auto_map", "custom_pipelines", "trust_remote_code"})
 
-MAX_CONFIG = 1 << 20  # bytes; real ones have a few KiB
-MAX_JSON = 256 << 20  # bytes; the largest tokenizer.json known has 33 MiB
+# Bytes of a vocabulary's file: the largest known has 250 for each token of its model.
+VOCABULARY_FILES = ("tokenizer.json", "vocab.json", "added_tokens.json", "*.model", "*.txt")
+VOCABULARY_FLOOR = 16 << 20
+PER_TOKEN = 512
+
 MAX_TEMPLATE = 1 << 20  # bytes
 MAX_ENTRIES = 10_000  # files and folders
-
-# Where a configuration says more than this, it is a mistake or an attack on memory.
-LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers")
-HEADS = ("num_attention_heads", "num_key_value_heads", "n_head", "n_heads", "num_kv_heads")
-EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
-WIDTHS = ("hidden_size", "n_embd", "d_model")
-INNER_WIDTHS = ("intermediate_size", "moe_intermediate_size", "n_inner", "ffn_dim", "d_ff")
-LENGTHS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len")
-CONFIG_LIMITS = {
-    **dict.fromkeys(LAYERS, 1_024),
-    **dict.fromkeys(HEADS, 4_096),
-    **dict.fromkeys(EXPERTS, 1 << 14),
-    **dict.fromkeys(WIDTHS, 1 << 18),
-    **dict.fromkeys(INNER_WIDTHS, 1 << 21),
-    **dict.fromkeys(LENGTHS, 1 << 28),
-    "head_dim": 1 << 16,
-    "vocab_size": 1 << 23,
-}
-
-# What is not in the files would be made up, at its full size: a model's least number of weights
-# may not be several times what its files can hold. Below so many bytes it does no harm.
-HARMLESS = 1 << 28
-SLACK = 4
 
 
 def scan_folder(folder: Path) -> None:
@@ -82,19 +64,21 @@ def check_files(folder: Path) -> None:
     """Raise UnsafeModel or UnsupportedModel where a file of a flat model folder is not sound."""
     if not (folder / "config.json").is_file():
         raise UnsupportedModel("There is no config.json: this is not a transformers model.")
+    config = read_json(folder / "config.json")
+    _check_config(config)
+    _check_vocabulary(folder, config)
     for path in sorted(folder.iterdir()):
         if path.suffix == ".json":
             check_json(path)
         elif path.suffix == ".jinja":
-            _check_size(path, MAX_TEMPLATE)
+            check_size(path, MAX_TEMPLATE)
         elif path.suffix == ".safetensors":
             check_weights(path)
-    config = read_json(folder / "config.json")
-    _check_config(config)
+    check_references(folder)
     held = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     for part in (config, config.get("text_config")):
         if isinstance(part, dict):
-            _check_claim(part, held)
+            check_claim(part, held)
 
 
 def check_json(path: Path) -> None:
@@ -106,21 +90,6 @@ def check_json(path: Path) -> None:
             f"{path.name} holds {key!r}, which loads Python code that comes with the model. "
             f"batchgen runs no such code: use a model of an architecture transformers has built in."
         )
-
-
-def read_json(path: Path) -> Any:
-    """Return the parsed file; raise UnsafeModel where it is oversized or not JSON."""
-    _check_size(path, MAX_CONFIG if path.name == "config.json" else MAX_JSON)
-    try:
-        return json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise UnsafeModel(f"{path.name} is not usable JSON ({type(error).__name__}).") from error
-
-
-def _check_size(path: Path, limit: int) -> None:
-    size = path.stat().st_size
-    if size > limit:
-        raise UnsafeModel(f"{path.name} has {size:,} bytes; at most {limit:,} are accepted.")
 
 
 def _find_code_key(document: Any) -> str | None:
@@ -155,19 +124,14 @@ def _check_config(config: Any) -> None:
                 raise UnsafeModel(f"config.json says {key} = {value!r}: not between 1 and {limit}.")
 
 
-def _check_claim(config: dict[str, Any], held: int) -> None:
-    """Raise UnsafeModel where a checked configuration needs far more weights than there are."""
-
-    def value(keys: tuple[str, ...]) -> int:
-        return max(config.get(key) or 0 for key in keys)
-
-    # the embedding, and in each layer at least one square of the width; a byte each
-    claimed = value(WIDTHS) * (value(("vocab_size",)) + value(LAYERS) * value(WIDTHS))
-    if claimed > max(HARMLESS, SLACK * held):
-        raise UnsafeModel(
-            f"config.json describes a model of at least {claimed:,} weights, and the safetensors "
-            f"files have {held:,} bytes. Fetch the files that belong together."
-        )
+def _check_vocabulary(folder: Path, config: dict[str, Any]) -> None:
+    """Raise UnsafeModel where the tokenizer is too large for the model's vocabulary."""
+    text = config.get("text_config")
+    sizes = [part.get("vocab_size") or 0 for part in (config, text) if isinstance(part, dict)]
+    limit = min(MAX_JSON, VOCABULARY_FLOOR + PER_TOKEN * max(sizes))
+    for pattern in VOCABULARY_FILES:
+        for path in folder.glob(pattern):
+            check_size(path, limit)
 
 
 def _within(value: Any, limit: int) -> bool:

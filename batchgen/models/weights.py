@@ -47,6 +47,12 @@ def check_weights(path: Path) -> None:
     read_spans(path)
 
 
+def count_weights(path: Path) -> int:
+    """Return how many numbers the tensors of a file have together; raise UnsafeModel."""
+    widths = dict(DTYPES.values())
+    return sum((span.end - span.begin) // widths[span.dtype] for span in read_spans(path))
+
+
 def weights_dtype(paths: list[Path]) -> str:
     """Return the name of the dtype that most bytes of these files have."""
     sizes: Counter[str] = Counter()

@@ -82,6 +82,32 @@ def template(source: str) -> Attack:
     return attack
 
 
+def index(*names: object) -> Attack:
+    """Bring an index that has weights loaded from files of these names."""
+
+    def attack(folder: Path, canary: Path) -> None:
+        shutil.copyfile(folder / "model.safetensors", folder.parent / "other.safetensors")
+        found = [
+            name.replace("OUT", str(folder.parent)) if isinstance(name, str) else name
+            for name in names
+        ]
+        weights = {f"weight.{number}": name for number, name in enumerate(found)}
+        (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weights}))
+
+    return attack
+
+
+def adapter(folder: Path, canary: Path) -> None:
+    """Bring the configuration of an adapter, which names another model to load."""
+    (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "../other"}')
+
+
+def large_tokenizer(folder: Path, canary: Path) -> None:
+    """Bring a tokenizer of 261 MB for a vocabulary of some hundred tokens."""
+    with (folder / "tokenizer.json").open("ab") as file:
+        file.truncate(261_000_000)
+
+
 ATTACKS: dict[str, Attack] = {
     "auto_map and code": auto_map,
     "auto_map alone": changed("tokenizer_config.json", auto_map={"AutoTokenizer": "x--y.T"}),
@@ -91,6 +117,19 @@ ATTACKS: dict[str, Attack] = {
     "a deep config": written("config.json", b'{"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"),
     "a config of ten million layers": changed("config.json", num_hidden_layers=10**7),
     "a config of a terabyte": changed("config.json", hidden_size=1 << 18, vocab_size=1 << 22),
+    "a config of wide heads": changed("config.json", num_attention_heads=4_096, head_dim=1 << 14),
+    "a config of a wide inner layer": changed("config.json", intermediate_size=1 << 21),
+    "a config of a million experts": changed("config.json", num_layers=64, num_experts=1 << 14),
+    "an index that leads up": index("model.safetensors", "../other.safetensors"),
+    "an index of absolute names": index("OUT/other.safetensors"),
+    "an index of lists": index(["model.safetensors"]),
+    "an index that is a list": written("model.safetensors.index.json", b"[]"),
+    "weights named by the config": changed("config.json", transformers_weights="../o.safetensors"),
+    "a tokenizer named elsewhere": changed("tokenizer_config.json", tokenizer_file="../t.json"),
+    "versions of a tokenizer": changed("tokenizer_config.json", fast_tokenizer_files=["/t.4.json"]),
+    "an end that is a list of lists": written("generation_config.json", b'{"eos_token_id": [[2]]}'),
+    "an adapter": adapter,
+    "a tokenizer of 261 MB": large_tokenizer,
     "a number of 5,000 digits": written("config.json", b'{"a": ' + b"9" * 5_000 + b"}"),
     "weights with a header of 1 TiB": written("model.safetensors", b"\0\0\0\0\0\1\0\0" + b"{}"),
     **{name: template(source) for name, source in TEMPLATES.items()},
@@ -123,6 +162,29 @@ def test_57_a_hostile_model_is_refused_before_it_is_loaded(
         registry.import_model("hostile", folder)
     assert registry.names() == ["sound"]
     assert not canary.exists()
+
+
+@pytest.mark.fault(57, "weights of a registered model led elsewhere")
+@pytest.mark.parametrize("attack", ["a link", "an index"])
+def test_57_weights_led_out_of_a_registered_model_are_not_loaded(
+    sound: Path, tmp_path: Path, canary: Path, toll: Toll, broker_url: str, attack: str
+) -> None:
+    toll.injections = 1
+    home = tmp_path / "home"
+    path = Registry(home / "models").import_model("tiny", sound).path
+    weights = path / "model.safetensors"
+    if attack == "a link":
+        weights.rename(tmp_path / "other.safetensors")
+        weights.symlink_to(tmp_path / "other.safetensors")
+    else:
+        index("../other.safetensors")(path, canary)
+    with processes(Settings(home=home, broker_url=broker_url), tmp_path) as started:
+        worker = started.worker(ENGINE)
+        assert worker.wait() == ModelError.exit_code
+        assert worker.said(
+            "leads out of the folder" if attack == "a link" else "not part of the model"
+        )
+    assert Registry(home / "models").verify("tiny") != []
 
 
 @pytest.mark.fault(57, "code put into a model that is registered")

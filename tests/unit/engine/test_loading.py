@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 
 from batchgen.engine.loading import context_length, load_config, load_network, pinned_length
 from batchgen.engine.model import CausalModel
 from batchgen.errors import UnsafeModel, UnsupportedModel
-from tests.support.tiny_models import tiny_llama
+from tests.support.tiny_models import tiny_llama, tiny_model
 from tests.unit.engine.conftest import config_of, make_engine, request, run, tokens_of
 
 CPU = torch.device("cpu")
@@ -51,8 +52,42 @@ def test_weights_in_another_format_than_safetensors_are_refused(tmp_path: Path) 
     file = tiny_llama(tmp_path) / "model.safetensors"
     torch.save(load_file(file), tmp_path / "pytorch_model.bin")
     file.unlink()
-    with pytest.raises(UnsupportedModel):
+    with pytest.raises(UnsafeModel, match=r"pytorch_model\.bin"):
         load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"head_dim": 1 << 16},
+        {"intermediate_size": 1 << 20},
+        {"vocab_size": 1 << 20},
+        {"num_hidden_layers": 1_000, "hidden_size": 512},
+    ],
+)
+def test_a_claim_of_more_weights_than_the_files_hold_is_refused_before_they_are_made(
+    tmp_path: Path, changes: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edit_config(tiny_llama(tmp_path), **changes)
+    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", None)
+    with pytest.raises(UnsupportedModel, match="and the safetensors files hold"):
+        load(tmp_path)
+
+
+def test_tables_of_a_claimed_length_are_refused(tmp_path: Path) -> None:
+    edit_config(tiny_model(tmp_path, "gptj"), n_positions=1 << 26)
+    with pytest.raises(UnsupportedModel, match="tables of"):
+        load(tmp_path)
+
+
+def test_weights_outside_of_the_folder_are_not_opened(tmp_path: Path) -> None:
+    folder = tiny_llama(tmp_path / "model")
+    (folder / "model.safetensors").rename(tmp_path / "elsewhere.safetensors")
+    names = load_file(tmp_path / "elsewhere.safetensors")
+    index = {"metadata": {}, "weight_map": dict.fromkeys(names, "../elsewhere.safetensors")}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(UnsafeModel, match="no plain name"):
+        load(folder)
 
 
 def test_code_of_a_model_folder_is_not_run(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from batchgen.errors import UnsupportedModel
+from batchgen.errors import UnsafeModel, UnsupportedModel
 from batchgen.models.describe import DEFAULT_LENGTH, describe
 from tests.unit.models.folders import model_folder, write_json
 
@@ -80,9 +80,16 @@ def test_missing_files_are_named(tmp_path: Path, missing: str, says: str) -> Non
         describe(folder)
 
 
-def test_a_weights_file_that_the_index_names_must_be_there(tmp_path: Path) -> None:
+@pytest.mark.parametrize("eos", ["</s>", ["</s>"], [[2]], {"id": 2}, 2.5])
+def test_tokens_that_end_an_answer_are_numbers(tmp_path: Path, eos: object) -> None:
     folder = model_folder(tmp_path)
-    index = {"weight_map": {"a": "model.safetensors", "b": "model-00002-of-00002.safetensors"}}
-    write_json(folder / "model.safetensors.index.json", index)
-    with pytest.raises(UnsupportedModel, match="model-00002-of-00002"):
+    write_json(folder / "generation_config.json", {"eos_token_id": eos})
+    with pytest.raises(UnsafeModel, match=r"generation_config\.json.*eos_token_id"):
         describe(folder)
+
+
+@pytest.mark.parametrize("eos", [None, 2, [2, 0]])
+def test_an_answer_may_end_at_one_or_many_or_none(tmp_path: Path, eos: object) -> None:
+    folder = model_folder(tmp_path)
+    write_json(folder / "generation_config.json", {"eos_token_id": eos, "temperature": 0.6})
+    assert describe(folder).architecture == "LlamaForCausalLM"

@@ -6,7 +6,14 @@ from typing import Any
 import pytest
 
 from batchgen.errors import UnsafeModel, UnsupportedModel
-from batchgen.models.safety import MAX_CONFIG, MAX_TEMPLATE, check_files, scan_folder
+from batchgen.models.jsons import MAX_CONFIG, MAX_SETTINGS
+from batchgen.models.safety import (
+    MAX_TEMPLATE,
+    PER_TOKEN,
+    VOCABULARY_FLOOR,
+    check_files,
+    scan_folder,
+)
 from tests.unit.models.folders import model_folder, write_json
 
 
@@ -93,6 +100,7 @@ def test_a_token_of_that_name_is_no_code(folder: Path) -> None:
         ("config.json", b"[]"),
         ("config.json", b"[" * 100_000),
         ("config.json", b" " * (MAX_CONFIG + 1)),
+        ("tokenizer_config.json", b" " * (MAX_SETTINGS + 1)),
         ("chat_template.jinja", b" " * (MAX_TEMPLATE + 1)),
     ],
 )
@@ -136,6 +144,9 @@ def test_absurd_sizes_are_found_in_the_text_part_too(tmp_path: Path) -> None:
         {"hidden_size": 1 << 14, "num_hidden_layers": 1_024},
         {"hidden_size": None, "n_embd": 1 << 14, "n_layer": 1_000, "n_inner": None},
         {"text_config": {"d_model": 1 << 16, "vocab_size": 1 << 20}},
+        {"num_attention_heads": 4_096, "head_dim": 1 << 16},
+        {"intermediate_size": 1 << 21, "num_hidden_layers": 64},
+        {"num_experts": 1 << 10, "moe_intermediate_size": 1 << 15},
     ],
 )
 def test_more_weights_than_the_files_can_hold_are_refused(
@@ -143,6 +154,21 @@ def test_more_weights_than_the_files_can_hold_are_refused(
 ) -> None:
     folder = model_folder(tmp_path / "model", **config)
     with pytest.raises(UnsafeModel, match="weights"):
+        check_files(folder)
+
+
+def test_more_experts_than_any_model_has_are_refused(tmp_path: Path) -> None:
+    folder = model_folder(tmp_path / "model", num_hidden_layers=1_024, num_experts=1 << 14)
+    with pytest.raises(UnsafeModel, match="experts"):
+        check_files(folder)
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "vocab.json", "tokenizer.model", "merges.txt"])
+def test_a_tokenizer_is_bounded_by_the_models_vocabulary(folder: Path, name: str) -> None:
+    limit = VOCABULARY_FLOOR + 8 * PER_TOKEN
+    with (folder / name).open("wb") as file:
+        file.truncate(limit + 1)
+    with pytest.raises(UnsafeModel, match=f"{name} has {limit + 1:,} bytes; at most {limit:,}"):
         check_files(folder)
 
 

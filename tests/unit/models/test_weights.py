@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from batchgen.errors import UnsafeModel
-from batchgen.models.weights import check_weights, read_spans, weights_dtype
+from batchgen.models.weights import check_weights, count_weights, read_spans, weights_dtype
 from tests.unit.models.folders import DATA, HEADER, safetensors
 
 
@@ -31,6 +31,10 @@ def test_dtype_is_the_one_of_most_bytes(tmp_path: Path) -> None:
     assert weights_dtype([first]) == "float32"
     assert weights_dtype([first, second]) == "float16"
     assert weights_dtype([]) == "float32"
+
+
+def test_weights_are_counted_whatever_their_width(tmp_path: Path) -> None:
+    assert count_weights(write(tmp_path / "m.safetensors", safetensors())) == 4 + 2
 
 
 def tensor(**changes: Any) -> bytes:

@@ -1,0 +1,42 @@
+"""The weights that a model's class would make, counted before any of them takes memory."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from batchgen.errors import UnsupportedModel
+from batchgen.models.weights import count_weights
+
+# A class may make some weights that its files leave out, and tables of positions.
+SLACK = 2
+HARMLESS = 1 << 24  # weights
+HARMLESS_TABLES = 256 << 20  # bytes
+
+
+def check_weights_held(config: Any, path: Path) -> None:
+    """Raise UnsupportedModel where the model has far more weights than its files.
+
+    transformers makes a weight that is missing at its full size, and tells afterwards.
+    """
+    loader: Any = transformers.AutoModelForCausalLM
+    with torch.device("meta"):
+        network = loader.from_config(deepcopy(config))
+    # Tied weights are one parameter here.
+    claimed = sum(parameter.numel() for parameter in network.parameters())
+    held = sum(count_weights(file) for file in path.glob("*.safetensors"))
+    if claimed > max(HARMLESS, SLACK * held):
+        raise UnsupportedModel(
+            f"config.json describes a model of {claimed:,} weights, and the safetensors files "
+            f"hold {held:,}. Fetch the files that belong together."
+        )
+    tables = sum(buffer.numel() * buffer.element_size() for buffer in network.buffers())
+    if tables > HARMLESS_TABLES + 4 * held:
+        raise UnsupportedModel(
+            f"This {config.model_type} model makes tables of {tables:,} bytes for the lengths that "
+            "config.json names. Lower max_position_embeddings."
+        )
