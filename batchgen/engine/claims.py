@@ -1,7 +1,8 @@
-"""The weights that a model's class would make, counted before any of them takes memory."""
+"""The weights that a model's class would make beside those of its files: no more, and no less."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -40,3 +41,21 @@ def check_weights_held(config: Any, path: Path) -> None:
             f"This {config.model_type} model makes tables of {tables:,} bytes for the lengths that "
             "config.json names. Lower max_position_embeddings."
         )
+
+
+def left_out(network: Any, unexpected: Iterable[str]) -> list[str]:
+    """Return the weights of the files that belong to a layer of `network` which does not use them.
+
+    A bias where the configuration says that there is none would be dropped, and answers be others.
+    What belongs to no layer, such as a tower for images, computes no text.
+    """
+    layers = {name for name, module in network.named_modules() if _has_weight(module)}
+    return sorted(
+        key
+        for key in unexpected
+        if key.rpartition(".")[0] in layers and key.endswith((".weight", ".bias"))
+    )
+
+
+def _has_weight(module: Any) -> bool:
+    return isinstance(getattr(module, "weight", None), torch.nn.Parameter)

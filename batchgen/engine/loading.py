@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import transformers
 
-from batchgen.engine.claims import check_weights_held
+from batchgen.engine.claims import check_weights_held, left_out
 from batchgen.errors import UnsupportedModel
 from batchgen.models.references import check_pinned, check_references
 from batchgen.models.safety import scan_folder
@@ -61,6 +61,11 @@ def load_network(path: Path, *, dtype: torch.dtype, device: torch.device) -> nn.
     bad = sorted(str(key) for kind in ("missing_keys", "mismatched_keys") for key in report[kind])
     if bad:
         raise UnsupportedModel(f"The model in {path} lacks weights: {', '.join(bad[:5])}.")
+    if unused := left_out(network, report["unexpected_keys"]):
+        raise UnsupportedModel(
+            f"config.json describes a model that does not use {', '.join(unused[:5])} of {path}. "
+            "Fetch the files that belong together."
+        )
     network.requires_grad_(False)
     result: nn.Module = network.eval().to(device)
     return result

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from batchgen.errors import ModelError
+from batchgen.errors import UnsafeModel, UnsupportedModel
 from batchgen.models.confined import run_confined
 from batchgen.models.gguf_header import read_gguf_header
+
+REMEDY = "Fetch the file again, or import the model's transformers folder (safetensors) instead."
 
 
 def convert_gguf(source: Path, target: Path) -> None:
@@ -18,5 +20,8 @@ def convert_gguf(source: Path, target: Path) -> None:
     read_gguf_header(source)
     try:
         run_confined("batchgen.models.gguf_convert", source.resolve(), target.resolve())
-    except ModelError as error:
-        raise type(error)(f"{source.name} cannot be converted: {error.message}") from error
+    except UnsafeModel as error:
+        raise UnsafeModel(f"{source.name} cannot be converted: {error.message}") from error
+    except UnsupportedModel as error:
+        reason = error.message.rstrip(".")
+        raise UnsupportedModel(f"{source.name} cannot be converted: {reason}. {REMEDY}") from error

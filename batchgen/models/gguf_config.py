@@ -18,11 +18,9 @@ from batchgen.models.gguf_families import FAMILIES, Family
 from batchgen.models.gguf_header import GgufHeader
 from batchgen.models.gguf_rope import BASE, ROPE_KEYS, Factors, rope_parameters
 
-REMEDY = "Import the model's transformers folder (safetensors) instead of the GGUF file."
-
 # Keys of a file, not of a family, that change nothing here.
 SILENT = re.compile(
-    r"general\.(?!architecture$|type$).*|quantize\..*|split\.(no|tensors\.count)"
+    r"general\.(?!architecture$|type$).*|(quantize|mradermacher)\..*|split\.(no|tensors\.count)"
     r"|tokenizer\.chat_templates?(\..+)?|tokenizer\.huggingface\.json"
     r"|tokenizer\.ggml\.(fim_\w+|prefix|suffix|middle|mask|cls|seperator)_token_id"
 )
@@ -54,6 +52,14 @@ FAMILY_NEUTRAL: dict[str, tuple[object, ...]] = {
 }
 # Read below, whatever the family.
 OWN = frozenset({"vocab_size", "attention.key_length", "attention.value_length"})
+# Without these llama.cpp computes as transformers does by default.
+OPTIONAL = frozenset(
+    {"attention.head_count_kv", "attention.key_length", "attention.scale", "embedding_scale"}
+    | {"residual_scale", "logit_scale", "attn_logit_softcapping", "final_logit_softcapping"}
+)
+ZERO = frozenset({"attention.sliding_window"})  # none
+# Layers of the largest model, which scales queries by its width, not by that of a head.
+LARGEST = {"gemma2": 46, "gemma3": 62}
 MAX_LAYERS = 1_024
 
 
@@ -74,7 +80,8 @@ def read_config(header: GgufHeader, factors: dict[str, Factors]) -> dict[str, An
     values["tie_word_embeddings"] = "output.weight" not in header.tensors
     _check_sizes(header, family, values)
     if family.rotary:
-        values |= _attention(header, family, values)
+        values |= _heads(header, family, values)
+        values |= _scales(header, values)
         values |= _rotary(header, factors, family, values)
     return values | _special(header, values)
 
@@ -84,14 +91,9 @@ def family_of(header: GgufHeader) -> Family:
     if header.architecture not in FAMILIES:
         raise UnsupportedModel(
             f"general.architecture is {header.architecture!r}; {', '.join(FAMILIES)} can be "
-            f"converted. {REMEDY}"
+            "converted"
         )
     return FAMILIES[header.architecture]
-
-
-def refused(what: str) -> UnsupportedModel:
-    """Return the error for something in the file that would change its answers."""
-    return UnsupportedModel(f"{what}. {REMEDY}")
 
 
 def _check_keys(header: GgufHeader, family: Family) -> None:
@@ -104,9 +106,9 @@ def _check_keys(header: GgufHeader, family: Family) -> None:
             continue
         neutral = NEUTRAL.get(key) if own is None else FAMILY_NEUTRAL.get(own)
         if neutral is None:
-            raise refused(f"its key {key} is not known here and may change the answers")
+            raise UnsupportedModel(f"its key {key} is not known here and may change the answers")
         if value not in neutral:
-            raise refused(f"its key {key} = {value!r} cannot be converted")
+            raise UnsupportedModel(f"its key {key} = {value!r} cannot be converted")
 
 
 def _extra(header: GgufHeader, family: Family) -> frozenset[str]:
@@ -129,20 +131,20 @@ def _value(header: GgufHeader, key: str) -> Any:
     if isinstance(value, float):  # as it was written: 1e-05, not 9.999999747378752e-06
         return float(str(np.float32(value)))
     if not isinstance(value, int):
-        raise refused(f"its key {name} is not the same in each layer")
+        raise UnsupportedModel(f"its key {name} is not the same in each layer")
     return value
 
 
 def _vocabulary(header: GgufHeader) -> int:
     embedding = header.tensors.get("token_embd.weight")
     if embedding is None or len(embedding.shape) != 2:
-        raise refused("its tensor token_embd.weight is missing")
+        raise UnsupportedModel("its tensor token_embd.weight is missing")
     rows = embedding.shape[0]
     stated = header.metadata.get(f"{header.architecture}.vocab_size", rows)
     tokens = header.metadata.get("tokenizer.ggml.tokens")
-    listed = len(tokens) if tokens is not None and not isinstance(tokens, int | float) else None
-    if stated != rows or listed not in (None, rows):
-        raise refused(
+    listed = len(tokens) if isinstance(tokens, tuple) else 0
+    if not stated == listed == rows:
+        raise UnsupportedModel(
             f"its vocabulary has {listed} tokens, vocab_size {stated} and {rows} rows of "
             "token_embd.weight: they must be one number"
         )
@@ -150,46 +152,50 @@ def _vocabulary(header: GgufHeader) -> int:
 
 
 def _check_sizes(header: GgufHeader, family: Family, values: dict[str, Any]) -> None:
-    for key in ("context_length", "block_count", "embedding_length", "attention.head_count"):
-        if values.get(family.keys[key], 0) <= 0:
-            raise refused(f"its key {header.architecture}.{key} is missing or zero")
+    """Raise UnsupportedModel where a size is missing: transformers has one of another model."""
+    for key, name in family.keys.items():
+        if key in OPTIONAL and name not in values:
+            continue
+        if name not in values or (key not in ZERO and values[name] <= 0):
+            raise UnsupportedModel(f"its key {header.architecture}.{key} is missing or zero")
     layers = values[family.keys["block_count"]]
     held = {int(m[1]) for name in header.tensors if (m := re.match(r"blk\.(\d{1,6})\.", name))}
     if layers > MAX_LAYERS or held != set(range(layers)):
-        raise refused(f"its block_count is {layers}, and it has tensors of {len(held)} blocks")
+        raise UnsupportedModel(
+            f"its block_count is {layers}, and it has tensors of {len(held)} blocks"
+        )
 
 
-def _attention(header: GgufHeader, family: Family, values: dict[str, Any]) -> dict[str, Any]:
-    """Return head widths, scales and rotary embedding."""
+def _heads(header: GgufHeader, family: Family, values: dict[str, Any]) -> dict[str, Any]:
+    """Return the heads' number and width."""
     heads, width = values["num_attention_heads"], values["hidden_size"]
-    values.setdefault("num_key_value_heads", heads)
-    key_width = _value(header, "attention.key_length") or width // heads
-    value_width = _value(header, "attention.value_length") or key_width
-    if value_width != key_width or (
-        "head_dim" not in family.keys.values() and key_width != width // heads
-    ):
-        raise refused(f"its heads have keys of {key_width} and values of {value_width} numbers")
+    own = "head_dim" in family.keys.values()
+    keys = _value(header, "attention.key_length") or width // heads
+    numbers = _value(header, "attention.value_length") or keys
+    if numbers != keys or not (own or keys == width // heads):
+        raise UnsupportedModel(f"its heads have keys of {keys} and values of {numbers} numbers")
+    found = {"num_key_value_heads": values.get("num_key_value_heads", heads)}
+    return found | ({"head_dim": keys} if own else {})
+
+
+def _scales(header: GgufHeader, values: dict[str, Any]) -> dict[str, Any]:
+    """Return what a family needs beside its keys, from its sizes and its tensors."""
+    heads, width = values["num_attention_heads"], values["hidden_size"]
     found: dict[str, Any] = {}
-    if "head_dim" in family.keys.values():
-        found["head_dim"] = key_width
-    if "attention_multiplier" in family.keys.values():
-        found["attention_multiplier"] = values.get("attention_multiplier") or key_width**-0.5
-    if header.architecture in ("gemma2", "gemma3"):
-        # The largest of each is scaled by its width; llama.cpp knows it by its layers.
-        largest = {"gemma2": 46, "gemma3": 62}[header.architecture]
-        wide = values["num_hidden_layers"] == largest
-        found["query_pre_attn_scalar"] = width // heads if wide else key_width
+    if header.architecture == "granite" and "attention_multiplier" not in values:
+        found["attention_multiplier"] = (width // heads) ** -0.5
+    if header.architecture in LARGEST:
+        wide = values["num_hidden_layers"] == LARGEST[header.architecture]
+        found["query_pre_attn_scalar"] = width // heads if wide else values["head_dim"]
     if header.architecture == "stablelm":
         parallel = "blk.0.ffn_norm.weight" not in header.tensors
         if header.metadata.get("stablelm.use_parallel_residual", parallel) != parallel:
-            raise refused("its key stablelm.use_parallel_residual does not fit its tensors")
+            raise UnsupportedModel("its key stablelm.use_parallel_residual contradicts its tensors")
         found["use_parallel_residual"] = parallel
-    if not values.get("sliding_window", True):
+    if values.get("sliding_window") == 0:
         found["sliding_window"] = None
     pattern = _value(header, "attention.sliding_window_pattern")
-    if pattern is not None:
-        found["sliding_window_pattern"] = pattern
-    return found
+    return found if pattern is None else found | {"sliding_window_pattern": pattern}
 
 
 def _rotary(
@@ -215,6 +221,6 @@ def _special(header: GgufHeader, values: dict[str, Any]) -> dict[str, Any]:
         if number is not None and not (
             isinstance(number, int) and 0 <= number < values["vocab_size"]
         ):
-            raise refused(f"its tokenizer.ggml.{key}_token_id = {number!r} is no token")
+            raise UnsupportedModel(f"its tokenizer.ggml.{key}_token_id = {number!r} is no token")
         found[f"{name}_token_id"] = number
     return found

@@ -47,8 +47,7 @@ def read_weights(
     unknown = [name for name, place in places.items() if place is None]
     if unknown:
         raise UnsupportedModel(
-            f"its tensors {_listed(unknown)} are not known here and may change the answers. "
-            "Import the model's transformers folder (safetensors) instead of the GGUF file."
+            f"its tensors {_listed(unknown)} are not known here and may change the answers"
         )
     for name, place in places.items():
         array = read_tensor(source, name, header.tensors[name])
@@ -80,14 +79,14 @@ def check_shapes(weights: Weights, wanted: dict[str, tuple[int, ...]]) -> None:
     """
     missing = sorted(wanted.keys() - weights.keys())
     if missing:
-        raise UnsupportedModel(f"it lacks weights: {_listed(missing)}. Fetch the file again.")
+        raise UnsupportedModel(f"it lacks weights: {_listed(missing)}")
     extra = sorted(weights.keys() - wanted.keys())
     if extra:
-        raise UnsupportedModel(f"this kind of model has no {_listed(extra)}, and the file has.")
+        raise UnsupportedModel(f"this kind of model has no {_listed(extra)}, and the file has")
     for name, shape in wanted.items():
         held = weights[name].shape
         if [size for size in held if size != 1] != [size for size in shape if size != 1]:
-            raise UnsupportedModel(f"{name} has the shape {held}, and its keys say {shape}.")
+            raise UnsupportedModel(f"{name} has the shape {held}, and its keys say {shape}")
         weights[name] = weights[name].reshape(shape)
 
 
@@ -102,7 +101,7 @@ def read_tensor(source: Path, name: str, tensor: GgufTensor) -> Array:
         raw = np.memmap(source, dtype=np.uint8, mode="r", offset=tensor.offset, shape=rows)
         array = gguf.dequantize(np.asarray(raw), kind)
     except (ValueError, NotImplementedError, IndexError) as error:
-        raise UnsupportedModel(f"{name} is packed in a way that is not known ({error}).") from error
+        raise UnsupportedModel(f"{name} is packed in a way that is not known ({error})") from error
     return np.array(array, dtype=np.float32).reshape(tensor.shape)
 
 

@@ -48,6 +48,21 @@ def test_missing_weights_are_refused_not_drawn_at_random(tmp_path: Path) -> None
         load(tmp_path)
 
 
+def test_a_bias_that_the_config_denies_is_not_dropped(tmp_path: Path) -> None:
+    edit_config(tiny_llama(tmp_path, attention_bias=True), attention_bias=False)
+    with pytest.raises(UnsupportedModel, match=r"does not use model\.layers\.0\.self_attn\.k_proj"):
+        load(tmp_path)
+
+
+def test_weights_of_parts_that_compute_no_text_are_left_out(tmp_path: Path) -> None:
+    file = tiny_llama(tmp_path) / "model.safetensors"
+    weights = load_file(file)
+    frequencies = {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(4)}
+    extra = {"vision_tower.layers.0.weight": torch.ones(4), **frequencies}
+    save_file({**weights, **extra}, file, metadata={"format": "pt"})
+    load(tmp_path)
+
+
 def test_weights_in_another_format_than_safetensors_are_refused(tmp_path: Path) -> None:
     file = tiny_llama(tmp_path) / "model.safetensors"
     torch.save(load_file(file), tmp_path / "pytorch_model.bin")

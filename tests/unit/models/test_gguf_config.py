@@ -13,7 +13,16 @@ from batchgen.models.gguf_config import read_config
 from batchgen.models.gguf_header import read_gguf_header
 from batchgen.models.gguf_tensors import read_factors
 from batchgen.models.gguf_tokens import TOKENS, end_tokens
-from tests.unit.models.gguf_files import SPECIALS, Weights, llama_weights, tokens, write_llama
+from tests.unit.models.gguf_files import (
+    LLAMA_KEYS,
+    SPECIALS,
+    Weights,
+    llama_tensors,
+    llama_weights,
+    tokens,
+    write_gguf,
+    write_llama,
+)
 
 
 def read(path: Path, keys: dict[str, Any], tensors: Weights | None = None) -> dict[str, Any]:
@@ -30,6 +39,7 @@ def read(path: Path, keys: dict[str, Any], tensors: Weights | None = None) -> di
             "General.quantization_version": 2,
             "General.sampling.temp": 0.5,
             "General.type": "model",
+            "Mradermacher.quantize_version": "2",
             "Quantize.imatrix.file": "calibration.dat",
             "Split.count": 1,
             "Tokenizer.chat_template.tool_use": "{{ tools }}",
@@ -90,6 +100,19 @@ def test_keys_that_would_change_answers_are_refused_by_name(
 ) -> None:
     with pytest.raises(UnsupportedModel, match=named):
         read(tmp_path, keys)
+
+
+@pytest.mark.parametrize(
+    "lost",
+    ["context_length", "feed_forward_length", "attention.layer_norm_rms_epsilon"],
+)
+def test_a_size_that_is_not_there_is_not_made_up(tmp_path: Path, lost: str) -> None:
+    keys = {key: value for key, value in LLAMA_KEYS.items() if key != lost}
+    tensors = llama_tensors(llama_weights())
+    source = write_gguf(tmp_path / "m.gguf", "llama", keys, tensors, split="smollm")
+    header = read_gguf_header(source, texts=frozenset({TOKENS}))
+    with pytest.raises(UnsupportedModel, match=rf"llama\.{lost} is missing or zero"):
+        read_config(header, {})
 
 
 @pytest.mark.parametrize(
