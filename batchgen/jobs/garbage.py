@@ -69,7 +69,8 @@ class Collector:
         self._rows = GarbageManager(store.database)
 
     def find(self) -> Iterator[Garbage]:
-        """Yield what `collect` would remove."""
+        """Yield what `collect` would remove; raise StoreMismatch."""
+        self._storage.check()
         for _, found in self._of_jobs():
             yield from found
         for _, found in self._of_inputs():
@@ -77,7 +78,11 @@ class Collector:
         yield from self._of_uploads()
 
     def collect(self) -> Iterator[Garbage]:
-        """Remove garbage and yield each once it is gone; the caller may stop at any of them."""
+        """Remove garbage and yield each once it is gone; the caller may stop at any of them.
+
+        Raises StoreMismatch where the files are not the database's.
+        """
+        self._storage.check()
         for job, found in self._of_jobs():
             for start in range(0, len(found), AT_ONCE):
                 some = {garbage.key: garbage for garbage in found[start : start + AT_ONCE]}
@@ -117,7 +122,7 @@ class Collector:
 
     def _of_inputs(self) -> Iterator[tuple[str, list[Garbage]]]:
         # An older backup, or the wrong database: neither may cost the prompts.
-        if self.unknown():
+        if not self._storage.check() or self.unknown():
             return
         folder = self._storage.path("inputs")
         old: dict[str, list[Garbage]] = {}

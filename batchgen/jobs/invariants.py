@@ -156,7 +156,9 @@ def check_invariants(store: Store, storage: Storage) -> list[Violation]:
     """Return whatever breaks an invariant; [] means that all is well.
 
     Safe on a store at work. Every part and every dataset is read from the first byte to the last.
+    Raises StoreMismatch where the files are not the database's, which says nothing of either.
     """
+    storage.check()
     found = check_tables(store)
     found += [_violation("I9", str(fallen)) for fallen in check_epochs(store, storage)]
     found += [_violation("I6", detail) for detail in check_parts(store, storage)]

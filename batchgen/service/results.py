@@ -53,7 +53,10 @@ class Results:
     def verify(self, ref: str) -> list[str]:
         """Return one sentence for each file of a dataset that is missing, changed or extra."""
         job = self.find(ref)
-        return verify_dataset(self._folder(job), manifest_sha256=job.manifest_sha256)
+        problems = verify_dataset(self._folder(job), manifest_sha256=job.manifest_sha256)
+        if problems:
+            self.storage.check()
+        return problems
 
     def parts(self, ref: str) -> list[Path]:
         """Return the Parquet files committed so far, in input order."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from batchgen.errors import JobNotFound, NotAllowed
 from batchgen.io.storage import LocalStorage
+from batchgen.jobs.identity import open_storage
 from batchgen.jobs.records import JobRecord, WorkerRecord
 from batchgen.jobs.states import JobState
 from batchgen.jobs.store import Store
@@ -43,12 +44,12 @@ class Service:
 
     A job is named by its id, by the first characters of it, or by its name. Every method raises
     DatabaseUnavailable or SchemaMismatch where the truth cannot be reached, and JobNotFound for
-    a job that does not exist. Nothing is opened until the first call.
+    a job that does not exist; what reads or writes files raises StoreMismatch where the home is
+    not the one that the database belongs to. Nothing is opened until the first call.
     """
 
     def __init__(self, settings: Settings, *, models: Path | None = None) -> None:
         self.settings = settings
-        self.storage = LocalStorage(settings.home)
         #: The registry; `batchgen run` takes the user's, whatever home its job lives in.
         self.models = Registry(models or settings.home / "models")
 
@@ -56,6 +57,13 @@ class Service:
     def store(self) -> Store:
         """The truth in SQL."""
         return Store(open_database(self.settings))
+
+    @cached_property
+    def storage(self) -> LocalStorage:
+        """The files of the home; raises StoreMismatch where they are not the database's."""
+        storage = open_storage(self.store.database, self.settings.home)
+        storage.check()
+        return storage
 
     @cached_property
     def results(self) -> Results:
@@ -184,8 +192,13 @@ class Service:
             job=job,
             progress=self.store.jobs.progress(job.id),
             workers=tuple(worker for worker in workers if worker.model == job.model),
-            dataset=self.storage.path(job.dataset_path) if job.dataset_path else None,
+            dataset=self._dataset_of(job),
         )
+
+    def _dataset_of(self, job: JobRecord) -> Path | None:
+        # Where it lies is known without looking at the store.
+        files = LocalStorage(self.settings.home)
+        return files.path(job.dataset_path) if job.dataset_path else None
 
     def _delete_input(self, sha256: str) -> None:
         from batchgen.io.inputs import index_key, input_key

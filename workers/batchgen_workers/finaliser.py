@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from batchgen import __version__
-from batchgen.errors import Corrupt, DatabaseUnavailable, Fenced, NotAllowed
+from batchgen.errors import Corrupt, DatabaseUnavailable, Fenced, NotAllowed, StoreMismatch
 from batchgen.failpoints import reach
 from batchgen.io.dataset import DatasetInfo, DatasetMeta, PartRef, Segment, write_dataset
 from batchgen.io.inputs import parse_rows
@@ -64,7 +64,7 @@ class Finaliser:
         reach("final.claimed")
         context = {**final.job.log_context(), "epoch": final.epoch}
         try:
-            job = self._write(final)
+            job = self._try_write(final)
         except Fenced:
             log.warning("finaliser fenced", **context)
         except Draining:
@@ -74,7 +74,7 @@ class Finaliser:
             log.error("dataset refused", error=error.message, **context)
             self._fail(final, error.message)
             return True
-        except (OSError, DatabaseUnavailable) as error:
+        except (OSError, DatabaseUnavailable, StoreMismatch) as error:
             log.error("dataset not written", error=str(error), **context)
             self._not_before[job_id] = time.monotonic() + PAUSE_AFTER_TROUBLE
             self._release(final, str(error))
@@ -82,6 +82,13 @@ class Finaliser:
             log.info("job ended", state=job.state, rows=job.n_rows, **context)
             return True
         return False
+
+    def _try_write(self, final: FinalLease) -> JobRecord:
+        try:
+            return self._write(final)
+        except Corrupt:
+            self.storage.check()  # elsewhere, every file is missing
+            raise
 
     def _write(self, final: FinalLease) -> JobRecord:
         root = f"datasets/{final.job.public_id}/e{final.epoch}"

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Column, MetaData, Table, delete, insert, update
 
+from batchgen.errors import StoreMismatch
 from batchgen.io.storage import LocalStorage
 from batchgen.jobs.database import Database
 from batchgen.jobs.invariants import QUERIES, RULES, check_invariants, check_tables
@@ -305,6 +306,11 @@ def test_a_store_at_work_breaks_nothing(store: Store, tmp_path: Path) -> None:
     store.leases.reap()
     store.finals.finalizable()
     assert check_tables(store) == []
-    found = check_invariants(store, LocalStorage(tmp_path))
+    storage = LocalStorage(tmp_path)
+    with pytest.raises(StoreMismatch, match="mounted"):  # without a file it is another folder
+        check_invariants(store, storage)
+    with storage.write("parts/stray"):
+        pass
+    found = check_invariants(store, storage)
     assert {violation.invariant for violation in found} == {"I6"}
     assert len(found) == 6
