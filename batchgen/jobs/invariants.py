@@ -17,7 +17,7 @@ from batchgen.jobs.store import Store
 class Violation:
     """One thing found that must not be."""
 
-    # I1 to I13
+    # I1 to I14
     invariant: str
     # what must hold
     rule: str
@@ -48,6 +48,7 @@ RULES: Final = {
     "I11": "the children of a split shard tile it",
     "I12": "a dataset holds every row of its input once, under its own id",
     "I13": "the totals of a job are the sums of its parts",
+    "I14": "a removed job is gone",
 }
 
 BACKUP: Final = (
@@ -148,6 +149,9 @@ QUERIES: Final = {
                 > 1e-9 * (1 + t.n_rows)
             OR abs(t.sharing_saving - coalesce(sum(p.sharing_saving * p.n_ok), 0))
                 > 1e-9 * (1 + t.n_rows)
+    """,
+    "I14": """
+        SELECT r.public_id AS job, j.state FROM removals r JOIN jobs j ON j.public_id = r.public_id
     """,
 }
 

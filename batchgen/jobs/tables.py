@@ -266,8 +266,8 @@ removals = Table(
     "removals",
     metadata,
     Column("public_id", Text, primary_key=True),
-    # goes too, where no job uses it
-    Column("input_sha256", Text, nullable=False),
+    # goes too, where no job uses it; NULL once that is settled
+    Column("input_sha256", Text),
     Column("removed_at", Double, nullable=False),
 )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from functools import cached_property
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from batchgen.jobs.adoption import Finding
     from batchgen.jobs.garbage import Collector
     from batchgen.jobs.invariants import Violation
+    from batchgen.jobs.removals import Remover
     from batchgen.service.results import Results
     from batchgen.service.submission import Submission
 
@@ -126,19 +126,29 @@ class Service:
         """Stop a job for good; rows without an answer become error rows. Raises NotAllowed."""
         return self._view(self.store.jobs.cancel(self.job(ref).id), self.workers())
 
-    def remove(self, ref: str) -> JobRecord:
-        """Delete an ended job, its files, and its input where no other job uses it.
+    def removable(self, ref: str) -> str:
+        """Return the id of the job that `ref` names, or of one that was removed a while ago."""
+        removed = PUBLIC_ID.fullmatch(ref) and self._remover.is_removed(ref)
+        return ref if removed else self.job(ref).public_id
 
-        Raises NotAllowed while the job has not ended.
+    def remove(self, ref: str) -> None:
+        """Delete a job that has ended, its files, and its input where no other job uses it.
+
+        A job that was cancelled and that nobody holds counts as ended. Raises NotAllowed where a
+        job may go on. Removed twice is removed.
         """
-        job = self.job(ref)
-        removed = self.store.jobs.remove(job.id, delete_input=self._delete_input)
-        for key in removed.files:
-            self.storage.delete(key)
-        # Whatever no row named either: checkpoints that were replaced, generations given up.
-        for folder in ("parts", "datasets"):
-            shutil.rmtree(self.storage.path(f"{folder}/{job.public_id}"), ignore_errors=True)
-        return job
+        self._remover.remove(self.removable(ref))
+
+    def finish_removals(self) -> None:
+        """Delete the files of removed jobs whose removal was cut off."""
+        for removal in self._remover.unfinished():
+            self._remover.finish(removal)
+
+    @cached_property
+    def _remover(self) -> Remover:
+        from batchgen.jobs.removals import Remover
+
+        return Remover(self.store.database, self.storage)
 
     def fsck(self) -> list[Violation]:
         """Check the invariants of every job, in SQL and on disk; an empty list is sound."""
@@ -199,9 +209,3 @@ class Service:
         # Where it lies is known without looking at the store.
         files = LocalStorage(self.settings.home)
         return files.path(job.dataset_path) if job.dataset_path else None
-
-    def _delete_input(self, sha256: str) -> None:
-        from batchgen.io.inputs import index_key, input_key
-
-        for key in (index_key(sha256), input_key(sha256)):
-            self.storage.delete(key)

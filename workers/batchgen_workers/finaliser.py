@@ -11,7 +11,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from batchgen import __version__
-from batchgen.errors import Corrupt, DatabaseUnavailable, Fenced, NotAllowed, StoreMismatch
+from batchgen.errors import (
+    Corrupt,
+    DatabaseUnavailable,
+    Fenced,
+    JobNotFound,
+    NotAllowed,
+    StoreMismatch,
+)
 from batchgen.failpoints import reach
 from batchgen.io.dataset import DatasetInfo, DatasetMeta, PartRef, Segment, write_dataset
 from batchgen.io.inputs import parse_rows
@@ -132,7 +139,7 @@ class Finaliser:
     def _fail(self, final: FinalLease, error: str) -> None:
         try:
             self.store.jobs.fail(final.job.id, error)
-        except NotAllowed:
+        except (JobNotFound, NotAllowed):
             log.info("job has ended already", **final.job.log_context())
 
     def _release(self, final: FinalLease, error: str | None) -> None:

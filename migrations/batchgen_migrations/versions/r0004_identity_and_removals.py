@@ -24,7 +24,7 @@ def upgrade() -> None:
     op.create_table(
         "removals",
         sa.Column("public_id", sa.Text(), nullable=False),
-        sa.Column("input_sha256", sa.Text(), nullable=False),
+        sa.Column("input_sha256", sa.Text(), nullable=True),
         sa.Column("removed_at", sa.Double(), nullable=False),
         sa.PrimaryKeyConstraint("public_id", name=op.f("pk_removals")),
     )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -128,7 +129,7 @@ def test_of_many_first_ones_one_wins(
             raise PermissionError
 
         monkeypatch.setattr("os.link", refused)
-    asked = homes(tmp_path) * 4
+    asked: Sequence[Path] = homes(tmp_path) * 4
     if not links:
         asked = asked[:1]
     with ThreadPoolExecutor(len(asked)) as threads:
