@@ -30,6 +30,15 @@ from batchgen.jobs.transactions import Manager, reading, repeatable
 
 PAUSABLE = (JobState.QUEUED, JobState.RUNNING)
 
+#: Why a job can be cancelled no more.
+TOO_LATE = {
+    JobState.FINALIZING: "its rows are final and its dataset is being written. Wait for it with "
+    "`batchgen wait`.",
+    JobState.COMPLETED: "there is nothing to cancel. `batchgen rm` removes it.",
+    JobState.EXPIRED: "its deadline has stopped it already. `batchgen rm` removes it.",
+    JobState.FAILED: "it has ended already. `batchgen rm` removes it.",
+}
+
 PUBLIC_ID_LENGTH = 32
 _REFERENCE = re.compile(r"[0-9a-f]{4,32}")
 
@@ -148,12 +157,14 @@ class JobManager(Manager):
     def cancel(self, connection: Connection, job_id: int) -> JobRecord:
         """Stop a job; what is done stays, the rest becomes error rows `batch_cancelled`.
 
-        Cancelling a stopping job again changes nothing. Raises NotAllowed once its dataset is
-        being written or it has ended.
+        Cancelling again what is stopping or cancelled changes nothing. Raises NotAllowed once
+        there is nothing to stop: its rows are computed, or it has ended otherwise.
         """
         job = moves.lock_job(connection, job_id)
-        if job.state is JobState.STOPPING:
+        if job.stop_reason is StopReason.CANCEL or job.state is JobState.STOPPING:
             return job
+        if job.state in TOO_LATE:
+            raise NotAllowed(f"Job {job.public_id} is {job.state}: {TOO_LATE[job.state]}")
         return moves.stop(connection, job, StopReason.CANCEL)
 
     @repeatable

@@ -123,7 +123,11 @@ class Service:
         return self._view(self.store.jobs.resume(self.job(ref).id), self.workers())
 
     def cancel(self, ref: str) -> JobView:
-        """Stop a job for good; rows without an answer become error rows. Raises NotAllowed."""
+        """Stop a job for good; rows without an answer become error rows.
+
+        A coordinator, or `batchgen_workers.ending`, writes its dataset then. Raises NotAllowed
+        where there is nothing to stop any more; cancelled twice is cancelled.
+        """
         return self._view(self.store.jobs.cancel(self.job(ref).id), self.workers())
 
     def removable(self, ref: str) -> str:

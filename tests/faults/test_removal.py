@@ -14,22 +14,23 @@ from batchgen.service import Service
 from batchgen.service.submission import Submission
 from tests.support.cluster import Cluster
 from tests.support.homes import MODEL, finish, prompts
+from tests.support.nursery import run_command
 from tests.support.workers import files_below, wait_until
 
 
 def by_rm(cluster: Cluster, removed: str) -> None:
     """Give the same command again."""
-    assert cluster.start("rm", batchgen, ["rm", removed]).wait() == 0
+    assert cluster.start("rm", run_command, ["rm", removed]).wait() == 0
 
 
 def by_another_rm(cluster: Cluster, removed: str) -> None:
     """Remove another job."""
-    assert cluster.start("rm", batchgen, ["rm", finished_job(cluster, rows=3)]).wait() == 0
+    assert cluster.start("rm", run_command, ["rm", finished_job(cluster, rows=3)]).wait() == 0
 
 
 def by_fsck(cluster: Cluster, removed: str) -> None:
     """Look for garbage by hand."""
-    assert cluster.start("fsck", batchgen, ["fsck", "--collect"]).wait() == 0
+    assert cluster.start("fsck", run_command, ["fsck", "--collect"]).wait() == 0
 
 
 def by_coordinator(cluster: Cluster, removed: str) -> None:
@@ -54,7 +55,9 @@ STEPS: dict[str, Callable[[Cluster, str], None]] = {
 def test_64_a_removal_killed_half_way_is_finished(cluster: Cluster, step: str) -> None:
     kept, removed = finished_job(cluster, rows=2), finished_job(cluster, rows=4)
     point, _, time = step.partition("@")
-    killed = cluster.start("rm", batchgen, ["rm", removed], failpoint=f"{point}=kill@{time or 1}")
+    killed = cluster.start(
+        "rm", run_command, ["rm", removed], failpoint=f"{point}=kill@{time or 1}"
+    )
     assert killed.wait() == -signal.SIGKILL
     cluster.hurt()
     cluster.check()
@@ -87,11 +90,3 @@ def assert_orphans_go(cluster: Cluster) -> None:
     os.utime(orphan, times=(1.0, 1.0))
     with closing(Service(cluster.settings)) as service:
         assert [found.key for found in service.collector().collect()] == [f"inputs/{orphan.name}"]
-
-
-def batchgen(arguments: list[str]) -> int:
-    """Be the command."""
-    from batchgen_cli.main import cli
-
-    cli.main(arguments, standalone_mode=False)
-    return 0

@@ -7,7 +7,7 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, field
 
 from batchgen import __version__
@@ -53,13 +53,16 @@ class Finaliser:
     # {job id: when it may be tried again, by the monotonic clock}
     _not_before: dict[int, float] = field(default_factory=dict)
 
-    def run_once(self) -> int:
-        """Write every dataset that is due and return how many jobs ended."""
+    def run_once(self, *, only: Container[int] | None = None) -> int:
+        """Write every dataset that is due and return how many jobs ended.
+
+        `only` are internal ids of jobs; the others are left alone.
+        """
         now = time.monotonic()
         due = [
             job_id
             for job_id in self.store.finals.finalizable()
-            if self._not_before.get(job_id, now) <= now
+            if self._not_before.get(job_id, now) <= now and (only is None or job_id in only)
         ]
         return sum(self._finalise(job_id) for job_id in due)
 

@@ -222,19 +222,36 @@ class TestCancel:
         assert (stopped.state, stopped.paused) == (JobState.STOPPING, False)
         assert store.finals.finalizable() == [job.id]
 
-    def test_twice_changes_nothing(self, store: Store) -> None:
+    @pytest.mark.parametrize("state", [JobState.STOPPING, JobState.FINALIZING, JobState.CANCELLED])
+    def test_twice_changes_nothing(self, store: Store, state: JobState) -> None:
         job = running_job(store)
-        assert store.jobs.cancel(job.id) == store.jobs.cancel(job.id)
+        store.jobs.cancel(job.id)
+        set_job(store, job.id, state=state)
+        before = store.jobs.by_id(job.id)
+        assert store.jobs.cancel(job.id) == before == store.jobs.by_id(job.id)
 
-    @pytest.mark.parametrize("state", [JobState.FINALIZING, JobState.CANCELLED, JobState.FAILED])
-    def test_comes_too_late(self, store: Store, state: JobState) -> None:
+    def test_of_a_job_that_its_deadline_stops_changes_nothing(self, store: Store) -> None:
+        job = running_job(store)
+        set_job(store, job.id, deadline=1.0)
+        store.dispatch.expire_due()
+        assert store.jobs.cancel(job.id).stop_reason is StopReason.EXPIRE
+
+    @pytest.mark.parametrize(
+        ("state", "advice"),
+        [
+            (JobState.FINALIZING, "batchgen wait"),
+            (JobState.EXPIRED, "its deadline"),
+            (JobState.FAILED, "has ended already"),
+        ],
+    )
+    def test_comes_too_late(self, store: Store, state: JobState, advice: str) -> None:
         job = running_job(store)
         set_job(store, job.id, state=state)
-        with pytest.raises(NotAllowed, match=f"{state}"):
+        with pytest.raises(NotAllowed, match=f"is {state}: .*{advice}"):
             store.jobs.cancel(job.id)
 
-    def test_after_the_end_is_refused(self, store: Store) -> None:
-        with pytest.raises(NotAllowed):
+    def test_of_a_completed_job_is_refused(self, store: Store) -> None:
+        with pytest.raises(NotAllowed, match="is completed: there is nothing to cancel"):
             store.jobs.cancel(completed_job(store).id)
 
 

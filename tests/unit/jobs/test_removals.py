@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import func, select, update
@@ -52,7 +53,7 @@ def put_files(storage: LocalStorage, job: JobRecord) -> None:
     put(storage, f"parts/{job.public_id}/1.e1.aa.parquet", f"datasets/{job.public_id}/e1/README.md")
 
 
-def ended_job(store: Store, storage: LocalStorage, **fields: str) -> JobRecord:
+def ended_job(store: Store, storage: LocalStorage, **fields: Any) -> JobRecord:
     job = running_job(store, **fields)
     put_files(storage, job)
     return store.jobs.fail(job.id, "broken")
