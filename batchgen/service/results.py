@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from batchgen.errors import NotAllowed
+from batchgen.errors import Corrupt, NotAllowed
 from batchgen.io.export import export_dataset
 from batchgen.io.inputs import parse_rows
 from batchgen.io.manifest import read_manifest
@@ -46,8 +46,12 @@ class Results:
         Raises OutputConflict where the folder holds something else, Corrupt where the dataset
         is not the one that the job ended with.
         """
-        read_manifest(self.dataset(ref), sha256=self.find(ref).manifest_sha256)
-        export_dataset(self.dataset(ref), out)
+        try:
+            read_manifest(self.dataset(ref), sha256=self.find(ref).manifest_sha256)
+            export_dataset(self.dataset(ref), out)
+        except Corrupt:
+            self.storage.check()  # a disk that went away meanwhile damages nothing
+            raise
         return out
 
     def verify(self, ref: str) -> list[str]:

@@ -9,12 +9,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from batchgen.errors import JobNotFound, NotAllowed
+from batchgen.errors import JobNotFound, NotAllowed, UnknownModel
 from batchgen.io.storage import LocalStorage
 from batchgen.jobs.identity import open_storage
 from batchgen.jobs.records import JobRecord, WorkerRecord
 from batchgen.jobs.states import JobState
 from batchgen.jobs.store import Store
+from batchgen.models.record import ModelRecord
 from batchgen.models.registry import Registry
 from batchgen.service.database import open_database
 from batchgen.service.views import JobView
@@ -84,8 +85,20 @@ class Service:
         """
         from batchgen.service.submission import submit
 
-        model = self.models.get(submission.model)
+        model = self.model(submission.model)
         return submit(source, submission, store=self.store, storage=self.storage, model=model)
+
+    def model(self, name: str) -> ModelRecord:
+        """Return a registered model.
+
+        Raises UnknownModel, but StoreMismatch where another home is the one that has the models.
+        """
+        try:
+            return self.models.get(name)
+        except UnknownModel:
+            if self.settings.database_url:
+                self.storage.check()
+            raise
 
     def job(self, ref: str) -> JobRecord:
         """Return the job that `ref` names: an id, a unique prefix of one, or a name."""

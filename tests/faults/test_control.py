@@ -1,4 +1,4 @@
-"""Faults 11, 52, 61, 62 and 65: orders that come or end at a bad moment, versions that do not fit."""
+"""Faults 11, 52, 61, 62, 65: orders that come or end at a bad moment, versions that do not fit."""
 
 from __future__ import annotations
 

@@ -158,6 +158,22 @@ def test_a_stopped_job_whose_rows_are_all_answered_is_a_success(
         assert batchgen(command, "nightly").exit_code == 0
 
 
+def test_from_another_home_a_job_is_cancelled_and_left_to_its_own(
+    batchgen: Command, service: Service, job: JobRecord
+) -> None:
+    database = service.settings.effective_database_url
+    batchgen.env |= {"BATCHGEN_HOME": str(batchgen.folder), "BATCHGEN_DATABASE_URL": database}
+    result = batchgen.ok("cancel", "nightly")
+    assert result.stdout == f"{job.public_id}  stopping\n"
+    assert "a coordinator ends them" in result.stderr
+    # the model is not missing: another home has it
+    asked = ("submit", batchgen.file("more.jsonl", b"{}"), "-m", "tiny")
+    for command in (asked, ("up", "-m", "tiny"), ("worker", "-m", "tiny"), ("rm", "nightly")):
+        result = batchgen(*command)
+        assert result.exit_code == 3
+        assert "belongs to the store" in result.stderr
+
+
 def test_cancel_several(batchgen: Command, service: Service, job: JobRecord) -> None:
     second = batchgen.submit()
     result = batchgen.ok("cancel", "nightly", second, "-q")
