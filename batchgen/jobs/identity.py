@@ -15,7 +15,6 @@ from pathlib import Path
 from sqlalchemy import Connection, select
 
 from batchgen.errors import StoreMismatch
-from batchgen.io.inputs import input_key
 from batchgen.io.storage import LocalStorage
 from batchgen.io.store_id import STORE_ID, ensure_store_id, read_store_id
 from batchgen.jobs.database import Database
@@ -126,6 +125,8 @@ class IdentityManager(Manager):
     @reading
     def files(self, connection: Connection) -> Keys:
         """Return storage keys of which the right store has at least one; [] without a job."""
+        from batchgen.io.inputs import input_key  # and with it numpy, which `ls` has no need of
+
         newest = select(jobs.c.public_id, jobs.c.input_sha256, jobs.c.dataset_path)
         found = connection.execute(newest.order_by(jobs.c.id.desc()).limit(JOBS_LOOKED_AT)).all()
         keys = [input_key(row.input_sha256) for row in found]
