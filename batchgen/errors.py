@@ -18,6 +18,7 @@ BatchgenError                     exit 1
 │   ├── DatabaseUnavailable
 │   ├── BrokerUnavailable
 │   ├── SchemaMismatch
+│   ├── StoreMismatch
 │   └── HomeLocked
 ├── EngineFailed                  exit 1   the engine child could not start or died
 │   └── OutOfMemory               exit 1   it asked for more memory than there was
@@ -156,6 +157,10 @@ class BrokerUnavailable(Unavailable):
 
 class SchemaMismatch(Unavailable):
     """The database has another schema than this version. Run `batchgen db upgrade`."""
+
+
+class StoreMismatch(Unavailable):
+    """This home is not the store that the database belongs to. See docs/several-machines.md."""
 
 
 class HomeLocked(Unavailable):

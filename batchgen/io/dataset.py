@@ -80,6 +80,7 @@ def write_dataset(
     strictly increasing, or where they are not exactly rows 0 … meta.n_rows - 1; NotAllowed where
     a finished dataset stands at `root` already.
     """
+    storage.check()
     folder = storage.path(root)
     if storage.size(f"{root}/{MANIFEST}") is not None:
         raise NotAllowed(f"{root} is a finished dataset, which is never written again.")

@@ -4,19 +4,35 @@ from __future__ import annotations
 
 import errno
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from batchgen.errors import InvalidParameter
+from batchgen.errors import InvalidParameter, StoreMismatch
 from batchgen.failpoints import reach
 from batchgen.io.folders import fsync, make_folder
 
 
+class Guard(Protocol):
+    """Says whether a folder is the store that a database speaks of."""
+
+    def check(self) -> bool:
+        """Raise StoreMismatch unless it is; return False where there is nothing to compare."""
+        ...
+
+    def establish(self) -> None:
+        """Make it the store of a database that has none yet; raise StoreMismatch."""
+        ...
+
+
 class Storage(Protocol):
-    """What the rest of batchgen knows of storage; nothing above it knows of renames."""
+    """What the rest of batchgen knows of storage; nothing above it knows of renames.
+
+    Every method but `path` raises StoreMismatch where the store is not seen: it may be away for a
+    while, or another one. A missing file is a fact only beside the right store.
+    """
 
     def write(self, key: str) -> PendingWrite:
         """Return a context manager whose file becomes `key`, whole, when it ends well."""
@@ -38,6 +54,17 @@ class Storage(Protocol):
         """Remove `key`; nothing happens where it does not exist."""
         ...
 
+    def check(self, top: str = "") -> bool:
+        """Raise StoreMismatch unless the store is seen, and with it its folder `top`.
+
+        Returns False where nobody has said yet which store it must be.
+        """
+        ...
+
+    def establish(self) -> None:
+        """Make this the store of its database, before its first file; raise StoreMismatch."""
+        ...
+
 
 class PendingWrite:
     """A file on its way to `key`: temporary name, fsync, rename, fsync of the folder.
@@ -46,11 +73,14 @@ class PendingWrite:
         pending.file.write(b"…")          # or hand pending.path to a library
     """
 
-    def __init__(self, target: Path) -> None:
+    def __init__(self, target: Path, check: Callable[[], object] | None = None) -> None:
+        """Prepare the write; `check` raises where the disk is not the one that is meant."""
+        self._check = check or _unchecked
         self.target = target
         self.path = target.with_name(f".{target.name}.{secrets.token_hex(6)}.tmp")
 
     def __enter__(self) -> PendingWrite:
+        self._check()
         make_folder(self.target.parent)
         reach("storage.opening")
         self.file: BinaryIO = self.path.open("xb")
@@ -70,30 +100,39 @@ class PendingWrite:
             self.path.unlink(missing_ok=True)
         if kind is None:
             fsync(self.target.parent)
+            self._check()  # else it may lie below the place where the disk belongs
+
+
+def _unchecked() -> None:
+    """Believe in the disk."""
 
 
 @dataclass(frozen=True, slots=True)
 class LocalStorage:
-    """Keys are paths below one root folder."""
+    """Keys are paths below one root folder; without a guard the folder is always believed."""
 
     root: Path
+    guard: Guard | None = None
 
     def write(self, key: str) -> PendingWrite:
         """Return a context manager whose file becomes `key`, whole, when it ends well."""
-        return PendingWrite(self.path(key))
+        return PendingWrite(self.path(key), self.check)
 
     def open(self, key: str) -> BinaryIO:
         """Open `key` for reading.
 
-        Raises FileNotFoundError, and NotADirectoryError where the whole folder is not there.
+        Raises FileNotFoundError, and StoreMismatch where the whole folder is not there.
         """
         path = self.path(key)
         try:
             return path.open("rb")
         except FileNotFoundError:
-            top = self.root / key.partition("/")[0]
-            if not top.is_dir():  # a disk that is away says nothing of what is on it
-                raise not_there(top) from None
+            self.check(key.partition("/")[0])
+        # It was away a moment ago, perhaps: missing is what is missing between two looks.
+        try:
+            return path.open("rb")
+        except FileNotFoundError:
+            self.check(key.partition("/")[0])
             raise
 
     def path(self, key: str) -> Path:
@@ -119,20 +158,43 @@ class LocalStorage:
         try:
             return self.path(key).stat().st_size
         except FileNotFoundError:
+            self.check()
             return None
 
     def delete(self, key: str) -> None:
         """Remove `key`; nothing happens where it does not exist."""
-        self.path(key).unlink(missing_ok=True)
+        try:
+            self.path(key).unlink()
+        except FileNotFoundError:
+            self.check()
+
+    def check(self, top: str = "") -> bool:
+        """Raise StoreMismatch unless the store is seen, and its folder `top` with files in it."""
+        is_known = self.guard is None or self.guard.check()
+        if top and not _holds_anything(self.root / top):
+            raise not_there(self.root / top)
+        return is_known
+
+    def establish(self) -> None:
+        """Make this the store of its database, before its first file; raise StoreMismatch."""
+        if self.guard is not None:
+            self.guard.establish()
 
 
-def not_there(folder: Path) -> NotADirectoryError:
+def not_there(folder: Path) -> StoreMismatch:
     """Return the error of a folder that a disk should have and has not."""
-    return NotADirectoryError(
-        errno.ENOTDIR,
-        "The folder is not there; see that BATCHGEN_HOME is right and its disk is mounted",
-        str(folder),
+    return StoreMismatch(
+        f"The folder {folder} is not there, or is empty. See that BATCHGEN_HOME is right and its "
+        "disk is mounted."
     )
+
+
+def _holds_anything(folder: Path) -> bool:
+    """Return whether there is something in a folder: where a disk is away there is not."""
+    try:
+        return any(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 @contextmanager

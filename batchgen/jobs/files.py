@@ -67,6 +67,7 @@ def check_parts(store: Store, storage: Storage) -> Iterator[str]:
     for path, size, sha256 in registered:
         problem = check_part(storage, path, size, sha256)
         if problem is not None:
+            storage.check("parts")
             yield f"{path} {problem}"
 
 
@@ -89,7 +90,10 @@ def check_datasets(store: Store, storage: Storage) -> Iterator[str]:
             select(jobs).where(jobs.c.dataset_path.is_not(None)).order_by(jobs.c.id)
         ).all()
     for job in map(JobRecord.from_row, rows):
-        for problem in _check_dataset(job, storage):
+        problems = _check_dataset(job, storage)
+        if problems:
+            storage.check("datasets")
+        for problem in problems:
             yield f"job {job.public_id}: {problem}"
 
 

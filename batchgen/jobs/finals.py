@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, and_, or_, select, update
 
-from batchgen.errors import Corrupt, Fenced
+from batchgen.errors import Corrupt, Fenced, JobNotFound
 from batchgen.jobs import moves
 from batchgen.jobs.database import now_db
 from batchgen.jobs.records import FinalLease, JobRecord, PartRecord, SegmentRecord
@@ -117,7 +117,10 @@ class FinalManager(Manager):
         was not stopped: there is no silent partial success. Raises Corrupt where they do not,
         Fenced where another finaliser took over.
         """
-        job = moves.lock_job(connection, final.job.id)
+        try:
+            job = moves.lock_job(connection, final.job.id)
+        except JobNotFound:  # removed, while the lease had run out
+            raise Fenced from None
         if job.final_epoch != final.epoch:
             raise Fenced
         if job.state.ended and job.manifest_sha256 == manifest_sha256:

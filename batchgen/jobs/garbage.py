@@ -5,6 +5,7 @@ parts/<job>/.7.e2.….tmp             the same, of a write that did not come to 
 datasets/<job>/e1/                  the job is past final epoch 1, or has ended with another
 inputs/<sha256>, ….index            no job was ever submitted on it
 inputs/.….tmp                       a submit that did not come to its end
+parts/<job>/, datasets/<job>/       the job was removed, at whatever age; its input with them
 
 And it is old, by the file system's own clock. Everything else is left alone: files of a job that
 the database does not know may be of a backup that was not restored yet.
@@ -20,18 +21,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import Connection, delete, select, union_all
+from sqlalchemy import Connection, select, union_all
 
 from batchgen.errors import JobNotFound
 from batchgen.io.inputs import index_key, input_key
 from batchgen.io.part_files import JOB_ID, PartName
 from batchgen.io.storage import Storage
 from batchgen.jobs import moves
-from batchgen.jobs.database import now_db
 from batchgen.jobs.records import JobRecord
-from batchgen.jobs.states import InputState, ShardState
+from batchgen.jobs.removals import Removal, RemovalManager, Remover
+from batchgen.jobs.states import ShardState
 from batchgen.jobs.store import Store
-from batchgen.jobs.tables import checkpoints, inputs, jobs, parts, shards, upsert
+from batchgen.jobs.tables import checkpoints, inputs, jobs, parts, removals, shards
 from batchgen.jobs.transactions import Manager, reading, transaction
 
 MIN_AGE: Final = 3600.0  # seconds
@@ -67,9 +68,14 @@ class Collector:
         self._storage = storage
         self._min_age = min_age
         self._rows = GarbageManager(store.database)
+        self._removals = RemovalManager(store.database)
+        self._remover = Remover(store.database, storage)
 
     def find(self) -> Iterator[Garbage]:
-        """Yield what `collect` would remove."""
+        """Yield what `collect` would remove; raise StoreMismatch."""
+        self._storage.check()
+        for removal in self._remover.unfinished():
+            yield from self._left(removal)
         for _, found in self._of_jobs():
             yield from found
         for _, found in self._of_inputs():
@@ -77,14 +83,19 @@ class Collector:
         yield from self._of_uploads()
 
     def collect(self) -> Iterator[Garbage]:
-        """Remove garbage and yield each once it is gone; the caller may stop at any of them."""
+        """Remove garbage and yield each once it is gone; the caller may stop at any of them.
+
+        Raises StoreMismatch where the files are not the database's.
+        """
+        self._storage.check()
+        yield from self._of_removals()
         for job, found in self._of_jobs():
             for start in range(0, len(found), AT_ONCE):
                 some = {garbage.key: garbage for garbage in found[start : start + AT_ONCE]}
                 removed = self._rows.remove(job, tuple(some), delete_file=self._delete)
                 yield from (some[key] for key in removed)
         for sha256, found in self._of_inputs():
-            if self._rows.remove_input(sha256, delete_input=self._delete_input):
+            if self._removals.remove_input(sha256, delete_input=self._delete_input):
                 yield from found
         for garbage in self._of_uploads():
             self._delete(garbage.key)
@@ -99,6 +110,18 @@ class Collector:
             if JOB_ID.fullmatch(folder.name) and any(folder.iterdir())
         }
         return sorted(found - self._rows.known(found))
+
+    def _of_removals(self) -> Iterator[Garbage]:
+        """Finish the removals that were not, and yield what they had left."""
+        for removal in self._remover.unfinished():
+            found = self._left(removal)
+            self._remover.finish(removal)
+            yield from found
+        self._remover.forget()
+
+    def _left(self, removal: Removal) -> list[Garbage]:
+        keys = self._remover.left(removal)
+        return [Garbage(key=key, bytes=_measure(self._storage.path(key))[1]) for key in keys]
 
     def _of_jobs(self) -> Iterator[tuple[str, list[Garbage]]]:
         old: dict[str, list[Garbage]] = {}
@@ -117,7 +140,7 @@ class Collector:
 
     def _of_inputs(self) -> Iterator[tuple[str, list[Garbage]]]:
         # An older backup, or the wrong database: neither may cost the prompts.
-        if self.unknown():
+        if not self._storage.check() or self.unknown():
             return
         folder = self._storage.path("inputs")
         old: dict[str, list[Garbage]] = {}
@@ -187,37 +210,15 @@ class GarbageManager(Manager):
 
     @reading
     def known(self, connection: Connection, public_ids: Iterable[str]) -> set[str]:
-        """Return which of these jobs there are."""
-        return set(connection.execute(select(jobs.c.public_id)).scalars()) & set(public_ids)
+        """Return which of these jobs there are, or were until they were removed."""
+        names = union_all(select(jobs.c.public_id), select(removals.c.public_id))
+        return set(connection.execute(names).scalars()) & set(public_ids)
 
     @reading
     def orphans(self, connection: Connection, sums: Iterable[str]) -> Keys:
         """Return the SHA-256 among `sums` of which there is no input."""
         known = set(connection.execute(select(inputs.c.sha256)).scalars())
         return [sha256 for sha256 in sums if sha256 not in known]
-
-    @transaction
-    def remove_input(
-        self, connection: Connection, sha256: str, *, delete_input: Callable[[str], bool]
-    ) -> bool:
-        """Delete an input that has no row; return whether it is gone.
-
-        A submit that has stored it and not inserted it yet waits for the end of this transaction,
-        then sees that its files are gone and stores them again.
-        """
-        guard = upsert(connection, inputs).values(
-            sha256=sha256,
-            state=InputState.VALIDATING,
-            bytes=0,
-            n_rows=0,
-            format="jsonl",
-            created_at=now_db(),
-        )
-        inserted = guard.on_conflict_do_nothing().returning(inputs.c.sha256)
-        if connection.execute(inserted).first() is None:
-            return False
-        connection.execute(delete(inputs).where(inputs.c.sha256 == sha256))
-        return delete_input(sha256)
 
 
 def _unneeded(connection: Connection, job: JobRecord, keys: Iterable[str]) -> Keys:

@@ -17,7 +17,7 @@ from batchgen.jobs.store import Store
 class Violation:
     """One thing found that must not be."""
 
-    # I1 to I13
+    # I1 to I14
     invariant: str
     # what must hold
     rule: str
@@ -48,6 +48,7 @@ RULES: Final = {
     "I11": "the children of a split shard tile it",
     "I12": "a dataset holds every row of its input once, under its own id",
     "I13": "the totals of a job are the sums of its parts",
+    "I14": "a removed job is gone",
 }
 
 BACKUP: Final = (
@@ -149,6 +150,9 @@ QUERIES: Final = {
             OR abs(t.sharing_saving - coalesce(sum(p.sharing_saving * p.n_ok), 0))
                 > 1e-9 * (1 + t.n_rows)
     """,
+    "I14": """
+        SELECT r.public_id AS job, j.state FROM removals r JOIN jobs j ON j.public_id = r.public_id
+    """,
 }
 
 
@@ -156,7 +160,9 @@ def check_invariants(store: Store, storage: Storage) -> list[Violation]:
     """Return whatever breaks an invariant; [] means that all is well.
 
     Safe on a store at work. Every part and every dataset is read from the first byte to the last.
+    Raises StoreMismatch where the files are not the database's, which says nothing of either.
     """
+    storage.check()
     found = check_tables(store)
     found += [_violation("I9", str(fallen)) for fallen in check_epochs(store, storage)]
     found += [_violation("I6", detail) for detail in check_parts(store, storage)]

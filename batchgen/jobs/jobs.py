@@ -1,15 +1,14 @@
-"""Jobs: submit, find, list, watch, pause, stop, remove."""
+"""Jobs: submit, find, list, watch, pause, stop; `removals` takes them away."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 
 from sqlalchemy import (
     ColumnElement,
     Connection,
-    delete,
     func,
     or_,
     select,
@@ -23,14 +22,22 @@ from batchgen.jobs.records import (
     JobRecord,
     NewJob,
     Progress,
-    RemovedJob,
     ShardRecord,
 )
 from batchgen.jobs.states import JobState, ShardState, StopReason
-from batchgen.jobs.tables import checkpoints, inputs, jobs, parts, shards
-from batchgen.jobs.transactions import Manager, reading, repeatable, transaction
+from batchgen.jobs.tables import jobs, shards
+from batchgen.jobs.transactions import Manager, reading, repeatable
 
 PAUSABLE = (JobState.QUEUED, JobState.RUNNING)
+
+#: Why a job can be cancelled no more.
+TOO_LATE = {
+    JobState.FINALIZING: "its rows are final and its dataset is being written. Wait for it with "
+    "`batchgen wait`.",
+    JobState.COMPLETED: "there is nothing to cancel. `batchgen rm` removes it.",
+    JobState.EXPIRED: "its deadline has stopped it already. `batchgen rm` removes it.",
+    JobState.FAILED: "it has ended already. `batchgen rm` removes it.",
+}
 
 PUBLIC_ID_LENGTH = 32
 _REFERENCE = re.compile(r"[0-9a-f]{4,32}")
@@ -150,12 +157,14 @@ class JobManager(Manager):
     def cancel(self, connection: Connection, job_id: int) -> JobRecord:
         """Stop a job; what is done stays, the rest becomes error rows `batch_cancelled`.
 
-        Cancelling a stopping job again changes nothing. Raises NotAllowed once its dataset is
-        being written or it has ended.
+        Cancelling again what is stopping or cancelled changes nothing. Raises NotAllowed once
+        there is nothing to stop: its rows are computed, or it has ended otherwise.
         """
         job = moves.lock_job(connection, job_id)
-        if job.state is JobState.STOPPING:
+        if job.stop_reason is StopReason.CANCEL or job.state is JobState.STOPPING:
             return job
+        if job.state in TOO_LATE:
+            raise NotAllowed(f"Job {job.public_id} is {job.state}: {TOO_LATE[job.state]}")
         return moves.stop(connection, job, StopReason.CANCEL)
 
     @repeatable
@@ -168,45 +177,3 @@ class JobManager(Manager):
         if job.state is JobState.FAILED:
             return job
         return moves.fail(connection, job, error)
-
-    @transaction
-    def remove(
-        self, connection: Connection, job_id: int, *, delete_input: Callable[[str], None]
-    ) -> RemovedJob:
-        """Remove an ended job; the caller then deletes the files that the answer names.
-
-        Where no other job uses the input, `delete_input` is called with its SHA-256 before the
-        transaction ends: a submit of the same input waits, and stores it again. Raises NotAllowed.
-        """
-        job = moves.lock_job(connection, job_id)
-        if not job.state.ended:
-            raise NotAllowed(f"Job {job.public_id} is {job.state}. Cancel it first.")
-        files = _files_of(connection, job_id)
-        of_job = select(shards.c.id).where(shards.c.job_id == job_id)
-        connection.execute(delete(checkpoints).where(checkpoints.c.shard_id.in_(of_job)))
-        connection.execute(delete(parts).where(parts.c.job_id == job_id))
-        totals.forget(connection, job_id)
-        connection.execute(delete(shards).where(shards.c.job_id == job_id))
-        connection.execute(delete(jobs).where(jobs.c.id == job_id))
-        _forget_input(connection, job.input_sha256, delete_input)
-        return RemovedJob(public_id=job.public_id, files=files, dataset_path=job.dataset_path)
-
-
-def _files_of(connection: Connection, job_id: int) -> tuple[str, ...]:
-    registered = select(parts.c.path).where(parts.c.job_id == job_id)
-    saved = (
-        select(checkpoints.c.path)
-        .join(shards, shards.c.id == checkpoints.c.shard_id)
-        .where(shards.c.job_id == job_id)
-    )
-    return tuple(connection.execute(registered.union_all(saved)).scalars())
-
-
-def _forget_input(connection: Connection, sha256: str, delete_input: Callable[[str], None]) -> None:
-    # The lock first: only then does the question see every submit that got ahead of it.
-    row = select(inputs.c.sha256).where(inputs.c.sha256 == sha256)
-    connection.execute(row.with_for_update())
-    used = connection.execute(select(jobs.c.id).where(jobs.c.input_sha256 == sha256).limit(1))
-    if used.first() is None:
-        connection.execute(delete(inputs).where(inputs.c.sha256 == sha256))
-        delete_input(sha256)

@@ -244,16 +244,6 @@ class SegmentRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RemovedJob:
-    """What a removed job leaves on disk for the caller to delete (storage keys)."""
-
-    public_id: str
-    # registered parts and checkpoints
-    files: tuple[str, ...]
-    dataset_path: str | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerRecord:
     """One worker and its last heartbeat."""
 

@@ -249,6 +249,28 @@ workers = Table(
     Column("heartbeat_at", Double, nullable=False),
 )
 
+#: The store of files that this database speaks of; no row before the first job.
+identity = Table(
+    "identity",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    # what stands in the store's own file
+    Column("store", Text, nullable=False),
+    # host and folder of whoever wrote this row, for messages
+    Column("place", Text, nullable=False),
+    CheckConstraint("id = 1", name="one"),
+)
+
+#: Removed jobs: whatever lies under their names is to go, and a late worker may add to it.
+removals = Table(
+    "removals",
+    metadata,
+    Column("public_id", Text, primary_key=True),
+    # goes too, where no job uses it; NULL once that is settled
+    Column("input_sha256", Text),
+    Column("removed_at", Double, nullable=False),
+)
+
 
 def shard_is(*states: ShardState) -> ColumnElement[bool]:
     """Return the condition that a shard is in one of `states`.

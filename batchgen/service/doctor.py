@@ -16,6 +16,7 @@ from typing import Any
 
 from batchgen.errors import BatchgenError
 from batchgen.jobs.database import Database
+from batchgen.jobs.identity import IdentityManager, open_storage
 from batchgen.jobs.schema import HEAD
 from batchgen.models.registry import Registry
 from batchgen.service.broker import ping
@@ -125,6 +126,18 @@ def _schema(settings: Settings) -> Check:
     return _ok("schema", HEAD)
 
 
+def _store(settings: Settings) -> Check:
+    try:
+        check_database(settings)
+        with closing(Database(settings.effective_database_url)) as database:
+            if database.revision() != HEAD or (known := IdentityManager(database).read()) is None:
+                return _ok("store", "none yet: the first submit makes it")
+            open_storage(database, settings.home).check()
+    except (BatchgenError, OSError) as error:
+        return _failed("store", str(error))
+    return _ok("store", known[0])
+
+
 def _broker(settings: Settings) -> Check:
     if not settings.broker_url:
         return _ok("broker", "none set: `run` needs none, `up` brings its own")
@@ -166,6 +179,7 @@ CHECKS: tuple[Callable[[Settings], Check], ...] = (
     _disk,
     _database,
     _schema,
+    _store,
     _broker,
     _models,
 )

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from batchgen.errors import NotAllowed
+from batchgen.errors import Corrupt, NotAllowed
 from batchgen.io.export import export_dataset
 from batchgen.io.inputs import parse_rows
 from batchgen.io.manifest import read_manifest
@@ -46,14 +46,21 @@ class Results:
         Raises OutputConflict where the folder holds something else, Corrupt where the dataset
         is not the one that the job ended with.
         """
-        read_manifest(self.dataset(ref), sha256=self.find(ref).manifest_sha256)
-        export_dataset(self.dataset(ref), out)
+        try:
+            read_manifest(self.dataset(ref), sha256=self.find(ref).manifest_sha256)
+            export_dataset(self.dataset(ref), out)
+        except Corrupt:
+            self.storage.check()  # a disk that went away meanwhile damages nothing
+            raise
         return out
 
     def verify(self, ref: str) -> list[str]:
         """Return one sentence for each file of a dataset that is missing, changed or extra."""
         job = self.find(ref)
-        return verify_dataset(self._folder(job), manifest_sha256=job.manifest_sha256)
+        problems = verify_dataset(self._folder(job), manifest_sha256=job.manifest_sha256)
+        if problems:
+            self.storage.check()
+        return problems
 
     def parts(self, ref: str) -> list[Path]:
         """Return the Parquet files committed so far, in input order."""

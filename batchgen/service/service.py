@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from batchgen.errors import JobNotFound, NotAllowed
+from batchgen.errors import JobNotFound, NotAllowed, UnknownModel
 from batchgen.io.storage import LocalStorage
+from batchgen.jobs.identity import open_storage
 from batchgen.jobs.records import JobRecord, WorkerRecord
 from batchgen.jobs.states import JobState
 from batchgen.jobs.store import Store
+from batchgen.models.record import ModelRecord
 from batchgen.models.registry import Registry
 from batchgen.service.database import open_database
 from batchgen.service.views import JobView
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from batchgen.jobs.adoption import Finding
     from batchgen.jobs.garbage import Collector
     from batchgen.jobs.invariants import Violation
+    from batchgen.jobs.removals import Remover
     from batchgen.service.results import Results
     from batchgen.service.submission import Submission
 
@@ -43,12 +45,12 @@ class Service:
 
     A job is named by its id, by the first characters of it, or by its name. Every method raises
     DatabaseUnavailable or SchemaMismatch where the truth cannot be reached, and JobNotFound for
-    a job that does not exist. Nothing is opened until the first call.
+    a job that does not exist; what reads or writes files raises StoreMismatch where the home is
+    not the one that the database belongs to. Nothing is opened until the first call.
     """
 
     def __init__(self, settings: Settings, *, models: Path | None = None) -> None:
         self.settings = settings
-        self.storage = LocalStorage(settings.home)
         #: The registry; `batchgen run` takes the user's, whatever home its job lives in.
         self.models = Registry(models or settings.home / "models")
 
@@ -56,6 +58,13 @@ class Service:
     def store(self) -> Store:
         """The truth in SQL."""
         return Store(open_database(self.settings))
+
+    @cached_property
+    def storage(self) -> LocalStorage:
+        """The files of the home; raises StoreMismatch where they are not the database's."""
+        storage = open_storage(self.store.database, self.settings.home)
+        storage.check()
+        return storage
 
     @cached_property
     def results(self) -> Results:
@@ -76,8 +85,20 @@ class Service:
         """
         from batchgen.service.submission import submit
 
-        model = self.models.get(submission.model)
+        model = self.model(submission.model)
         return submit(source, submission, store=self.store, storage=self.storage, model=model)
+
+    def model(self, name: str) -> ModelRecord:
+        """Return a registered model.
+
+        Raises UnknownModel, but StoreMismatch where another home is the one that has the models.
+        """
+        try:
+            return self.models.get(name)
+        except UnknownModel:
+            if self.settings.database_url:
+                self.storage.check()
+            raise
 
     def job(self, ref: str) -> JobRecord:
         """Return the job that `ref` names: an id, a unique prefix of one, or a name."""
@@ -115,22 +136,36 @@ class Service:
         return self._view(self.store.jobs.resume(self.job(ref).id), self.workers())
 
     def cancel(self, ref: str) -> JobView:
-        """Stop a job for good; rows without an answer become error rows. Raises NotAllowed."""
+        """Stop a job for good; rows without an answer become error rows.
+
+        A coordinator, or `batchgen_workers.ending`, writes its dataset then. Raises NotAllowed
+        where there is nothing to stop any more; cancelled twice is cancelled.
+        """
         return self._view(self.store.jobs.cancel(self.job(ref).id), self.workers())
 
-    def remove(self, ref: str) -> JobRecord:
-        """Delete an ended job, its files, and its input where no other job uses it.
+    def removable(self, ref: str) -> str:
+        """Return the id of the job that `ref` names, or of one that was removed a while ago."""
+        removed = PUBLIC_ID.fullmatch(ref) and self._remover.is_removed(ref)
+        return ref if removed else self.job(ref).public_id
 
-        Raises NotAllowed while the job has not ended.
+    def remove(self, ref: str) -> None:
+        """Delete a job that has ended, its files, and its input where no other job uses it.
+
+        A job that was cancelled and that nobody holds counts as ended. Raises NotAllowed where a
+        job may go on. Removed twice is removed.
         """
-        job = self.job(ref)
-        removed = self.store.jobs.remove(job.id, delete_input=self._delete_input)
-        for key in removed.files:
-            self.storage.delete(key)
-        # Whatever no row named either: checkpoints that were replaced, generations given up.
-        for folder in ("parts", "datasets"):
-            shutil.rmtree(self.storage.path(f"{folder}/{job.public_id}"), ignore_errors=True)
-        return job
+        self._remover.remove(self.removable(ref))
+
+    def finish_removals(self) -> None:
+        """Delete the files of removed jobs whose removal was cut off."""
+        for removal in self._remover.unfinished():
+            self._remover.finish(removal)
+
+    @cached_property
+    def _remover(self) -> Remover:
+        from batchgen.jobs.removals import Remover
+
+        return Remover(self.store.database, self.storage)
 
     def fsck(self) -> list[Violation]:
         """Check the invariants of every job, in SQL and on disk; an empty list is sound."""
@@ -184,11 +219,10 @@ class Service:
             job=job,
             progress=self.store.jobs.progress(job.id),
             workers=tuple(worker for worker in workers if worker.model == job.model),
-            dataset=self.storage.path(job.dataset_path) if job.dataset_path else None,
+            dataset=self._dataset_of(job),
         )
 
-    def _delete_input(self, sha256: str) -> None:
-        from batchgen.io.inputs import index_key, input_key
-
-        for key in (index_key(sha256), input_key(sha256)):
-            self.storage.delete(key)
+    def _dataset_of(self, job: JobRecord) -> Path | None:
+        # Where it lies is known without looking at the store.
+        files = LocalStorage(self.settings.home)
+        return files.path(job.dataset_path) if job.dataset_path else None

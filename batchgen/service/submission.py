@@ -62,10 +62,12 @@ def submit(
         EmptyInput, BadLines: the rows cannot be used; nothing is kept of them.
         NotAllowed: the idempotency key belongs to a job with other content.
         DatabaseUnavailable, SchemaMismatch: the truth cannot be reached.
+        StoreMismatch: the files would not lie where the database's workers look for them.
     """
     check_defaults(dict(submission.params), model.max_length)
     timing = check_timing(submission)
     store.database.check_schema()
+    storage.establish()
     stored = _ingest(source, submission, storage, model)
     reach("submit.stored")
     job = store.jobs.submit(_new_job(submission, timing, stored, model))
@@ -140,6 +142,7 @@ def _keep_input(
     try:
         source.seek(0)
     except (io.UnsupportedOperation, OSError):
+        storage.check()
         message = "The stored input was removed with another job that used it. Submit again."
         store.jobs.fail(job.id, message)
         raise Corrupt(message) from None

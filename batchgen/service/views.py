@@ -40,8 +40,11 @@ class JobView:
 
     @property
     def succeeded(self) -> bool:
-        """Whether the job completed and every row has an answer."""
-        return self.job.state is JobState.COMPLETED and self.rows_failed == 0
+        """Whether the job has a dataset in which every row has an answer.
+
+        A job that was stopped when its last row was answered has one too.
+        """
+        return self.dataset is not None and self.rows_failed == 0
 
     @property
     def rows_total(self) -> int:

@@ -24,7 +24,7 @@ INTERRUPTED = 130
 EXIT_CODES = """\
 Exit codes:
   0    ok
-  1    the job ended with failed rows, or failed; a check found damage
+  1    the job ended with rows that have no answer, or failed; a check found damage
   2    usage, or input that cannot be used
   3    a service cannot be reached; doctor found a fault
   4    not found, or not allowed

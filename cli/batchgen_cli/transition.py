@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
 from batchgen_cli.app import App
@@ -10,16 +10,35 @@ from batchgen_cli.output import Format
 from batchgen_cli.presentation import job_json
 
 if TYPE_CHECKING:
+    from batchgen.jobs.records import JobRecord
     from batchgen.service import JobView
 
 
-def apply(app: App, jobs: Sequence[str], move: Callable[[str], JobView]) -> None:
-    """Move each job and print it; every name is looked up before the first one moves."""
-    ids = [app.service.job(job).public_id for job in jobs]
-    views = [move(public_id) for public_id in ids]
+def apply(
+    app: App,
+    jobs: Sequence[str],
+    move: Callable[[str], JobView],
+    *,
+    then: Callable[[Collection[int]], None] | None = None,
+) -> None:
+    """Move each job and print it; every name is looked up before the first one moves.
+
+    `then` is called with the internal ids of the moved jobs before they are printed.
+    """
+    before = [app.service.job(job) for job in jobs]
+    for record in before:
+        _say_unchanged(app, record, move(record.public_id))
+    if then is not None:
+        then([record.id for record in before])
+    views = [app.service.status(record.public_id) for record in before]
     if app.output.format is Format.JSON:
         app.output.document([job_json(view) for view in views])
         return
     for view in views:
         quiet = app.output.format is Format.QUIET
         app.output.data(view.job.public_id if quiet else f"{view.job.public_id}  {view.state}")
+
+
+def _say_unchanged(app: App, before: JobRecord, view: JobView) -> None:
+    if (before.state, before.paused) == (view.job.state, view.job.paused):
+        app.output.note(f"Job {before.public_id} is {view.state} already")

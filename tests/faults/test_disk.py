@@ -16,6 +16,7 @@ from sqlalchemy import make_url
 
 from batchgen import failpoints
 from batchgen.errors import BatchgenError, Corrupt, DatabaseUnavailable
+from batchgen.io.store_id import ensure_store_id
 from batchgen.io.verify import verify_dataset
 from batchgen.jobs.invariants import check_tables
 from batchgen.jobs.records import JobRecord
@@ -243,20 +244,46 @@ def test_32_a_folder_that_is_none_is_refused(cluster: Cluster, tmp_path: Path, k
     assert lost(cluster, job) == 0
 
 
-@pytest.mark.fault(32, "the home is away for a while")
-def test_32_a_home_that_is_away_fails_no_job(cluster: Cluster) -> None:
+def nothing_there(home: Path) -> None:
+    """Leave the place of a home empty."""
+
+
+def bare_mount_point(home: Path) -> None:
+    """Leave a folder that a disk is mounted on, with the folders that a home has."""
+    for name in ("inputs", "parts", "datasets"):
+        (home / name).mkdir(parents=True)
+
+
+def another_home(home: Path) -> None:
+    """Put a home there that has files of its own, and another id."""
+    ensure_store_id(home)
+    for name in ("inputs", "parts", "datasets"):
+        (home / name).mkdir()
+        (home / name / "theirs").touch()
+
+
+@pytest.mark.fault(32, "the home is away for a while, or another is in its place")
+@pytest.mark.parametrize("replace", [nothing_there, bare_mount_point, another_home])
+def test_32_a_home_that_is_away_fails_no_job(
+    cluster: Cluster, replace: Callable[[Path], None]
+) -> None:
     coordinator = cluster.start("coordinator", with_short_pauses, ["coordinator"])
     worker = start_worker(cluster, testing.SLOW)
     job = cluster.submit(questions(ROWS, max_tokens=20))
     cluster.await_done(job, 10)
     away = cluster.home.with_name("away")
     cluster.home.rename(away)
+    replace(cluster.home)
+    found = files_below(cluster.home)
     cluster.hurt()
-    wait_until(lambda: worker.said("BATCHGEN_HOME"))
-    assert not cluster.home.exists()
+    wait_until(lambda: worker.said("store not seen"))
+    assert worker.said("BATCHGEN_HOME")
+    assert files_below(cluster.home) == found
+    shutil.rmtree(cluster.home, ignore_errors=True)
     away.rename(cluster.home)
     cluster.drain(job)
     assert coordinator.is_alive
+    assert lost(cluster, job) == 0
 
 
 @pytest.mark.long

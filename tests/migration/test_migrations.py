@@ -15,13 +15,16 @@ from sqlalchemy import Engine, inspect, text
 from sqlalchemy.exc import SQLAlchemyError
 
 import batchgen_migrations
-from batchgen.errors import DatabaseUnavailable, SchemaMismatch
+from batchgen.errors import DatabaseUnavailable, SchemaMismatch, StoreMismatch
 from batchgen.io.kv_totals import UNMEASURED
+from batchgen.io.store_id import read_store_id
 from batchgen.jobs.database import Database
 from batchgen.jobs.invariants import check_tables
 from batchgen.jobs.schema import HEAD, REVISIONS, VERSION_TABLE
 from batchgen.jobs.store import Store
 from batchgen.jobs.tables import metadata
+from batchgen.service import Service
+from batchgen.settings import Settings
 from batchgen_migrations import check, current, downgrade, upgrade
 from batchgen_migrations.runner import _migrating
 from tests.support.jobs import new_job, part_of
@@ -217,6 +220,27 @@ def test_a_database_of_the_first_schema_keeps_what_it_holds(empty_url: str) -> N
         kv = store.jobs.progress(1).kv
         assert (kv.rows, kv.utilisation) == (8, part_of(lease).kv.utilisation)
         assert check_tables(store) == []
+
+
+def test_a_home_of_the_first_schema_gets_its_id_unasked(tmp_path: Path) -> None:
+    """From another home the old database is upgraded, and its jobs stay where they are."""
+    home, other = tmp_path / "home", tmp_path / "other"
+    url = f"sqlite:///{home}/batchgen.db"
+    upgrade_to(url, "0001")
+    with closing(Database(url)) as database, database.begin() as connection:
+        for statement in JOB_OF_THE_FIRST_SCHEMA:
+            connection.execute(text(statement))
+    (home / "inputs").mkdir()
+    (home / "inputs" / "in").touch()
+    ours = Service(Settings(home=home))
+    theirs = Service(Settings(home=other, database_url=url))
+    with closing(ours), closing(theirs):
+        assert ours.status("0123456789abcdef0123456789abcdef").state == "running"
+        with pytest.raises(StoreMismatch, match="no file of any job"):
+            theirs.fsck()
+        assert ours.storage.check()
+        with pytest.raises(StoreMismatch, match=str(read_store_id(home))):
+            theirs.fsck()
 
 
 def test_the_first_schema_comes_back_as_it_was(empty_url: str) -> None:

@@ -126,6 +126,14 @@ def run_process(arguments: list[str]) -> int:
     return main(arguments)
 
 
+def run_command(arguments: list[str]) -> int:
+    """Be one `batchgen` command."""
+    from batchgen_cli.main import cli
+
+    cli.main(arguments, prog_name="batchgen", standalone_mode=False)
+    return 0
+
+
 def _live(
     target: Callable[[list[str]], int],
     arguments: list[str],

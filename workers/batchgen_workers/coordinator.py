@@ -9,10 +9,10 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 
-from batchgen.errors import BrokerUnavailable
+from batchgen.errors import BrokerUnavailable, StoreMismatch
 from batchgen.failpoints import reach
-from batchgen.io.storage import LocalStorage
 from batchgen.jobs.garbage import Collector
+from batchgen.jobs.identity import open_storage
 from batchgen.jobs.store import Store
 from batchgen.service.database import open_database
 from batchgen.settings import Settings
@@ -47,7 +47,7 @@ class Coordinator:
         self._settings = settings
         self._doorbell = doorbell or Doorbell(create_app(settings))
         self._store = store or Store(open_database(settings))
-        storage = LocalStorage(settings.home)
+        storage = self._storage = open_storage(self._store.database, settings.home)
         self.finaliser = Finaliser(store=self._store, storage=storage, ttl=settings.lease_ttl)
         self._collector = Collector(self._store, storage, min_age=settings.garbage_age)
         #: Called after a job has ended here.
@@ -79,23 +79,28 @@ class Coordinator:
     def collect(self) -> None:
         """Remove the files that nobody will ever read."""
         removed: list[int] = []
-        for garbage in self._collector.collect():
-            removed.append(garbage.bytes)
-            if self.finaliser.stopping.is_set():
-                break
+        try:
+            for garbage in self._collector.collect():
+                removed.append(garbage.bytes)
+                if self.finaliser.stopping.is_set():
+                    break
+        except StoreMismatch as error:
+            log.warning("store not seen", error=error.message)
         if removed:
             log.info("garbage collected", files=len(removed), bytes=sum(removed))
 
     def run(self) -> None:
         """Coordinate until a signal to end comes, then close every connection.
 
-        Raises HomeLocked where another coordinator runs on this SQLite home.
+        Raises HomeLocked where another coordinator runs on this SQLite home, StoreMismatch where
+        the home is not the database's.
         """
         stopping = threading.Event()
         alone = (
             locked_home(self._settings.home) if self._store.database.is_sqlite else nullcontext()
         )
         try:
+            self._storage.check()
             with alone, on_ending(stopping.set), self.running():
                 log.info("coordinating", database=self._store.database.shown)
                 stopping.wait()

@@ -7,11 +7,18 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, field
 
 from batchgen import __version__
-from batchgen.errors import Corrupt, DatabaseUnavailable, Fenced, NotAllowed
+from batchgen.errors import (
+    Corrupt,
+    DatabaseUnavailable,
+    Fenced,
+    JobNotFound,
+    NotAllowed,
+    StoreMismatch,
+)
 from batchgen.failpoints import reach
 from batchgen.io.dataset import DatasetInfo, DatasetMeta, PartRef, Segment, write_dataset
 from batchgen.io.inputs import parse_rows
@@ -46,13 +53,16 @@ class Finaliser:
     # {job id: when it may be tried again, by the monotonic clock}
     _not_before: dict[int, float] = field(default_factory=dict)
 
-    def run_once(self) -> int:
-        """Write every dataset that is due and return how many jobs ended."""
+    def run_once(self, *, only: Container[int] | None = None) -> int:
+        """Write every dataset that is due and return how many jobs ended.
+
+        `only` are internal ids of jobs; the others are left alone.
+        """
         now = time.monotonic()
         due = [
             job_id
             for job_id in self.store.finals.finalizable()
-            if self._not_before.get(job_id, now) <= now
+            if self._not_before.get(job_id, now) <= now and (only is None or job_id in only)
         ]
         return sum(self._finalise(job_id) for job_id in due)
 
@@ -64,7 +74,7 @@ class Finaliser:
         reach("final.claimed")
         context = {**final.job.log_context(), "epoch": final.epoch}
         try:
-            job = self._write(final)
+            job = self._try_write(final)
         except Fenced:
             log.warning("finaliser fenced", **context)
         except Draining:
@@ -74,7 +84,7 @@ class Finaliser:
             log.error("dataset refused", error=error.message, **context)
             self._fail(final, error.message)
             return True
-        except (OSError, DatabaseUnavailable) as error:
+        except (OSError, DatabaseUnavailable, StoreMismatch) as error:
             log.error("dataset not written", error=str(error), **context)
             self._not_before[job_id] = time.monotonic() + PAUSE_AFTER_TROUBLE
             self._release(final, str(error))
@@ -82,6 +92,13 @@ class Finaliser:
             log.info("job ended", state=job.state, rows=job.n_rows, **context)
             return True
         return False
+
+    def _try_write(self, final: FinalLease) -> JobRecord:
+        try:
+            return self._write(final)
+        except Corrupt:
+            self.storage.check()  # elsewhere, every file is missing
+            raise
 
     def _write(self, final: FinalLease) -> JobRecord:
         root = f"datasets/{final.job.public_id}/e{final.epoch}"
@@ -125,7 +142,7 @@ class Finaliser:
     def _fail(self, final: FinalLease, error: str) -> None:
         try:
             self.store.jobs.fail(final.job.id, error)
-        except NotAllowed:
+        except (JobNotFound, NotAllowed):
             log.info("job has ended already", **final.job.log_context())
 
     def _release(self, final: FinalLease, error: str | None) -> None:

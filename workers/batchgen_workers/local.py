@@ -15,7 +15,7 @@ from pathlib import Path
 
 from batchgen.engine.stats import EngineInfo, EngineStats
 from batchgen.errors import EngineFailed, InvalidParameter, ModelError
-from batchgen.io.storage import LocalStorage
+from batchgen.jobs.identity import open_storage
 from batchgen.jobs.records import JobRecord, Progress
 from batchgen.jobs.states import JobState, ShardState
 from batchgen.jobs.store import Store
@@ -129,7 +129,7 @@ class _Session:
             settings,
             model,
             store=store,
-            storage=LocalStorage(settings.home),
+            storage=open_storage(store.database, settings.home),
             factory=factory,
             engine_log=settings.home / ENGINE_LOG,
         )

@@ -19,7 +19,13 @@ import msgspec
 from batchgen import __version__
 from batchgen.engine.config import EngineConfig
 from batchgen.engine.stats import EngineInfo, EngineStats
-from batchgen.errors import BatchgenError, DatabaseUnavailable, Fenced, SchemaMismatch
+from batchgen.errors import (
+    BatchgenError,
+    DatabaseUnavailable,
+    Fenced,
+    SchemaMismatch,
+    StoreMismatch,
+)
 from batchgen.failpoints import reach
 from batchgen.io.results import to_table
 from batchgen.io.storage import Storage
@@ -65,6 +71,7 @@ class Node:
         self.settings = settings
         self.model = model
         self.store = store
+        self._storage = storage
         #: host/pid/uuid: who this worker is in SQL.
         self.id = f"{socket.gethostname()}/{os.getpid()}/{uuid.uuid4().hex}"
         config = EngineConfig.from_settings(settings.engine, path=model.path, name=model.name)
@@ -144,6 +151,8 @@ class Node:
         """
         with self.gate.turn():
             self._check_schema()
+            if not self._sees_store():
+                return
             lease = self._claim(shard_id)
             if lease is None:
                 log.debug("shard not free", shard=shard_id)
@@ -198,6 +207,19 @@ class Node:
             self.gate.close()
             self.on_failure()
             raise Draining from error
+
+    def _sees_store(self) -> bool:
+        """Whether the home is the store that the database belongs to; else nobody is fed a while.
+
+        The doorbell that was heard is rung again.
+        """
+        try:
+            persist(self._storage.check, what="a look at the store", give_up=self._give_up)
+        except (StoreMismatch, OSError) as error:
+            log.error("store not seen", error=str(error))
+            self.gate.pause(DISK_PAUSE)
+            return False
+        return True
 
     def _claim(self, shard_id: int) -> Lease | None:
         lease = persist(

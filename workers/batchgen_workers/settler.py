@@ -11,7 +11,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
-from batchgen.errors import BatchgenError, Corrupt, DatabaseUnavailable, Fenced, NotAllowed
+from batchgen.errors import (
+    BatchgenError,
+    Corrupt,
+    DatabaseUnavailable,
+    Fenced,
+    NotAllowed,
+    StoreMismatch,
+)
 from batchgen.failpoints import reach
 from batchgen.io.inputs import input_key
 from batchgen.io.kv_totals import UNMEASURED, KVTotals
@@ -95,7 +102,7 @@ class Settler:
     def _commit(self, shard: Shard) -> None:
         try:
             part = self._write(shard, "part")
-        except (OSError, Corrupt) as error:
+        except (OSError, Corrupt, StoreMismatch) as error:
             self._on_disk_trouble(shard, error)
             self._release(shard, f"The part could not be written: {error}")
             return
@@ -115,7 +122,7 @@ class Settler:
             return
         try:
             self._checkpoint(shard)
-        except (OSError, Corrupt) as error:
+        except (OSError, Corrupt, StoreMismatch) as error:
             self._on_disk_trouble(shard, error)
         except DatabaseUnavailable as error:
             log.warning("checkpoint missed", error=error.message, **shard.lease.log_context())
@@ -149,6 +156,12 @@ class Settler:
 
     def _fail_job(self, shard: Shard) -> None:
         reason = shard.reason or "The input cannot be read."
+        try:
+            self.storage.check("inputs")
+        except StoreMismatch as error:  # elsewhere, every input is missing
+            self._on_disk_trouble(shard, error)
+            self._release(shard, error.message, delay=BROKEN_DELAY)
+            return
         try:
             self._persist(lambda: self.store.jobs.fail(shard.lease.job_id, reason), "failing a job")
         except NotAllowed:

@@ -13,10 +13,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from batchgen.errors import BatchgenError
+from batchgen.jobs.identity import open_storage
 from batchgen.service.database import open_database
 from batchgen.service.exposure import check_exposure
 from batchgen.settings import Settings
@@ -78,11 +80,13 @@ def up(settings: Settings, models: Sequence[str], *, factory: str = "") -> Itera
 
     Raises:
         BrokerUnavailable: no broker is configured, and none can be started.
-        DatabaseUnavailable, SchemaMismatch, InvalidParameter: before anything is started.
+        DatabaseUnavailable, SchemaMismatch, StoreMismatch, InvalidParameter: before anything is
+            started.
         BatchgenError: a process cannot be kept alive; the others have been ended.
     """
     check_exposure(settings)
-    open_database(settings).close()
+    with closing(open_database(settings)) as database:
+        open_storage(database, settings.home).check()
     broker = None if settings.broker_url else BrokerServer()
     members: list[_Member] = []
     if broker is not None:

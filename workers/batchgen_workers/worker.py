@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 from batchgen.errors import EngineFailed
-from batchgen.io.storage import LocalStorage
+from batchgen.jobs.identity import open_storage
 from batchgen.jobs.store import Store
 from batchgen.models.registry import Registry
 from batchgen.service.database import open_database
@@ -28,15 +28,18 @@ def run_worker(settings: Settings, model: str, *, factory: str = ENGINE) -> None
     Raises:
         UnknownModel, ModelError, InvalidParameter: the model or the device cannot be used.
         BrokerUnavailable: none is configured; one that is down is waited for.
-        DatabaseUnavailable, SchemaMismatch: at the start; later absences are waited out.
+        DatabaseUnavailable, SchemaMismatch, StoreMismatch: at the start; later absences are waited
+            out.
         EngineFailed: the engine did not start, or died again and again.
     """
     record = Registry(settings.home / "models").get(model)
     app = create_app(settings, model=model)
     store = Store(open_database(settings))
-    node = Node(settings, record, store=store, storage=LocalStorage(settings.home), factory=factory)
+    storage = open_storage(store.database, settings.home)
+    node = Node(settings, record, store=store, storage=storage, factory=factory)
     stopping = threading.Event()
     try:
+        storage.check()
         with on_ending(stopping.set):
             node.start(give_up=stopping.is_set)
             _serve(node, Consumer(app, node), stopping)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import click
 
+from batchgen.errors import StoreMismatch
 from batchgen_cli.app import App, pass_app
 from batchgen_cli.group import Command
 from batchgen_cli.options import jobs_argument, output_options
@@ -18,6 +21,19 @@ def command(app: App, jobs: tuple[str, ...]) -> None:
     """Stop jobs for good.
 
     Rows that have an answer keep it; the others become error rows batch_cancelled, and the
-    dataset is written as for any job.
+    dataset is written as for any job: by a coordinator, or here where none does it and no worker
+    holds rows of the job. Cancelling again what is cancelled changes nothing.
     """
-    apply(app, jobs, app.service.cancel)
+    apply(app, jobs, app.service.cancel, then=lambda ids: _end(app, ids))
+
+
+def _end(app: App, jobs: Collection[int]) -> None:
+    """Write the datasets that nobody else writes."""
+    from batchgen_workers.ending import end_stopped
+
+    try:
+        storage = app.service.storage
+    except StoreMismatch:
+        app.output.note("The home of the jobs is not seen from here: a coordinator ends them")
+        return
+    end_stopped(app.settings, app.service.store, storage, jobs)

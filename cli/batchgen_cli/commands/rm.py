@@ -18,14 +18,16 @@ from batchgen_cli.output import Format
 @output_options
 @pass_app
 def command(app: App, jobs: tuple[str, ...]) -> None:
-    """Remove ended jobs with their parts and datasets, and inputs that no job uses.
+    """Remove jobs that have ended, with their parts and datasets, and inputs that no job uses.
 
-    Folders made by `results -o` and `run -o` are copies and stay.
+    A cancelled job counts as ended once no worker holds rows of it. Interrupted, the same command
+    goes on. Folders made by `results -o` and `run -o` are copies and stay.
     """
-    ids = [app.service.job(job).public_id for job in jobs]
+    ids = [app.service.removable(job) for job in jobs]
     for public_id in ids:
         app.service.remove(public_id)
         if app.output.format is not Format.JSON:
             app.output.data(public_id)
+    app.service.finish_removals()
     if app.output.format is Format.JSON:
         app.output.document({"removed": ids})

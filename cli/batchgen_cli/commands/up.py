@@ -30,7 +30,7 @@ def command(app: App, models: tuple[str, ...]) -> None:
     Brings its own broker where BATCHGEN_BROKER_URL names none.
     """
     for model in models:
-        app.service.models.get(model)
+        app.service.model(model)
     from batchgen_workers.stack import up
 
     for event in up(app.settings, models):

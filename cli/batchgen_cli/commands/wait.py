@@ -26,7 +26,8 @@ from batchgen_cli.presentation import job_json
 def command(app: App, jobs: tuple[str, ...], timeout: float | None) -> None:
     """Wait until every JOB has ended.
 
-    Exits 0 if every row of each has an answer, 1 if not, 124 if --timeout ran out.
+    Exits 0 if every row of each has an answer, whatever ended it, 1 if not, 124 if --timeout ran
+    out.
     """
     ids = [app.service.job(job).public_id for job in jobs]
     give_up = float("inf") if timeout is None else time.monotonic() + timeout

@@ -17,6 +17,6 @@ from batchgen_cli.options import job_argument, output_options
 def command(app: App, job: str) -> None:
     """Follow a job until it ends. Ctrl-C detaches; the job goes on.
 
-    Exits 0 if every row has an answer, 1 if rows failed or the job did not complete.
+    Exits 0 if every row has an answer, whatever ended the job, and 1 if one has none.
     """
     follow.watch(app.service, app.service.job(job).public_id, app.output)

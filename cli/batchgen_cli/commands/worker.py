@@ -24,7 +24,7 @@ def command(app: App, model: str) -> None:
 
     Needs the broker and the database that the coordinator uses.
     """
-    app.service.models.get(model)
+    app.service.model(model)
     need_broker(app)
     from batchgen_workers.logs import configure_logging
     from batchgen_workers.worker import run_worker

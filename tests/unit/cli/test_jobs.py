@@ -10,8 +10,16 @@ import pytest
 from batchgen.jobs.records import JobRecord
 from batchgen.service import Service
 from tests.support.homes import answer_some, finish
+from tests.support.jobs import claim_first, let_expire, set_job
 from tests.support.views import a_worker
 from tests.unit.cli.conftest import Command
+
+#: What a completed job says to it.
+TOO_LATE = {
+    "pause": "; it cannot be paused",
+    "resume": "; it cannot be resumed",
+    "cancel": ": there is nothing to cancel",
+}
 
 
 @pytest.fixture
@@ -99,6 +107,73 @@ def test_pause_and_resume(batchgen: Command, service: Service, job: JobRecord) -
     assert not service.job("nightly").paused
 
 
+def test_asked_twice_nothing_changes_and_that_is_said(
+    batchgen: Command, service: Service, job: JobRecord
+) -> None:
+    asked = {"pause": "paused", "resume": "queued", "cancel": "cancelled"}
+    for command, state in asked.items():
+        for times in (1, 2):
+            result = batchgen.ok(command, "nightly")
+            assert result.stdout == f"{job.public_id}  {state}\n"
+            said = f"Job {job.public_id} is {state} already\n"
+            assert result.stderr == (said if times == 2 else "")
+    assert batchgen.ok("rm", job.public_id).stdout == batchgen.ok("rm", job.public_id).stdout
+
+
+def test_a_job_is_cancelled_where_no_coordinator_runs(
+    batchgen: Command, service: Service, job: JobRecord
+) -> None:
+    """The promise holds that every row is in the dataset, and `rm` needs no one either."""
+    assert batchgen.json("cancel", "nightly")[0]["state"] == "cancelled"
+    codes = [row.error and row.error.code for row in service.results.rows("nightly")]
+    assert codes == ["batch_cancelled"] * 4
+    assert service.results.verify("nightly") == []
+    assert service.fsck() == []
+    assert batchgen("wait", "nightly").exit_code == 1
+    batchgen.ok("rm", "nightly")
+    assert service.records() == []
+
+
+def test_a_cancelled_job_that_a_worker_holds_is_left_to_it(
+    batchgen: Command, service: Service, job: JobRecord
+) -> None:
+    service.store.dispatch.start_due()
+    lease = claim_first(service.store, job)
+    assert batchgen.ok("cancel", "nightly").stdout == f"{job.public_id}  stopping\n"
+    assert "handing its rows back" in batchgen("rm", "nightly").stderr
+    let_expire(service.store, lease)  # the worker is dead, and nobody reaps
+    assert batchgen.ok("cancel", "nightly").stdout == f"{job.public_id}  cancelled\n"
+
+
+def test_a_stopped_job_whose_rows_are_all_answered_is_a_success(
+    batchgen: Command, service: Service, job: JobRecord
+) -> None:
+    service.store.dispatch.start_due()
+    answer_some(service, job)
+    set_job(service.store, job.id, deadline=1.0)
+    service.store.dispatch.expire_due()
+    batchgen.ok("cancel", "nightly")
+    assert service.job("nightly").state == "expired"
+    for command in ("wait", "watch"):
+        assert batchgen(command, "nightly").exit_code == 0
+
+
+def test_from_another_home_a_job_is_cancelled_and_left_to_its_own(
+    batchgen: Command, service: Service, job: JobRecord
+) -> None:
+    database = service.settings.effective_database_url
+    batchgen.env |= {"BATCHGEN_HOME": str(batchgen.folder), "BATCHGEN_DATABASE_URL": database}
+    result = batchgen.ok("cancel", "nightly")
+    assert result.stdout == f"{job.public_id}  stopping\n"
+    assert "a coordinator ends them" in result.stderr
+    # the model is not missing: another home has it
+    asked = ("submit", batchgen.file("more.jsonl", b"{}"), "-m", "tiny")
+    for command in (asked, ("up", "-m", "tiny"), ("worker", "-m", "tiny"), ("rm", "nightly")):
+        result = batchgen(*command)
+        assert result.exit_code == 3
+        assert "belongs to the store" in result.stderr
+
+
 def test_cancel_several(batchgen: Command, service: Service, job: JobRecord) -> None:
     second = batchgen.submit()
     result = batchgen.ok("cancel", "nightly", second, "-q")
@@ -118,10 +193,10 @@ def test_what_the_state_forbids_is_code_4(
 ) -> None:
     assert batchgen("rm", "nightly").exit_code == 4
     finish(service, job)
-    for command in ("pause", "resume", "cancel"):
+    for command, reason in TOO_LATE.items():
         result = batchgen(command, "nightly")
         assert result.exit_code == 4
-        assert "completed" in result.stderr
+        assert f"is completed{reason}" in result.stderr
 
 
 def test_rm_leaves_nothing(batchgen: Command, service: Service, job: JobRecord) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from batchgen.errors import InvalidParameter
+from batchgen.errors import InvalidParameter, StoreMismatch
 from batchgen.io.storage import LocalStorage
 from tests.support.disk_events import recorded_disk
 
@@ -90,9 +90,68 @@ def test_the_root_itself_may_be_a_link(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_away_says_nothing_of_its_files(storage: LocalStorage) -> None:
-    with pytest.raises(NotADirectoryError, match="is mounted"):
+    with pytest.raises(StoreMismatch, match="is mounted"):
+        storage.open("inputs/a")
+    storage.path("inputs").mkdir(parents=True)  # as a mount point without its disk is
+    with pytest.raises(StoreMismatch, match="is mounted"):
         storage.open("inputs/a")
     with storage.write("inputs/b"):
         pass
     with pytest.raises(FileNotFoundError):
         storage.open("inputs/a")
+
+
+class Away:
+    """A guard to whom the store is there or away, as the test says at each look."""
+
+    def __init__(self, *seen: bool) -> None:
+        self.looks = list(seen)
+
+    def check(self) -> bool:
+        if not self.looks.pop(0):
+            raise StoreMismatch
+        return True
+
+    def establish(self) -> None:
+        raise AssertionError("nobody submits")
+
+
+def guarded(storage: LocalStorage, *seen: bool) -> LocalStorage:
+    return LocalStorage(storage.root, Away(*seen))
+
+
+def test_missing_is_what_is_missing_beside_the_right_store(storage: LocalStorage) -> None:
+    with storage.write("inputs/b"):
+        pass
+    for ask in (LocalStorage.open, LocalStorage.size, LocalStorage.delete):
+        with pytest.raises(StoreMismatch):
+            ask(guarded(storage, False), "inputs/a")
+    with pytest.raises(StoreMismatch):  # it went while the file was looked for again
+        guarded(storage, True, False).open("inputs/a")
+    with pytest.raises(FileNotFoundError):
+        guarded(storage, True, True).open("inputs/a")
+    assert guarded(storage, True).size("inputs/a") is None
+
+
+def test_a_store_that_comes_back_shows_its_files(
+    storage: LocalStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with storage.write("inputs/a") as pending:
+        pending.file.write(b"rows")
+    storage.root.rename(storage.root.with_name("away"))
+
+    def come_back(self: LocalStorage, top: str = "") -> bool:
+        self.root.with_name("away").rename(self.root)
+        return True
+
+    monkeypatch.setattr(LocalStorage, "check", come_back)
+    with storage.open("inputs/a") as file:
+        assert file.read() == b"rows"
+
+
+def test_nothing_is_written_where_the_store_is_not(storage: LocalStorage) -> None:
+    with pytest.raises(StoreMismatch), guarded(storage, False).write("parts/7/0"):
+        pass
+    assert not storage.root.exists()
+    with pytest.raises(StoreMismatch), guarded(storage, True, False).write("parts/7/0"):
+        pass  # it went meanwhile: no row may name what was written

@@ -155,6 +155,8 @@ class TestDatasets:
 
     def test_whose_input_is_gone(self, store: Store, storage: LocalStorage) -> None:
         job = complete(store, storage)
+        with storage.write("inputs/another"):
+            pass
         storage.delete(input_key(job.input_sha256))
         storage.delete(index_key(job.input_sha256))
         (problem,) = check_datasets(store, storage)

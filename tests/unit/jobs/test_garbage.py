@@ -15,6 +15,7 @@ from batchgen.io.parts import part_key
 from batchgen.io.storage import LocalStorage
 from batchgen.jobs.garbage import MIN_AGE, UPLOAD_AGES, Collector, GarbageManager
 from batchgen.jobs.records import JobRecord, Lease
+from batchgen.jobs.removals import RemovalManager
 from batchgen.jobs.states import JobState
 from batchgen.jobs.store import Store
 from tests.support.jobs import (
@@ -295,12 +296,12 @@ def test_a_submit_waits_while_its_input_is_removed(store: Store, storage: LocalS
         return True
 
     put(storage, input_key(SHA256))
-    manager = GarbageManager(store.database)
+    manager = RemovalManager(store.database)
     assert manager.remove_input(SHA256, delete_input=delete_input) is True
     threads[0].join()
     assert submitted.is_set()
     assert storage.size(input_key(SHA256)) is None
-    assert manager.orphans([SHA256]) == []
+    assert GarbageManager(store.database).orphans([SHA256]) == []
     assert manager.remove_input(SHA256, delete_input=delete_input) is False
 
 

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 from sqlalchemy import Column, MetaData, Table, delete, insert, update
 
+from batchgen.errors import StoreMismatch
 from batchgen.io.storage import LocalStorage
 from batchgen.jobs.database import Database
 from batchgen.jobs.invariants import QUERIES, RULES, check_invariants, check_tables
 from batchgen.jobs.store import Store
-from batchgen.jobs.tables import checkpoints, jobs, metadata, parts, shards, totals
+from batchgen.jobs.tables import checkpoints, jobs, metadata, parts, removals, shards, totals
 from tests.support.jobs import claim_first, commit_all, let_expire, part_of, running_job
 
 N_ROWS = 30
@@ -149,7 +150,7 @@ def test_a_sound_job_breaks_nothing(bare: Store) -> None:
 
 
 def test_every_rule_has_a_query_or_is_about_files() -> None:
-    assert set(RULES) == {f"I{number}" for number in range(1, 14)}
+    assert set(RULES) == {f"I{number}" for number in range(1, 15)}
     assert set(RULES) - set(QUERIES) == {"I6", "I12"}
 
 
@@ -292,6 +293,13 @@ def test_a_violation_says_what_and_where(bare: Store) -> None:
     assert str(violation) == "I7: no two parts have one path (path parts/1, parts 2)"
 
 
+def test_i14_a_removed_job_that_is_there(bare: Store) -> None:
+    change(bare, insert(removals).values(public_id="f" * 32, removed_at=1.0))
+    assert broken(bare) == set()
+    change(bare, insert(removals).values(public_id="0" * 32, removed_at=1.0))
+    assert broken(bare) == {"I14"}
+
+
 def test_a_store_at_work_breaks_nothing(store: Store, tmp_path: Path) -> None:
     """Every state a shard can be in, in jobs of every kind; only the files are missing."""
     cancelled, finished, waiting = (running_job(store) for _ in range(3))
@@ -305,6 +313,11 @@ def test_a_store_at_work_breaks_nothing(store: Store, tmp_path: Path) -> None:
     store.leases.reap()
     store.finals.finalizable()
     assert check_tables(store) == []
-    found = check_invariants(store, LocalStorage(tmp_path))
+    storage = LocalStorage(tmp_path)
+    with pytest.raises(StoreMismatch, match="mounted"):  # without a file it is another folder
+        check_invariants(store, storage)
+    with storage.write("parts/stray"):
+        pass
+    found = check_invariants(store, storage)
     assert {violation.invariant for violation in found} == {"I6"}
     assert len(found) == 6

@@ -8,7 +8,7 @@ import pytest
 
 from batchgen.errors import JobNotFound, NotAllowed
 from batchgen.io.kv_totals import UNMEASURED
-from batchgen.jobs.records import JobRecord, Progress, RemovedJob
+from batchgen.jobs.records import JobRecord, Progress
 from batchgen.jobs.states import JobState, ShardState, StopReason
 from batchgen.jobs.store import Store
 from tests.support.jobs import (
@@ -16,7 +16,6 @@ from tests.support.jobs import (
     TTL,
     claim_first,
     commit_all,
-    count_parts,
     let_expire,
     new_job,
     part_of,
@@ -223,19 +222,36 @@ class TestCancel:
         assert (stopped.state, stopped.paused) == (JobState.STOPPING, False)
         assert store.finals.finalizable() == [job.id]
 
-    def test_twice_changes_nothing(self, store: Store) -> None:
+    @pytest.mark.parametrize("state", [JobState.STOPPING, JobState.FINALIZING, JobState.CANCELLED])
+    def test_twice_changes_nothing(self, store: Store, state: JobState) -> None:
         job = running_job(store)
-        assert store.jobs.cancel(job.id) == store.jobs.cancel(job.id)
+        store.jobs.cancel(job.id)
+        set_job(store, job.id, state=state)
+        before = store.jobs.by_id(job.id)
+        assert store.jobs.cancel(job.id) == before == store.jobs.by_id(job.id)
 
-    @pytest.mark.parametrize("state", [JobState.FINALIZING, JobState.CANCELLED, JobState.FAILED])
-    def test_comes_too_late(self, store: Store, state: JobState) -> None:
+    def test_of_a_job_that_its_deadline_stops_changes_nothing(self, store: Store) -> None:
+        job = running_job(store)
+        set_job(store, job.id, deadline=1.0)
+        store.dispatch.expire_due()
+        assert store.jobs.cancel(job.id).stop_reason is StopReason.EXPIRE
+
+    @pytest.mark.parametrize(
+        ("state", "advice"),
+        [
+            (JobState.FINALIZING, "batchgen wait"),
+            (JobState.EXPIRED, "its deadline"),
+            (JobState.FAILED, "has ended already"),
+        ],
+    )
+    def test_comes_too_late(self, store: Store, state: JobState, advice: str) -> None:
         job = running_job(store)
         set_job(store, job.id, state=state)
-        with pytest.raises(NotAllowed, match=f"{state}"):
+        with pytest.raises(NotAllowed, match=f"is {state}: .*{advice}"):
             store.jobs.cancel(job.id)
 
-    def test_after_the_end_is_refused(self, store: Store) -> None:
-        with pytest.raises(NotAllowed):
+    def test_of_a_completed_job_is_refused(self, store: Store) -> None:
+        with pytest.raises(NotAllowed, match="is completed: there is nothing to cancel"):
             store.jobs.cancel(completed_job(store).id)
 
 
@@ -257,66 +273,6 @@ class TestFail:
         with pytest.raises(NotAllowed):
             store.jobs.fail(job.id, "no")
         assert state_of(store, job) is JobState.COMPLETED
-
-
-class TestRemove:
-    def remove(self, store: Store, job: JobRecord) -> tuple[RemovedJob, list[str]]:
-        deleted: list[str] = []
-        return store.jobs.remove(job.id, delete_input=deleted.append), deleted
-
-    def test_of_an_ended_job_names_its_files(self, store: Store) -> None:
-        job = completed_job(store)
-        removed, deleted = self.remove(store, job)
-        assert removed.dataset_path == job.dataset_path
-        assert len(removed.files) == 4
-        assert all(path.startswith(f"parts/{job.public_id}/") for path in removed.files)
-        assert deleted == [job.input_sha256]
-        assert count_parts(store, job) == 0
-        with pytest.raises(JobNotFound):
-            store.jobs.by_id(job.id)
-
-    def test_names_checkpoints_too(self, store: Store) -> None:
-        job = running_job(store)
-        lease = claim_first(store, job)
-        saved = part_of(lease)
-        store.leases.checkpoint(lease, saved)
-        store.jobs.fail(job.id, "broken")
-        removed, _ = self.remove(store, job)
-        assert removed.files == (saved.path,)
-
-    def test_keeps_an_input_that_another_job_uses(self, store: Store) -> None:
-        new = new_job()
-        first, second = store.jobs.submit(new), store.jobs.submit(new)
-        store.jobs.fail(first.id, "broken")
-        store.jobs.fail(second.id, "broken")
-        assert self.remove(store, first)[1] == []
-        assert self.remove(store, second)[1] == [new.input_sha256]
-
-    def test_of_a_job_that_goes_on_is_refused(self, store: Store) -> None:
-        job = running_job(store)
-        with pytest.raises(NotAllowed, match="Cancel it first"):
-            self.remove(store, job)
-        assert len(states_of(store, job)) == 4
-
-    def test_fences_whoever_still_works_on_it(self, store: Store) -> None:
-        job = running_job(store)
-        lease = claim_first(store, job)
-        store.jobs.fail(job.id, "broken")
-        self.remove(store, job)
-        # no id is given twice: the old lease fits no shard of the next job
-        later = running_job(store)
-        assert lease.shard_id not in {record.id for record in store.jobs.shards(later.id)}
-
-    def test_keeps_everything_where_the_input_cannot_be_deleted(self, store: Store) -> None:
-        job = completed_job(store)
-
-        def fail(_: str) -> None:
-            raise OSError("read-only")
-
-        with pytest.raises(OSError, match="read-only"):
-            store.jobs.remove(job.id, delete_input=fail)
-        assert store.jobs.by_id(job.id) == job
-        assert count_parts(store, job) == 4
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from batchgen.io.store_id import read_store_id
+from batchgen.jobs.identity import open_storage
 from batchgen.service import doctor
 from batchgen.service.database import open_database
 from batchgen.service.doctor import Check, Result, examine
@@ -42,10 +44,24 @@ def test_a_fresh_home_is_healthy_and_stays_unmade(settings: Settings) -> None:
         "disk": Result.OK,
         "database": Result.OK,
         "schema": Result.OK,
+        "store": Result.OK,
         "broker": Result.OK,
         "models": Result.WARNING,
     }
     assert not settings.home.exists()
+
+
+def test_a_home_that_is_not_the_database_s(settings: Settings, tmp_path: Path) -> None:
+    with closing(open_database(settings)) as database:
+        open_storage(database, settings.home).establish()
+    store = look(settings, "store")
+    assert (store.result, store.detail) == (Result.OK, read_store_id(settings.home))
+    elsewhere = settings.model_copy(
+        update={"home": tmp_path / "other", "database_url": settings.effective_database_url}
+    )
+    check = look(elsewhere, "store")
+    assert check.failed
+    assert f"belongs to the store {store.detail}" in check.detail
 
 
 def test_models_are_named(settings: Settings) -> None:

@@ -26,9 +26,12 @@ def test_rows_of_a_cancelled_job_that_were_never_computed_count_as_failed() -> N
     assert view.elapsed_seconds == 60.0
 
 
+@pytest.mark.parametrize("state", [JobState.COMPLETED, JobState.EXPIRED, JobState.CANCELLED])
 @pytest.mark.parametrize(("failed", "succeeded"), [(0, True), (1, False)])
-def test_a_job_succeeds_only_without_failed_rows(failed: int, succeeded: bool) -> None:
-    view = a_view(done=100, failed=failed, state=JobState.COMPLETED, dataset=Path("/d"))
+def test_a_job_succeeds_only_without_failed_rows(
+    state: JobState, failed: int, succeeded: bool
+) -> None:
+    view = a_view(done=100, failed=failed, state=state, dataset=Path("/d"))
     assert view.succeeded is succeeded
 
 

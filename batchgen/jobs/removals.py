@@ -1,0 +1,269 @@
+"""Removals: a job goes from SQL in one transaction, then its files, whoever deletes them.
+
+job ended ─► one transaction: rows gone, a tombstone in `removals` ─► parts, dataset, input deleted
+
+Killed anywhere, nothing has happened or the tombstone says what is left: the coordinator's search
+for garbage, `batchgen fsck --collect` and the next `batchgen rm` go on with it. It stays for a day
+beyond that, for the file that a worker which slept through it all may still write.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy import Connection, delete, insert, select, update
+
+from batchgen.errors import JobNotFound, NotAllowed
+from batchgen.failpoints import reach
+from batchgen.io.inputs import index_key, input_key
+from batchgen.io.storage import Storage
+from batchgen.jobs import moves, totals
+from batchgen.jobs.database import Database, now_db
+from batchgen.jobs.records import JobRecord
+from batchgen.jobs.states import InputState, JobState, ShardState
+from batchgen.jobs.tables import (
+    checkpoints,
+    inputs,
+    jobs,
+    parts,
+    removals,
+    shard_is,
+    shards,
+    upsert,
+)
+from batchgen.jobs.transactions import Manager, reading, repeatable, transaction
+
+KEPT_FOR: Final = 86_400.0  # seconds that a tombstone outlives its files
+
+Keys = list[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Removal:
+    """A job that SQL has no more; whatever lies under its name is to go."""
+
+    public_id: str
+    # goes too, where no job uses it; None once that is settled
+    input_sha256: str | None
+
+    @property
+    def folders(self) -> tuple[str, str]:
+        """Storage keys of the folders that were the job's alone."""
+        return f"parts/{self.public_id}", f"datasets/{self.public_id}"
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Storage keys of its input, none once it is gone or another job's."""
+        sha256 = self.input_sha256
+        return () if sha256 is None else (index_key(sha256), input_key(sha256))
+
+
+Removals = list[Removal]
+
+
+class Remover:
+    """Removes jobs and their files; any number may run at once, beside everything else."""
+
+    def __init__(self, database: Database, storage: Storage) -> None:
+        self._rows = RemovalManager(database)
+        self._storage = storage
+
+    def remove(self, public_id: str) -> None:
+        """Remove a job and its files, or the files that an earlier removal of it left.
+
+        Its input goes where no other job uses it. Raises JobNotFound, NotAllowed where the job may
+        go on, StoreMismatch before anything is done, and OSError where a file cannot be deleted.
+        """
+        self._storage.check()
+        removal = self._rows.begin(public_id)
+        reach("rm.committed")
+        self.finish(removal)
+
+    def finish(self, removal: Removal) -> None:
+        """Delete what a removed job has left; there may be nothing any more."""
+        for key in removal.folders:
+            self._storage.check()  # where the store is not, nothing is left and all is to be done
+            remove_folder(self._storage.path(key))
+            reach("rm.folder_deleted")
+        if removal.input_sha256 is not None:
+            self._rows.remove_input(removal.input_sha256, delete_input=self._delete_input)
+            # A submit may store the same input from now on: that one is not ours to delete.
+            self._rows.settle_input(removal.public_id)
+
+    def is_removed(self, public_id: str) -> bool:
+        """Return whether a job was removed, as far as that is remembered."""
+        return any(removal.public_id == public_id for removal in self._rows.all())
+
+    def unfinished(self) -> Removals:
+        """Return the removals that have files left."""
+        return [removal for removal in self._rows.all() if self.left(removal)]
+
+    def left(self, removal: Removal) -> Keys:
+        """Return the storage keys that a removed job has left."""
+        keys = [*removal.folders]
+        if removal.input_sha256 is not None and self._rows.is_unused(removal.input_sha256):
+            keys += removal.inputs
+        return [key for key in keys if self._storage.path(key).exists()]
+
+    def forget(self) -> None:
+        """Forget the jobs that were removed long ago and have no file left."""
+        self._rows.forget([one.public_id for one in self._rows.old() if not self.left(one)])
+
+    def _delete_input(self, sha256: str) -> bool:
+        for key in (index_key(sha256), input_key(sha256)):
+            self._storage.delete(key)
+            reach("rm.input_deleted")
+        return True
+
+
+class RemovalManager(Manager):
+    """The transactions of a removal."""
+
+    @repeatable
+    def begin(self, connection: Connection, public_id: str) -> Removal:
+        """Delete the rows of a job and leave a tombstone; return the one that is there already.
+
+        Raises JobNotFound, and NotAllowed where the job may go on.
+        """
+        job_id = select(jobs.c.id).where(jobs.c.public_id == public_id)
+        found = connection.execute(job_id).scalar()
+        if found is None:
+            return _tombstone(connection, public_id)
+        job = moves.lock_job(connection, found)
+        _refuse_unended(connection, job)
+        _delete_rows(connection, job)
+        removal = Removal(public_id=public_id, input_sha256=job.input_sha256)
+        connection.execute(
+            insert(removals).values(
+                public_id=public_id, input_sha256=job.input_sha256, removed_at=now_db()
+            )
+        )
+        reach("rm.committing")
+        return removal
+
+    @reading
+    def all(self, connection: Connection) -> Removals:
+        """Return every removal that is remembered, oldest first."""
+        found = connection.execute(select(removals).order_by(removals.c.removed_at))
+        return [_removal(row.public_id, row.input_sha256) for row in found]
+
+    @reading
+    def old(self, connection: Connection) -> Removals:
+        """Return the removals of more than a day ago."""
+        long_ago = removals.c.removed_at < now_db() - KEPT_FOR
+        found = connection.execute(select(removals).where(long_ago))
+        return [_removal(row.public_id, row.input_sha256) for row in found]
+
+    @repeatable
+    def forget(self, connection: Connection, public_ids: Keys) -> None:
+        """Delete tombstones."""
+        connection.execute(delete(removals).where(removals.c.public_id.in_(public_ids)))
+
+    @repeatable
+    def settle_input(self, connection: Connection, public_id: str) -> None:
+        """Note that the input of a removed job is gone, or another job's."""
+        settled = update(removals).where(removals.c.public_id == public_id)
+        connection.execute(settled.values(input_sha256=None))
+
+    @reading
+    def is_unused(self, connection: Connection, sha256: str) -> bool:
+        """Return whether no job uses an input."""
+        used = connection.execute(select(inputs.c.sha256).where(inputs.c.sha256 == sha256))
+        return used.first() is None
+
+    @transaction
+    def remove_input(
+        self, connection: Connection, sha256: str, *, delete_input: Callable[[str], bool]
+    ) -> bool:
+        """Delete an input that has no row; return whether it is gone.
+
+        A submit that has stored it and not inserted it yet waits for the end of this transaction,
+        then sees that its files are gone and stores them again.
+        """
+        guard = upsert(connection, inputs).values(
+            sha256=sha256,
+            state=InputState.VALIDATING,
+            bytes=0,
+            n_rows=0,
+            format="jsonl",
+            created_at=now_db(),
+        )
+        inserted = guard.on_conflict_do_nothing().returning(inputs.c.sha256)
+        if connection.execute(inserted).first() is None:
+            return False
+        connection.execute(delete(inputs).where(inputs.c.sha256 == sha256))
+        return delete_input(sha256)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder and all below it, beside others who do the same; raise OSError."""
+    if path.is_symlink():
+        path.unlink(missing_ok=True)
+    while path.exists():
+        with suppress(FileNotFoundError):
+            shutil.rmtree(path)
+
+
+def _refuse_unended(connection: Connection, job: JobRecord) -> None:
+    """Raise NotAllowed where somebody may still write rows or the dataset of a job."""
+    reason = ""
+    match job.state:
+        case JobState.QUEUED | JobState.RUNNING:
+            reason = f"Cancel it first: batchgen cancel {job.public_id}"
+        case JobState.STOPPING if _is_leased(connection, job):
+            reason = "A worker is handing its rows back; try again in a moment."
+        case JobState.FINALIZING if job.stop_reason is None or _is_being_written(connection, job):
+            reason = f"Its dataset is being written: batchgen wait {job.public_id}"
+    if reason:
+        raise NotAllowed(f"Job {job.public_id} is {job.state}. {reason}")
+
+
+def _is_leased(connection: Connection, job: JobRecord) -> bool:
+    leased = select(shards.c.id).where(
+        shards.c.job_id == job.id,
+        shard_is(ShardState.LEASED),
+        shards.c.lease_expires_at >= now_db(),
+    )
+    return connection.execute(leased.limit(1)).first() is not None
+
+
+def _is_being_written(connection: Connection, job: JobRecord) -> bool:
+    held = select(jobs.c.id).where(jobs.c.id == job.id, jobs.c.final_expires_at >= now_db())
+    return connection.execute(held).first() is not None
+
+
+def _delete_rows(connection: Connection, job: JobRecord) -> None:
+    of_job = select(shards.c.id).where(shards.c.job_id == job.id)
+    connection.execute(delete(checkpoints).where(checkpoints.c.shard_id.in_(of_job)))
+    connection.execute(delete(parts).where(parts.c.job_id == job.id))
+    totals.forget(connection, job.id)
+    connection.execute(delete(shards).where(shards.c.job_id == job.id))
+    connection.execute(delete(jobs).where(jobs.c.id == job.id))
+    _forget_input(connection, job.input_sha256)
+
+
+def _forget_input(connection: Connection, sha256: str) -> None:
+    # The lock first: only then does the question see every submit that got ahead of it.
+    row = select(inputs.c.sha256).where(inputs.c.sha256 == sha256)
+    connection.execute(row.with_for_update())
+    used = connection.execute(select(jobs.c.id).where(jobs.c.input_sha256 == sha256).limit(1))
+    if used.first() is None:
+        connection.execute(delete(inputs).where(inputs.c.sha256 == sha256))
+
+
+def _tombstone(connection: Connection, public_id: str) -> Removal:
+    row = connection.execute(
+        select(removals).where(removals.c.public_id == public_id)
+    ).one_or_none()
+    if row is None:
+        raise JobNotFound(f"No job {public_id}. See `batchgen ls`.")
+    return _removal(row.public_id, row.input_sha256)
+
+
+def _removal(public_id: str, input_sha256: str | None) -> Removal:
+    return Removal(public_id=public_id, input_sha256=input_sha256)

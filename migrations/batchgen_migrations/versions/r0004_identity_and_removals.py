@@ -1,0 +1,36 @@
+"""Which store of files the database belongs to, and the jobs whose files are being removed."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0004"
+down_revision = "0003"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Make both tables, empty: the store is looked at by the first process that needs it."""
+    op.create_table(
+        "identity",
+        sa.Column("id", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("store", sa.Text(), nullable=False),
+        sa.Column("place", sa.Text(), nullable=False),
+        sa.CheckConstraint("id = 1", name=op.f("ck_identity_one")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_identity")),
+    )
+    op.create_table(
+        "removals",
+        sa.Column("public_id", sa.Text(), nullable=False),
+        sa.Column("input_sha256", sa.Text(), nullable=True),
+        sa.Column("removed_at", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("public_id", name=op.f("pk_removals")),
+    )
+
+
+def downgrade() -> None:
+    """Drop both: the store keeps its id, and files of removed jobs stay where they are."""
+    op.drop_table("removals")
+    op.drop_table("identity")

@@ -1,0 +1,38 @@
+"""Ends stopped jobs in the process that stopped them, where no coordinator does it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection
+
+from batchgen.io.storage import Storage
+from batchgen.jobs.states import JobState, ShardState
+from batchgen.jobs.store import Store
+from batchgen.settings import Settings
+from batchgen_workers.finaliser import Finaliser
+
+TICKS_TO_WAIT = 4  # of a coordinator, which takes a stopped job up within one
+LOOK_INTERVAL = 0.05  # seconds
+
+
+def end_stopped(settings: Settings, store: Store, storage: Storage, jobs: Collection[int]) -> None:
+    """Write the datasets of those jobs that are stopped, that no worker holds and nobody ends.
+
+    A coordinator goes first. Jobs that workers hold are left to them; jobs are internal ids.
+    """
+    store.leases.reap()
+    give_up = time.monotonic() + TICKS_TO_WAIT * settings.coordinator_interval
+    while (waiting := _unheld(store, jobs)) and time.monotonic() < give_up:
+        time.sleep(LOOK_INTERVAL)
+    if waiting:
+        finaliser = Finaliser(store=store, storage=storage, ttl=settings.lease_ttl)
+        finaliser.run_once(only=waiting)
+
+
+def _unheld(store: Store, jobs: Collection[int]) -> set[int]:
+    return {
+        job
+        for job in jobs
+        if store.jobs.by_id(job).state is JobState.STOPPING
+        and not store.jobs.count_shards(job)[ShardState.LEASED]
+    }
