@@ -11,17 +11,18 @@ from batchgen.jobs.store import Store
 from batchgen.settings import Settings
 from batchgen_workers.finaliser import Finaliser
 
-TICKS_TO_WAIT = 4  # of a coordinator, which takes a stopped job up within one
+PATIENCE = 1.5  # seconds; a coordinator takes a stopped job up at its next tick
 LOOK_INTERVAL = 0.05  # seconds
 
 
 def end_stopped(settings: Settings, store: Store, storage: Storage, jobs: Collection[int]) -> None:
     """Write the datasets of those jobs that are stopped, that no worker holds and nobody ends.
 
-    A coordinator goes first. Jobs that workers hold are left to them; jobs are internal ids.
+    A coordinator goes first, and goes on with what it has begun. Jobs that workers hold are left
+    to them; jobs are internal ids.
     """
     store.leases.reap()
-    give_up = time.monotonic() + TICKS_TO_WAIT * settings.coordinator_interval
+    give_up = time.monotonic() + PATIENCE
     while (waiting := _unheld(store, jobs)) and time.monotonic() < give_up:
         time.sleep(LOOK_INTERVAL)
     if waiting:
@@ -33,6 +34,6 @@ def _unheld(store: Store, jobs: Collection[int]) -> set[int]:
     return {
         job
         for job in jobs
-        if store.jobs.by_id(job).state is JobState.STOPPING
+        if store.jobs.by_id(job).state in (JobState.STOPPING, JobState.FINALIZING)
         and not store.jobs.count_shards(job)[ShardState.LEASED]
     }
