@@ -88,5 +88,7 @@ def _stream(paths: list[Path]) -> Iterator[ResultRow]:
     for path in paths:
         # Not through a scanner: that reads ahead, several batches of several files at once.
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            for batch in file.iter_batches(batch_size=BATCH_ROWS):
-                yield from from_table(pa.Table.from_batches([batch]))
+            # A batch across row groups could be of any size.
+            for number in range(file.num_row_groups):
+                for batch in file.iter_batches(batch_size=BATCH_ROWS, row_groups=[number]):
+                    yield from from_table(pa.Table.from_batches([batch]))

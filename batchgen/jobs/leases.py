@@ -154,11 +154,12 @@ class LeaseManager(Manager):
         *,
         error: str | None = None,
         delay: float = 0.0,
+        failed: bool = False,
     ) -> None:
-        """Hand a shard back unfinished, for a reason that says nothing against its rows.
+        """Hand a shard back unfinished.
 
         It is ready again after `delay` seconds, or stopped with its job; `lost` and `deaths`
-        stay. Raises Fenced.
+        stay. `failed` counts a failure that may come again each time. Raises Fenced.
         """
         job = select(jobs.c.state).where(jobs.c.id == lease.job_id).with_for_update(read=True)
         state = connection.execute(job).scalar()
@@ -167,6 +168,8 @@ class LeaseManager(Manager):
             "rows_done": _checkpointed(),
             "not_before": now_db() + delay if delay else 0.0,
         }
+        if failed:
+            values["failures"] = lease.failures + 1
         if error is not None:
             values["last_error"] = storable(error)
         released = connection.execute(
@@ -258,6 +261,7 @@ def _lease(job: Row[Any], shard: Row[Any]) -> Lease:
         attempts=shard.attempts,
         lost=shard.lost,
         deaths=shard.deaths,
+        failures=shard.failures,
         input_sha256=job.input_sha256,
         index_path=job.index_path,
         model=job.model,

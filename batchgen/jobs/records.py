@@ -112,6 +112,7 @@ class ShardRecord:
     enqueued_at: float | None
     rows_done: int
     last_error: str | None
+    failures: int
 
     @classmethod
     def from_row(cls, row: Row[Any]) -> Self:
@@ -139,6 +140,8 @@ class Lease:
     lost: int
     # engine deaths seen while its rows were active
     deaths: int
+    # times that it ended in a way that a repetition may not mend
+    failures: int = 0
     input_sha256: str
     index_path: str | None
     model: str

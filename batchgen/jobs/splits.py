@@ -127,6 +127,7 @@ def _insert_child(
         "n_rows": end - start,
         "lost": parent.lost,
         "deaths": parent.deaths,
+        "failures": parent.failures,
         **values,
     }
     found = connection.execute(insert(shards).values(child).returning(shards.c.id))

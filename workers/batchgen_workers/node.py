@@ -41,7 +41,7 @@ from batchgen_workers.lease_keeper import LeaseKeeper
 from batchgen_workers.logs import get_logger
 from batchgen_workers.persistence import persist
 from batchgen_workers.settler import Settler
-from batchgen_workers.shard import Ending, Shard
+from batchgen_workers.shard import Ending, ResultLimits, Shard
 from batchgen_workers.shards import Shards
 from batchgen_workers.tail import tail_length
 from batchgen_workers.ticker import Ticker
@@ -66,9 +66,11 @@ class Node:
         storage: Storage,
         factory: str = ENGINE,
         engine_log: Path | None = None,
+        limits: ResultLimits | None = None,
     ) -> None:
         """Prepare a worker for one model; `factory` and `engine_log` as in `EngineClient`."""
         self.settings = settings
+        self.limits = limits or ResultLimits()
         self.model = model
         self.store = store
         self._storage = storage
@@ -158,7 +160,7 @@ class Node:
                 log.debug("shard not free", shard=shard_id)
                 return
             reach("shard.claimed")
-            shard = Shard(lease, wake=self.host.wake)
+            shard = Shard(lease, wake=self.host.wake, limits=self.limits)
             self.shards.add(shard)
             if self.gate.is_closed:  # drain has walked through the shards already, perhaps
                 shard.close()

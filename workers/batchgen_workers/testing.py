@@ -11,6 +11,7 @@ import re
 import signal
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from batchgen.engine.config import EngineConfig
@@ -34,6 +35,8 @@ NAN = "!!NAN"  # a row with this in its prompt has logits that are not numbers
 MAX_LENGTH = 4096  # words a prompt and its answer may have
 DEFAULT_TOKENS = 4  # words of an answer whose row does not say how many
 SLOW_STEP = 0.02  # seconds
+HOLD = "BATCHGEN_TEST_HOLD"  # environment: while this file is there, no more rows end than it says
+HOLD_POLL = 0.005  # seconds between two looks of an engine that holds every row it has
 CACHED_TOKENS = 1  # of every prompt
 _GREEDY = re.compile(f"{OOM}(\\d*)")
 # What every row does to a pool that is not there.
@@ -51,9 +54,17 @@ class _Row:
     def wanted(self) -> int:
         return self.request.params.max_tokens or DEFAULT_TOKENS
 
+    @property
+    def is_at_its_last(self) -> bool:
+        return len(self.words) >= self.wanted - 1
+
 
 class FakeEngine:
-    """Adds one word to every running row at each step."""
+    """Adds one word to every running row at each step.
+
+    While the file that `HOLD` names is there, it ends as many rows as stand in it and no more: the
+    others wait for their last word until the file is gone or says another number.
+    """
 
     def __init__(self, config: EngineConfig, *, step_seconds: float = 0.0) -> None:
         self._config = config
@@ -102,9 +113,13 @@ class FakeEngine:
         began = time.monotonic()
         running = list(self._rows.values())[: self._config.max_num_seqs]
         _run_out_of_memory(running)
+        moving = self._not_held(running)
         for row in running:
             _work_magic(row.prompt)
+        for row in moving:
             row.words.append(_word(row))
+        if running and not moving:
+            time.sleep(HOLD_POLL)
         if self._step_seconds:
             time.sleep(self._step_seconds)
         answers = [_answer(row) for row in running if len(row.words) >= row.wanted]
@@ -114,9 +129,18 @@ class FakeEngine:
         self._refused = []
         self._steps += 1
         self._answered += len(answers)
-        self._generated += len(running)
+        self._generated += len(moving)
         self._busy += time.monotonic() - began
         return ended
+
+    def _not_held(self, running: list[_Row]) -> list[_Row]:
+        allowed = _rows_that_may_end()
+        if allowed is None:
+            return running
+        left = allowed - self._answered
+        at_their_last = [row for row in running if row.is_at_its_last]
+        held = {row.request.key for row in at_their_last[max(left, 0) :]}
+        return [row for row in running if row.request.key not in held]
 
     def stats(self) -> EngineStats:
         """Return the counters."""
@@ -139,8 +163,18 @@ class FakeEngine:
         )
 
 
+def _rows_that_may_end() -> int | None:
+    """Return how many rows each engine may end by now, None for any number."""
+    if HOLD not in os.environ:
+        return None
+    try:
+        return int(Path(os.environ[HOLD]).read_text(encoding="ascii"))
+    except FileNotFoundError:
+        return None
+
+
 def slow_engine(config: EngineConfig) -> FakeEngine:
-    """Return an engine that takes its time, so that a test can interrupt it."""
+    """Return an engine that takes its time, for faults that come at random moments."""
     return FakeEngine(config, step_seconds=SLOW_STEP)
 
 
