@@ -23,6 +23,7 @@ from batchgen.io.part_files import PartFile, list_part_files
 from batchgen.io.parts import PartFooter, inspect_part, part_key, read_footer
 from batchgen.io.storage import Storage
 from batchgen.jobs import moves
+from batchgen.jobs.clock import SLACK, UNKNOWN_LEASE, is_overlong
 from batchgen.jobs.database import now_db
 from batchgen.jobs.files import check_part, fallen_epochs
 from batchgen.jobs.leases import NO_LEASE
@@ -227,7 +228,11 @@ class AdoptionManager(Manager):
 
 
 def _is_unheld(shard_id: int) -> ColumnElement[bool]:
-    expired = and_(shard_is(ShardState.LEASED), shards.c.lease_expires_at < now_db())
+    ended = or_(
+        shards.c.lease_expires_at < now_db(),
+        is_overlong(shards.c.lease_expires_at, shards.c.lease_seconds),
+    )
+    expired = and_(shard_is(ShardState.LEASED), ended)
     return and_(shards.c.id == shard_id, or_(shard_is(ShardState.READY), expired))
 
 
@@ -246,7 +251,9 @@ def _closed(situation: Situation, shard: ShardRecord) -> str | None:
         return f"its job is {situation.job.state}"
     if shard.state.final:
         return f"its shard is {shard.state}"
-    if shard.lease_expires_at is not None and shard.lease_expires_at >= situation.now:
+    if shard.lease_expires_at is not None and 0.0 <= shard.lease_expires_at - situation.now <= (
+        (shard.lease_seconds or UNKNOWN_LEASE) + SLACK
+    ):
         return "its shard is being computed"
     return None
 

@@ -26,6 +26,7 @@ from sqlalchemy import (
 
 from batchgen.errors import Fenced
 from batchgen.jobs import moves
+from batchgen.jobs.clock import LONGEST_DELAY, ends_again, is_due, is_overlong
 from batchgen.jobs.database import now_db
 from batchgen.jobs.records import CheckpointRecord, Lease, Renewal
 from batchgen.jobs.registration import register
@@ -38,7 +39,12 @@ from batchgen.jobs.words import storable
 if TYPE_CHECKING:
     from batchgen.io.parts import PartInfo  # pyarrow takes its time to load
 
-NO_LEASE: dict[str, Any] = {"lease_owner": None, "lease_expires_at": None, "enqueued_at": None}
+NO_LEASE: dict[str, Any] = {
+    "lease_owner": None,
+    "lease_expires_at": None,
+    "lease_seconds": None,
+    "enqueued_at": None,
+}
 
 #: A shard of such a job that comes back is ready again; of any other it is stopped.
 GOES_ON = (JobState.QUEUED, JobState.RUNNING)
@@ -84,6 +90,7 @@ class LeaseManager(Manager):
             .where(held(lease))
             .values(
                 lease_expires_at=now_db() + ttl,
+                lease_seconds=ttl,
                 rows_done=rows_done,
                 deaths=lease.deaths if deaths is None else deaths,
             )
@@ -161,6 +168,7 @@ class LeaseManager(Manager):
         It is ready again after `delay` seconds, or stopped with its job; `lost` and `deaths`
         stay. `failed` counts a failure that may come again each time. Raises Fenced.
         """
+        assert delay <= LONGEST_DELAY, "the shard would be taken for one of a clock set back"
         job = select(jobs.c.state).where(jobs.c.id == lease.job_id).with_for_update(read=True)
         state = connection.execute(job).scalar()
         values: dict[str, Any] = {
@@ -180,7 +188,16 @@ class LeaseManager(Manager):
 
     @repeatable
     def reap(self, connection: Connection) -> int:
-        """Take back every lease that ran out and return how many; safe to run twice at once."""
+        """Take back every lease that ran out and return how many; safe to run twice at once.
+
+        One that would last longer than any, by a clock that was set back, ends a lease from now.
+        """
+        overlong = is_overlong(shards.c.lease_expires_at, shards.c.lease_seconds)
+        connection.execute(
+            update(shards)
+            .where(shard_is(ShardState.LEASED), shards.c.lease_expires_at > now_db(), overlong)
+            .values(lease_expires_at=ends_again(shards.c.lease_seconds))
+        )
         goes_on = _job_in(GOES_ON)
         expired = connection.execute(
             update(shards)
@@ -224,7 +241,7 @@ def _job_of_shard() -> Select[Any]:
 
 @cache
 def _claim() -> Update:
-    due = and_(shard_is(ShardState.READY), shards.c.not_before <= now_db())
+    due = and_(shard_is(ShardState.READY), is_due())
     abandoned = and_(shard_is(ShardState.LEASED), shards.c.lease_expires_at < now_db())
     return (
         update(shards)
@@ -243,6 +260,7 @@ def _claim() -> Update:
             give_up=False,
             lease_owner=bindparam("owner"),
             lease_expires_at=now_db() + bindparam("ttl", type_=Double()),
+            lease_seconds=bindparam("ttl", type_=Double()),
         )
         .returning(shards)
     )

@@ -113,6 +113,7 @@ class ShardRecord:
     rows_done: int
     last_error: str | None
     failures: int
+    lease_seconds: float | None
 
     @classmethod
     def from_row(cls, row: Row[Any]) -> Self:

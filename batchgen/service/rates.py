@@ -85,10 +85,10 @@ def _kv_blocks(stats: Mapping[str, Any]) -> tuple[float, float]:
 
 
 def _append(samples: deque[tuple[float, float]], now: float, value: float, span: float) -> None:
-    if samples and now <= samples[-1][0]:
+    if samples and now == samples[-1][0]:
         return
-    if samples and value < samples[-1][1]:
-        samples.clear()  # the counter began again
+    if samples and (now < samples[-1][0] or value < samples[-1][1]):
+        samples.clear()  # the clock was set back, or the counter began again
     samples.append((now, value))
     while now - samples[0][0] > span and len(samples) > 2:
         samples.popleft()

@@ -75,3 +75,10 @@ def test_a_pause_is_not_part_of_the_rate() -> None:
     meter.observe(a_view(done=20, now=1020.0, paused=True))
     meter.observe(a_view(done=20, now=2000.0))
     assert meter.observe(a_view(done=40, now=2004.0)).rows_per_second == 5.0
+
+
+def test_a_clock_that_is_set_back_begins_anew() -> None:
+    meter = Meter()
+    for now, done in [(9000.0, 10), (9010.0, 20), (5400.0, 22), (5404.0, 30)]:
+        rates = meter.observe(a_view(done=done, now=now, workers=(beating(now, done * 10),)))
+    assert (rates.rows_per_second, rates.tokens_per_second) == (2.0, 20.0)
