@@ -21,9 +21,8 @@ from batchgen.models.registry import Registry
 from batchgen.service.submission import Submission, submit
 from batchgen.settings import Settings
 from batchgen_migrations import current, upgrade
-from batchgen_workers import testing
 from tests.faults.test_process import FAILPOINTS, at
-from tests.support.cluster import ROWS, Cluster, Toll, running_cluster
+from tests.support.cluster import Cluster, Toll, running_cluster
 from tests.support.homes import MODEL
 from tests.support.nursery import Member, run_command
 from tests.support.workers import questions, wait_until
@@ -97,11 +96,13 @@ def test_65_a_cancel_needs_no_other_process(cluster: Cluster) -> None:
 @pytest.mark.fault(61, "the schema upgraded under a working worker")
 def test_61_an_old_worker_claims_nothing_of_a_new_schema(cluster: Cluster) -> None:
     coordinator = cluster.coordinator()
-    old = cluster.worker(testing.SLOW)
-    job = cluster.submit(questions(ROWS, max_tokens=20))
+    cluster.brake.after(10)
+    old = cluster.worker()
+    job = cluster.submit()
     cluster.await_done(job, 10)
     set_revision(cluster, "9999")
     cluster.hurt()
+    cluster.brake.release()
     assert old.wait() == SchemaMismatch.exit_code
     assert old.said("newer than")
     assert cluster.worker().wait() == SchemaMismatch.exit_code

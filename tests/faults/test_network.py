@@ -11,9 +11,9 @@ from sqlalchemy import make_url
 
 from batchgen.jobs.states import ShardState
 from batchgen_workers import testing
-from tests.support.cluster import RECOVERY, ROWS, Cluster, Toll, running_cluster
+from tests.support.cluster import RECOVERY, TTL, Cluster, Toll, running_cluster
 from tests.support.homes import MODEL
-from tests.support.jobs import move_clock, states_of
+from tests.support.jobs import database_now, move_clock, states_of
 from tests.support.proxy import Proxy
 from tests.support.strange import (
     two_hours_ahead,
@@ -21,7 +21,7 @@ from tests.support.strange import (
     with_jumping_clock,
     without_names_until,
 )
-from tests.support.workers import questions, wait_until
+from tests.support.workers import wait_until
 
 HOUR = 3600.0  # seconds
 
@@ -60,11 +60,13 @@ def test_35_a_bad_network_to_the_broker(
 ) -> None:
     with behind_proxy(fault_database_url, broker_url, tmp_path, toll) as (cluster, proxy):
         cluster.coordinator()
-        cluster.worker(testing.SLOW)
-        job = cluster.submit(questions(100, max_tokens=10))
+        cluster.brake.after(10)
+        cluster.worker()
+        job = cluster.submit(100)
         cluster.await_done(job, 10)
         toxic(proxy)
         cluster.hurt()
+        cluster.brake.release()
         cluster.drain(job)
         cluster.drain(cluster.submit(50))
         toll.assert_within(60.0)
@@ -92,10 +94,15 @@ def test_36_only_the_clock_of_the_database_counts(
     cluster: Cluster, clock: Callable[[list[str]], int]
 ) -> None:
     cluster.start("coordinator", clock, ["coordinator"])
-    cluster.start("worker", clock, ["worker", MODEL, testing.SLOW])
-    cluster.worker(testing.SLOW)
+    cluster.brake.after(10)
+    cluster.start("worker", clock, ["worker", MODEL, testing.FAST])
+    cluster.worker()
     cluster.hurt()
-    job = cluster.submit(questions(ROWS, max_tokens=10))
+    job = cluster.submit()
+    cluster.await_done(job, 10)
+    began = database_now(cluster.store.database)
+    wait_until(lambda: database_now(cluster.store.database) > began + 2 * TTL)
+    cluster.brake.release()
     cluster.drain(job)
     assert {shard.lost for shard in cluster.store.jobs.shards(job.id)} == {0}
 

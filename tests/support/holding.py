@@ -17,7 +17,7 @@ class Hold:
         self.path = path
 
     def after(self, rows: int) -> None:
-        """Let each engine end this many rows since its start, and no more."""
+        """Let each engine end this many rows from now on, or since its start, and no more."""
         pending = self.path.with_suffix(".new")
         pending.write_text(str(rows), encoding="ascii")
         pending.rename(self.path)

@@ -63,7 +63,7 @@ class FakeEngine:
     """Adds one word to every running row at each step.
 
     While the file that `HOLD` names is there, it ends as many rows as stand in it and no more: the
-    others wait for their last word until the file is gone or says another number.
+    others wait for their last word until the file is gone or another one says how many more.
     """
 
     def __init__(self, config: EngineConfig, *, step_seconds: float = 0.0) -> None:
@@ -74,6 +74,9 @@ class FakeEngine:
         self._refused: list[Generation] = []
         self._steps = self._prompt_tokens = self._generated = self._answered = 0
         self._busy = 0.0
+        # The hold in force, and how many rows were answered before it.
+        self._held_by: tuple[int, int] | None = None
+        self._answered_before = 0
 
     @property
     def info(self) -> EngineInfo:
@@ -134,10 +137,12 @@ class FakeEngine:
         return ended
 
     def _not_held(self, running: list[_Row]) -> list[_Row]:
-        allowed = _rows_that_may_end()
-        if allowed is None:
+        held_by, allowed = _hold()
+        if held_by is None:
             return running
-        left = allowed - self._answered
+        if held_by != self._held_by:
+            self._held_by, self._answered_before = held_by, self._answered
+        left = allowed - (self._answered - self._answered_before)
         at_their_last = [row for row in running if row.is_at_its_last]
         held = {row.request.key for row in at_their_last[max(left, 0) :]}
         return [row for row in running if row.request.key not in held]
@@ -163,14 +168,16 @@ class FakeEngine:
         )
 
 
-def _rows_that_may_end() -> int | None:
-    """Return how many rows each engine may end by now, None for any number."""
+def _hold() -> tuple[tuple[int, int] | None, int]:
+    """Return which file holds the engines now, if any, and how many rows each may end under it."""
     if HOLD not in os.environ:
-        return None
+        return None, 0
     try:
-        return int(Path(os.environ[HOLD]).read_text(encoding="ascii"))
+        with Path(os.environ[HOLD]).open(encoding="ascii") as file:
+            found = os.fstat(file.fileno())
+            return (found.st_ino, found.st_mtime_ns), int(file.read())
     except FileNotFoundError:
-        return None
+        return None, 0
 
 
 def slow_engine(config: EngineConfig) -> FakeEngine:

@@ -15,6 +15,7 @@ from batchgen.io.numerics import Numerics
 from batchgen.io.parts import read_footer
 from batchgen.io.rows import GenerationRequest
 from batchgen.io.storage import LocalStorage
+from batchgen.jobs import submission
 from batchgen.jobs.database import Database
 from batchgen.jobs.invariants import check_invariants
 from batchgen.jobs.states import JobState, ShardState
@@ -158,16 +159,18 @@ def test_the_next_shard_is_fed_while_the_last_rows_of_one_are_computed(
 
 
 def test_a_checkpoint_is_made_and_only_the_rest_is_computed_again(
-    store: Store, home: Path, model: ModelRecord
+    store: Store, home: Path, model: ModelRecord, hold: Hold
 ) -> None:
     rows = questions(8)
     rows[7]["max_tokens"] = 400
     job = submit_rows(store, home, model, rows)
     (record,) = store.jobs.shards(job.id)
-    with fake_node(store, home, factory=testing.SLOW, checkpoint_interval=0.05) as worker:
+    hold.after(7)
+    with fake_node(store, home, checkpoint_interval=0.05) as worker:
         worker.run_shard(record.id)
         wait_until(lambda: _checkpointed(store, record.id) == 7)
         worker.drain(0.0)
+    hold.release()
     assert shard(store, record.id).state is ShardState.READY
     assert len(files_below(home / "parts")) == 1
     with fake_node(store, home) as worker:
@@ -206,22 +209,23 @@ def test_answers_without_room_in_memory_wait_in_the_checkpoint(
 
 
 def test_long_answers_make_several_parts_of_one_shard(
-    store: Store, home: Path, model: ModelRecord, hold: Hold
+    store: Store, home: Path, model: ModelRecord, hold: Hold, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = submit_rows(store, home, model, questions(2500))  # shards of 40 rows
+    monkeypatch.setattr(submission, "shard_ranges", lambda n_rows, *_: [(0, n_rows)])
+    job = submit_rows(store, home, model, questions(200))
     hold.after(3)
     few: dict[str, Any] = {"engine": {"max_num_seqs": 2}, "limits": ResultLimits(part_bytes=1500)}
-    first = store.jobs.shards(job.id)[0]
+    (whole,) = store.jobs.shards(job.id)
     with fake_node(store, home, **few) as worker:
-        feeder = threading.Thread(target=worker.run_shard, args=(first.id,))
+        feeder = threading.Thread(target=worker.run_shard, args=(whole.id,))
         feeder.start()
-        wait_until(lambda: _rows_done(worker) == 3)  # 32 are in the engine, 8 are untouched
+        wait_until(lambda: _rows_done(worker) == 3)
         hold.release()
         feeder.join()
         wait_until(lambda: not len(worker.shards))
-    leaves = [one for one in store.jobs.shards(job.id) if one.pos_end <= first.pos_end]
-    assert [one.state for one in leaves] == [ShardState.COMMITTED, ShardState.READY]
-    assert leaves[0].pos_end == leaves[1].pos_start > 0
+    begun, rest = store.jobs.shards(job.id)
+    assert (begun.state, rest.state) == (ShardState.COMMITTED, ShardState.READY)
+    assert 3 < begun.pos_end == rest.pos_start < 200
     assert sound(store, home)
 
 
@@ -282,15 +286,16 @@ def test_a_full_disk_is_never_counted(
 
 
 def test_a_damaged_checkpoint_costs_time_and_no_row(
-    store: Store, home: Path, model: ModelRecord
+    store: Store, home: Path, model: ModelRecord, hold: Hold
 ) -> None:
-    rows = [*questions(3), {"prompt": "long", "max_tokens": 3000}]
-    job = submit_rows(store, home, model, rows)
+    job = submit_rows(store, home, model, questions(4))
     (record,) = store.jobs.shards(job.id)
-    with fake_node(store, home, factory=testing.SLOW) as worker:
+    hold.after(3)
+    with fake_node(store, home) as worker:
         worker.run_shard(record.id)
         wait_until(lambda: _rows_done(worker) == 3)
         worker.drain(0.0)
+    hold.release()
     (name,) = files_below(home / "parts")
     (home / "parts" / name).write_bytes(b"PAR1 no more")
     with fake_node(store, home) as worker:
@@ -301,13 +306,19 @@ def test_a_damaged_checkpoint_costs_time_and_no_row(
 
 
 def test_draining_lets_rows_end_that_the_engine_has(
-    store: Store, home: Path, model: ModelRecord
+    store: Store, home: Path, model: ModelRecord, hold: Hold
 ) -> None:
     job = submit_rows(store, home, model, questions(4))
     (record,) = store.jobs.shards(job.id)
-    with fake_node(store, home, factory=testing.SLOW) as worker:
+    hold.after(0)
+    with fake_node(store, home) as worker:
         worker.run_shard(record.id)
-        worker.drain(60.0)
+        (held,) = worker.shards
+        draining = threading.Thread(target=worker.drain, args=(60.0,))
+        draining.start()
+        wait_until(lambda: not held.wants_rows)
+        hold.release()
+        draining.join()
         with pytest.raises(Draining):
             worker.run_shard(record.id)
     assert shard(store, record.id).state is ShardState.COMMITTED
@@ -392,15 +403,19 @@ def test_a_stopped_job_keeps_what_is_finished_and_says_why_the_rest_is_not(
     assert sound(store, home)
 
 
-def test_a_fenced_shard_leaves_nothing(store: Store, home: Path, model: ModelRecord) -> None:
-    job = submit_rows(store, home, model, questions(3, max_tokens=20))
+def test_a_fenced_shard_leaves_nothing(
+    store: Store, home: Path, model: ModelRecord, hold: Hold
+) -> None:
+    job = submit_rows(store, home, model, questions(3))
     (record,) = store.jobs.shards(job.id)
-    with fake_node(store, home, factory=testing.SLOW) as worker:
+    hold.after(2)
+    with fake_node(store, home) as worker:
         worker.run_shard(record.id)
         (held,) = worker.shards
         let_expire(store, held.lease)
         other = store.leases.claim(record.id, owner="other/2", ttl=60.0)
         assert other is not None
+        hold.release()
         wait_until(lambda: not len(worker.shards))
     assert shard(store, record.id).epoch == other.epoch
     assert shard(store, record.id).state is ShardState.LEASED
@@ -474,13 +489,15 @@ def test_a_model_that_cannot_be_loaded_is_an_error_of_its_own(
 
 
 def test_an_absent_database_costs_time_and_no_row(
-    store: Store, home: Path, model: ModelRecord, absent_database: Any
+    store: Store, home: Path, model: ModelRecord, absent_database: Any, hold: Hold
 ) -> None:
-    job = submit_rows(store, home, model, questions(3, max_tokens=20))
+    job = submit_rows(store, home, model, questions(3))
     (record,) = store.jobs.shards(job.id)
-    with fake_node(store, home, factory=testing.SLOW) as worker:
+    hold.after(2)
+    with fake_node(store, home) as worker:
         worker.run_shard(record.id)
         with absent_database("commit") as attempts:
+            hold.release()
             wait_until(lambda: len(attempts) >= 2)
         wait_until(lambda: not len(worker.shards))
     assert shard(store, record.id).state is ShardState.COMMITTED
