@@ -13,7 +13,6 @@ from pyarrow import dataset as arrow_dataset
 
 from batchgen.errors import Corrupt
 from batchgen.io.manifest import FileEntry, local_path, read_manifest
-from batchgen.io.parts import read_results
 from batchgen.io.results import from_table
 from batchgen.io.rows import ResultRow
 from batchgen.io.schema import SCHEMA
@@ -53,12 +52,6 @@ def iter_rows(folder: Path) -> Iterator[ResultRow]:
     answered = _stream(_paths(folder, "default"))
     failed = _stream(_paths(folder, "errors"))
     return heapq.merge(answered, failed, key=lambda row: row.row)
-
-
-def iter_partial(storage: Storage, part_keys: Sequence[str]) -> Iterator[ResultRow]:
-    """Yield the rows of committed parts, part by part in the order given."""
-    for key in part_keys:
-        yield from read_results(storage, key)
 
 
 def _paths(folder: Path, config: Config) -> list[Path]:

@@ -33,6 +33,8 @@ class Estimate:
     row_seconds: float
     # alive
     workers: int
+    # of all answers of a row together; None where nobody has looked at the rows
+    answer_tokens: float | None = None
 
 
 def estimate(connection: Connection, model: str, lengths: RowLengths | None) -> Estimate:
@@ -54,7 +56,7 @@ def estimate(connection: Connection, model: str, lengths: RowLengths | None) -> 
     tokens = PROMPT_WEIGHT * lengths.prompt_tokens + answer
     device = found[0].device if found else "cpu"
     rate = measured_rate([orjson.loads(row.stats) for row in found]) or default_rate(device)
-    return Estimate(row_seconds=tokens / rate, workers=alive)
+    return Estimate(row_seconds=tokens / rate, workers=alive, answer_tokens=answer)
 
 
 def measured_rate(stats: Sequence[Mapping[str, Any]]) -> float | None:

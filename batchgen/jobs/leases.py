@@ -28,7 +28,7 @@ from batchgen.errors import Fenced
 from batchgen.jobs import moves
 from batchgen.jobs.clock import LONGEST_DELAY, ends_again, is_due, is_overlong
 from batchgen.jobs.database import now_db
-from batchgen.jobs.records import CheckpointRecord, Lease, Renewal
+from batchgen.jobs.records import CheckpointRecord, Lease, Renewal, SavedSegment
 from batchgen.jobs.registration import register
 from batchgen.jobs.states import JobState, ShardState
 from batchgen.jobs.tables import checkpoints, jobs, parts, shard_is, shards, upsert
@@ -38,6 +38,8 @@ from batchgen.jobs.words import storable
 
 if TYPE_CHECKING:
     from batchgen.io.parts import PartInfo  # pyarrow takes its time to load
+
+SavedSegments = list[SavedSegment]
 
 NO_LEASE: dict[str, Any] = {
     "lease_owner": None,
@@ -78,9 +80,13 @@ class LeaseManager(Manager):
         *,
         rows_done: int,
         ttl: float,
+        tokens_done: int = 0,
+        tokens_running: int = 0,
         deaths: int | None = None,
     ) -> Renewal:
         """Extend a lease to `ttl` seconds from now and report the rows finished so far.
+
+        The tokens are those generated for finished rows and for those that are being computed.
 
         `deaths` is the sum of engine deaths that rows of the shard may have caused. Returns what
         the job wants by now; raises Fenced where the lease is another's.
@@ -92,6 +98,8 @@ class LeaseManager(Manager):
                 lease_expires_at=now_db() + ttl,
                 lease_seconds=ttl,
                 rows_done=rows_done,
+                tokens_done=tokens_done,
+                tokens_running=tokens_running,
                 deaths=lease.deaths if deaths is None else deaths,
             )
             .returning(shards.c.give_up)
@@ -135,6 +143,17 @@ class LeaseManager(Manager):
             select(checkpoints).where(checkpoints.c.shard_id == shard_id)
         ).one_or_none()
         return None if row is None else CheckpointRecord(**row._mapping)
+
+    @reading
+    def checkpoints_of(self, connection: Connection, job_id: int) -> SavedSegments:
+        """Return the checkpoints of a job's shards that are not committed, in input order."""
+        rows = connection.execute(
+            select(shards.c.pos_start, shards.c.pos_end, checkpoints.c.path, checkpoints.c.sha256)
+            .join(checkpoints, checkpoints.c.shard_id == shards.c.id)
+            .where(shards.c.job_id == job_id)
+            .order_by(shards.c.pos_start)
+        )
+        return [SavedSegment(**row._mapping) for row in rows]
 
     @repeatable
     def commit(self, connection: Connection, lease: Lease, part: PartInfo) -> None:
@@ -256,6 +275,8 @@ def _claim() -> Update:
             attempts=shards.c.attempts + 1,
             lost=shards.c.lost + case((shard_is(ShardState.LEASED), 1), else_=0),
             rows_done=_checkpointed(),
+            tokens_done=0,
+            tokens_running=0,
             enqueued_at=None,
             give_up=False,
             lease_owner=bindparam("owner"),

@@ -25,7 +25,7 @@ from batchgen.jobs.store import Store
 from batchgen.jobs.tables import parts, workers
 from batchgen_migrations import upgrade
 from batchgen_workers import testing
-from tests.support.backup import Backup
+from tests.support.backup import work_between_backup_and_loss
 from tests.support.cluster import RECOVERY, ROWS, TTL, Cluster, Toll, running_cluster
 from tests.support.jobs import claim_first, commit_all, new_job, part_of, running_job
 from tests.support.proxy import Drop, Proxy
@@ -489,19 +489,3 @@ def test_28_a_lease_of_a_time_that_never_was(cluster: Cluster) -> None:
     wait_until(lambda: sleeper.wakes_up_until("shard fenced"))
     sleeper.kill()  # it may be stopped anew, this time with SQLite's lock
     cluster.check()
-
-
-def work_between_backup_and_loss(cluster: Cluster) -> tuple[JobRecord, Backup]:
-    """Commit some shards, make a backup, commit some more, and end every process."""
-    job = cluster.submit()
-    backup = None
-    for rows in (32, 96):
-        cluster.brake.after(rows + 16)  # of the next shard too, but not all of it
-        members = [cluster.coordinator(), cluster.worker()]
-        wait_until(lambda rows=rows: cluster.store.jobs.progress(job.id).rows_ok >= rows)  # type: ignore[misc]
-        for member in members:
-            member.kill()
-        backup = backup or Backup(cluster)
-    cluster.brake.release()
-    assert backup is not None
-    return job, backup

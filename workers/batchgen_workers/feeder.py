@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from batchgen.errors import BatchgenError, Corrupt, EngineFailed, Fenced, Unavailable
 from batchgen.io.inputs import parse_rows
-from batchgen.io.parts import read_footer, read_part
+from batchgen.io.parts import count_tokens, read_footer, read_part
 from batchgen.io.rows import BadRow, InputRow
 from batchgen.io.storage import Storage
 from batchgen.jobs.records import Lease
@@ -82,8 +82,11 @@ class Feeder:
             return
         shard.checkpoint = Saved(path=saved.path, sha256=saved.sha256)
         try:
-            tables = read_part(self.storage, saved.path, sha256=saved.sha256)
-            rows = [row for table in tables for row in table["row"].to_pylist()]
+            rows: list[int] = []
+            tokens = 0
+            for table in read_part(self.storage, saved.path, sha256=saved.sha256):
+                rows += table["row"].to_pylist()
+                tokens += count_tokens(table, "completion_tokens")
             footer = read_footer(self.storage, saved.path)
         except Corrupt as error:
             # nothing is lost but time: the rows are computed again
@@ -94,7 +97,7 @@ class Feeder:
         lease = shard.lease
         ours = [row for row in rows if lease.pos_start <= row < lease.pos_end]
         shard.saved_rows = len(ours)
-        shard.recall(ours, footer.kv, footer.numerics)
+        shard.recall(ours, footer.kv, footer.numerics, tokens=tokens)
 
     def _hand_over(self, shard: Shard) -> None:
         rows = longest_last_rows_first(self._missing(shard), self.tail)

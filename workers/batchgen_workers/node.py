@@ -108,15 +108,15 @@ class Node:
             give_up=self._give_up,
             on_disk_trouble=lambda: self.gate.pause(DISK_PAUSE),
         )
-        keeper = LeaseKeeper(
+        self._keeper = LeaseKeeper(
             store=store,
             shards=self.shards,
             ttl=settings.lease_ttl,
             stall_timeout=settings.stall_timeout,
+            progress=lambda: self.host.progress,
         )
-        self._keeper = keeper
         self._tickers = [
-            Ticker("lease-keeper", keeper.interval, self._keep),
+            Ticker("lease-keeper", self._keeper.interval, self._keep),
             Ticker("heartbeat", settings.heartbeat_interval, self._beat),
         ]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeAlias
@@ -81,6 +81,8 @@ class Shard:
         self._shelved: set[int] = set()
         # Bytes of `_rows`, and of all results that this claim has seen.
         self._held_bytes = self._seen_bytes = 0
+        # Generated for the rows that have a result.
+        self._tokens = 0
         # What exactly these rows did to the KV pool.
         self._kv = UNMEASURED
         # How they were computed: by this worker's engine, and by a former owner's.
@@ -103,6 +105,14 @@ class Shard:
     def is_heavy(self) -> bool:
         """Whether the results in memory are to go to a checkpoint and stay there."""
         return self._held_bytes > self.limits.memory_bytes
+
+    def tokens(self, progress: Mapping[int, int]) -> tuple[int, int]:
+        """Return the tokens generated for rows that ended and for rows that have not.
+
+        `progress` is what the engine says of the latter, by key.
+        """
+        with self._changed:
+            return self._tokens, sum(progress.get(key, 0) for key in self._waiting)
 
     @property
     def rests_on_checkpoint(self) -> bool:
@@ -156,10 +166,18 @@ class Shard:
             self._kv += kv
             self._changed.notify_all()
 
-    def recall(self, rows: Iterable[int], kv: KVTotals, numerics: tuple[Numerics, ...]) -> None:
-        """Take over the rows of a checkpoint, which stay in it."""
+    def recall(
+        self,
+        rows: Iterable[int],
+        kv: KVTotals,
+        numerics: tuple[Numerics, ...],
+        *,
+        tokens: int = 0,
+    ) -> None:
+        """Take over the rows of a checkpoint, which stay in it, and the tokens they took."""
         rows = list(rows)
         with self._changed:
+            self._tokens += tokens
             self._numerics = merge_numerics(self._numerics, numerics)
             self._shelved.update(rows)
             self._kv += kv
@@ -202,6 +220,7 @@ class Shard:
                 )
             )
             self._kv += KVTotals.of(generation)
+            self._tokens += generation.usage.completion_tokens if generation.usage else 0
             if numerics and generation.error is None and numerics not in self._numerics:
                 self._numerics = merge_numerics(self._numerics, [numerics])
             # no ending comes of a row while the engine has others

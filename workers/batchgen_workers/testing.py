@@ -136,6 +136,10 @@ class FakeEngine:
         self._busy += time.monotonic() - began
         return ended
 
+    def progress(self) -> dict[int, int]:
+        """Return how many words the rows have that are being answered, by key."""
+        return {key: len(row.words) for key, row in self._rows.items() if row.words}
+
     def _not_held(self, running: list[_Row]) -> list[_Row]:
         held_by, allowed = _hold()
         if held_by is None:

@@ -10,25 +10,22 @@ from typing import Any
 import msgspec
 import pytest
 
-from batchgen.errors import Corrupt, DatabaseUnavailable, UnsupportedModel
+from batchgen.errors import DatabaseUnavailable, UnsupportedModel
 from batchgen.io.numerics import Numerics
 from batchgen.io.parts import read_footer
 from batchgen.io.rows import GenerationRequest
 from batchgen.io.storage import LocalStorage
-from batchgen.jobs import submission
 from batchgen.jobs.database import Database
 from batchgen.jobs.invariants import check_invariants
 from batchgen.jobs.states import JobState, ShardState
 from batchgen.jobs.store import Store
 from batchgen.models.record import ModelRecord
 from batchgen_workers import node, persistence, settler, testing
-from batchgen_workers.failures import MAX_FAILURES
 from batchgen_workers.gate import Draining
 from batchgen_workers.node import Node
-from batchgen_workers.shard import ResultLimits
 from tests.support.holding import Hold
 from tests.support.homes import pin_model
-from tests.support.jobs import let_expire, set_job, shard, state_of, states_of
+from tests.support.jobs import let_expire, set_job, shard, states_of
 from tests.support.workers import (
     answer_of,
     expected_kv,
@@ -185,104 +182,6 @@ def test_a_checkpoint_is_made_and_only_the_rest_is_computed_again(
     assert answered[7].choices[0].text == answer_of(7, tokens=400)
     assert files_below(home / "parts") == [_only_part(store, job.id).removeprefix("parts/")]
     assert sound(store, home)
-
-
-def test_answers_without_room_in_memory_wait_in_the_checkpoint(
-    store: Store, home: Path, model: ModelRecord, hold: Hold
-) -> None:
-    job = submit_rows(store, home, model, questions(12))
-    (record,) = store.jobs.shards(job.id)
-    hold.after(7)
-    with fake_node(store, home, limits=ResultLimits(memory_bytes=2000)) as worker:
-        worker.run_shard(record.id)
-        (held,) = worker.shards
-        wait_until(lambda: held.rows_done == 7 and not held.is_heavy)
-        in_memory, *_ = held.results()
-        assert held.rests_on_checkpoint and len(in_memory) <= 3
-        hold.release()
-        wait_until(lambda: not len(worker.shards))
-    rows = rows_of_parts(store, home, job)
-    assert [row.choices[0].text for row in rows] == [answer_of(row) for row in range(12)]
-    assert store.jobs.progress(job.id).kv == expected_kv(12)
-    assert files_below(home / "parts") == [_only_part(store, job.id).removeprefix("parts/")]
-    assert sound(store, home)
-
-
-def test_long_answers_make_several_parts_of_one_shard(
-    store: Store, home: Path, model: ModelRecord, hold: Hold, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(submission, "shard_ranges", lambda n_rows, *_: [(0, n_rows)])
-    job = submit_rows(store, home, model, questions(200))
-    hold.after(3)
-    few: dict[str, Any] = {"engine": {"max_num_seqs": 2}, "limits": ResultLimits(part_bytes=1500)}
-    (whole,) = store.jobs.shards(job.id)
-    with fake_node(store, home, **few) as worker:
-        feeder = threading.Thread(target=worker.run_shard, args=(whole.id,))
-        feeder.start()
-        wait_until(lambda: _rows_done(worker) == 3)
-        hold.release()
-        feeder.join()
-        wait_until(lambda: not len(worker.shards))
-    begun, rest = store.jobs.shards(job.id)
-    assert (begun.state, rest.state) == (ShardState.COMMITTED, ShardState.READY)
-    assert 3 < begun.pos_end == rest.pos_start < 200
-    assert sound(store, home)
-
-
-def test_a_full_disk_ends_a_shard_that_memory_has_no_room_for(
-    store: Store, home: Path, model: ModelRecord, disk_full: Callable[[], Any], hold: Hold
-) -> None:
-    job = submit_rows(store, home, model, questions(12))
-    (record,) = store.jobs.shards(job.id)
-    hold.after(7)
-    with fake_node(store, home, limits=ResultLimits(memory_bytes=2000)) as worker:
-        with disk_full():
-            worker.run_shard(record.id)
-            wait_until(lambda: not len(worker.shards))
-        after = shard(store, record.id)
-        assert (after.state, after.failures) == (ShardState.READY, 0)
-        assert "No space" in (after.last_error or "")
-
-
-@pytest.mark.parametrize("where", ["write_part", "footer_of"])
-def test_a_shard_that_fails_each_time_fails_its_job_and_says_why(
-    store: Store, home: Path, model: ModelRecord, monkeypatch: pytest.MonkeyPatch, where: str
-) -> None:
-    job = submit_rows(store, home, model, questions(3))
-    (record,) = store.jobs.shards(job.id)
-
-    def refuse(*_: object, **__: object) -> None:
-        raise Corrupt("Nested data conversions not implemented")
-
-    monkeypatch.setattr(settler, where, refuse)
-    monkeypatch.setattr(settler, "BROKEN_DELAY", 0.0)
-    with fake_node(store, home) as worker:
-        for failures in range(1, MAX_FAILURES):
-            run_all(worker, job)
-            after = shard(store, record.id)
-            assert (after.state, after.failures, after.lost) == (ShardState.READY, failures, 0)
-            assert state_of(store, job) is JobState.RUNNING
-        run_all(worker, job)
-    failed = store.jobs.by_id(job.id)
-    assert failed.state is JobState.FAILED
-    assert failed.error == (
-        "rows 0 to 2 failed 5 times, at last with: Nested data conversions not implemented"
-    )
-    assert states_of(store, job) == [ShardState.STOPPED]
-
-
-def test_a_full_disk_is_never_counted(
-    store: Store, home: Path, model: ModelRecord, disk_full: Callable[[], Any]
-) -> None:
-    job = submit_rows(store, home, model, questions(3))
-    (record,) = store.jobs.shards(job.id)
-    with fake_node(store, home) as worker:
-        with disk_full():
-            for _ in range(MAX_FAILURES + 1):
-                run_all(worker, job)
-        assert shard(store, record.id).failures == 0
-        run_all(worker, job)
-    assert shard(store, record.id).state is ShardState.COMMITTED
 
 
 def test_a_damaged_checkpoint_costs_time_and_no_row(

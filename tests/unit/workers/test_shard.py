@@ -8,7 +8,7 @@ import pytest
 from batchgen.io.kv_totals import UNMEASURED, KVTotals
 from batchgen.io.numerics import Numerics
 from batchgen.io.params import SamplingParams
-from batchgen.io.rows import Choice, Generation, InputRow, KVUse, RowError
+from batchgen.io.rows import Choice, Generation, InputRow, KVUse, RowError, Usage
 from batchgen_workers.shard import Ending, ResultLimits, Shard
 from tests.support.jobs import lease_without_store
 from tests.support.result_rows import ok_row
@@ -219,3 +219,12 @@ def test_what_is_another_shards_now_is_shelved_no_more() -> None:
     shard.recall([100, 102], UNMEASURED, ())
     shard.narrow(lease_without_store(pos_start=100, pos_end=102))
     assert (shard.rows_done, shard.has(102)) == (1, False)
+
+
+def test_tokens_are_those_of_rows_that_ended_and_of_rows_that_have_not() -> None:
+    shard = new_shard()
+    shard.recall([100], UNMEASURED, (), tokens=11)
+    shard.expect({1: row(101), 2: row(102)})
+    assert shard.tokens({1: 5, 2: 7, 99: 1000}) == (11, 12)
+    shard.receive(Generation(key=1, usage=Usage(prompt_tokens=3, completion_tokens=6)))
+    assert shard.tokens({1: 6, 2: 8}) == (17, 8)
