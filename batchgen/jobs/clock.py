@@ -26,6 +26,11 @@ def is_overlong(
     return expires_at > ends_again(seconds) + SLACK
 
 
+def is_live(expires_at: ColumnElement[float], seconds: ColumnElement[float]) -> ColumnElement[bool]:
+    """Return the condition that a lease has not run out, nor is one of a clock set back."""
+    return and_(expires_at >= now_db(), expires_at <= ends_again(seconds) + SLACK)
+
+
 def ends_again(seconds: ColumnElement[float]) -> ColumnElement[float]:
     """Return when a lease ends that is renewed now."""
     return now_db() + func.coalesce(seconds, UNKNOWN_LEASE)

@@ -76,8 +76,9 @@ def test_52_a_completed_job_cannot_be_cancelled(cluster: Cluster) -> None:
 
 @pytest.mark.fault(65, "cancelled when worker and coordinator are dead")
 def test_65_a_cancel_needs_no_other_process(cluster: Cluster) -> None:
-    coordinator, worker = cluster.coordinator(), cluster.worker(testing.SLOW)
-    job = cluster.submit(questions(ROWS, max_tokens=20))
+    cluster.brake.after(10)
+    coordinator, worker = cluster.coordinator(), cluster.worker()
+    job = cluster.submit()
     cluster.await_done(job, 10)
     for member in (worker, coordinator):
         member.kill()

@@ -108,17 +108,20 @@ class Node:
             give_up=self._give_up,
             on_disk_trouble=lambda: self.gate.pause(DISK_PAUSE),
         )
-        self._keeper = LeaseKeeper(
-            store=store,
-            shards=self.shards,
-            ttl=settings.lease_ttl,
-            stall_timeout=settings.stall_timeout,
-            progress=lambda: self.host.progress,
-        )
+        self._keeper = self._make_keeper()
         self._tickers = [
             Ticker("lease-keeper", self._keeper.interval, self._keep),
             Ticker("heartbeat", settings.heartbeat_interval, self._beat),
         ]
+
+    def _make_keeper(self) -> LeaseKeeper:
+        return LeaseKeeper(
+            store=self.store,
+            shards=self.shards,
+            ttl=self.settings.lease_ttl,
+            stall_timeout=self.settings.stall_timeout,
+            progress=lambda: self.host.progress,
+        )
 
     @property
     def failure(self) -> BatchgenError | None:
