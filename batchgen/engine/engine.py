@@ -141,6 +141,11 @@ class Engine:
             self._steps += 1
         return ended
 
+    def progress(self) -> dict[int, int]:
+        """Return how many tokens the requests have that are being answered, by key."""
+        counts = {key: one.group.num_drawn for key, one in self._ongoing.items()}
+        return {key: count for key, count in counts.items() if count}
+
     def stats(self) -> EngineStats:
         """Return the counters, and the state after the last step."""
         pool, scheduler, prefixes = self.tables.pool, self.scheduler, self.scheduler.prefixes

@@ -209,6 +209,11 @@ class SequenceGroup:
         return max(sequence.num_generated for sequence in self.sequences)
 
     @property
+    def num_drawn(self) -> int:
+        """Generated tokens of all of its sequences."""
+        return sum(sequence.num_generated for sequence in self.sequences)
+
+    @property
     def peak_tokens(self) -> int:
         """Tokens with keys and values at the end: the last one drawn is never computed."""
         return self.num_prompt + self.max_tokens - 1

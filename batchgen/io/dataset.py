@@ -72,8 +72,8 @@ def write_dataset(
 ) -> DatasetInfo:
     """Write the dataset of a job below the key prefix `root` and return what SQL is to record.
 
-    Segments come in input order and are taken one at a time, so memory is that of the largest
-    segment and of two row groups. The same segments and meta give the same bytes. Everything is
+    Segments come in input order and are read a row group at a time, so memory is that of a few
+    row groups. The same segments and meta give the same bytes. Everything is
     durable on return. A failure (an exception of the caller's own iterator too) leaves nothing.
 
     Raises Corrupt, naming the part, where a part is missing or changed, where rows are not
@@ -88,7 +88,8 @@ def write_dataset(
         stream = _Stream(folder, meta, limits or Limits())
         try:
             for segment in segments:
-                stream.add(*_load(storage, segment))
+                for table, origin in _load(storage, segment):
+                    stream.add(table, origin)
                 stream.count(segment)
             files = stream.finish()
         except BaseException:
@@ -126,7 +127,7 @@ class _Stream:
         self.failed = RollingWriter(self.folder / "errors", "errors", schema, self.limits)
 
     def add(self, table: pa.Table, origin: str) -> None:
-        """Append one segment's rows; `origin` names it in errors."""
+        """Append rows of one segment; `origin` names it in errors."""
         if not len(table):
             return
         self.last_row = _check_order(table, self.last_row, origin)
@@ -161,13 +162,17 @@ class _Stream:
         self.failed.abandon()
 
 
-def _load(storage: Storage, segment: Segment) -> tuple[pa.Table, str]:
+def _load(storage: Storage, segment: Segment) -> Iterator[tuple[pa.Table, str]]:
+    """Yield the rows of a segment, a row group at a time, and what they are called in errors."""
     if not isinstance(segment, PartRef):
-        return to_table(segment), "rows without a part"
-    table = read_part(storage, segment.path, sha256=segment.sha256)
-    if len(table) != segment.n_rows:
-        raise Corrupt(f"part {segment.path} holds {len(table)} rows, not {segment.n_rows}.")
-    return table, f"part {segment.path}"
+        yield to_table(segment), "rows without a part"
+        return
+    n_rows = 0
+    for table in read_part(storage, segment.path, sha256=segment.sha256):
+        n_rows += len(table)
+        yield table, f"part {segment.path}"
+    if n_rows != segment.n_rows:
+        raise Corrupt(f"part {segment.path} holds {n_rows} rows, not {segment.n_rows}.")
 
 
 def _check_order(table: pa.Table, last_row: int, origin: str) -> int:

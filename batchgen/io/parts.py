@@ -1,18 +1,23 @@
 """Parts: one Parquet file for the finished rows of one shard, and checkpoints of the same form.
 
-    rows ──► table, sorted by row ──► .tmp file ──► re-opened and compared ──► SHA-256 ──► key
+    rows, sorted ──► row groups ──► .tmp file ──► re-opened and compared ──► SHA-256 ──► key
 
-A part counts once a SQL row names its key and its SHA-256; nothing here decides that.
+However long the answers are, memory is that of one row group: it is what is encoded, written and
+read at a time. A part counts once a SQL row names its key and its SHA-256; nothing here decides
+that.
 """
 
 from __future__ import annotations
 
 import hashlib
+import heapq
 import uuid
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from itertools import pairwise
+from operator import attrgetter
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -22,14 +27,19 @@ from batchgen.errors import Corrupt, InvalidParameter
 from batchgen.io.folders import sha256_of
 from batchgen.io.kv_totals import UNMEASURED, KVTotals
 from batchgen.io.numerics import Numerics, decode_numerics, encode_numerics
+from batchgen.io.parquet import row_groups, writing_parquet
 from batchgen.io.part_files import JOB_ID
-from batchgen.io.results import from_table, to_table
+from batchgen.io.results import from_table, in_groups, to_table
 from batchgen.io.rows import ResultRow
-from batchgen.io.schema import PARQUET_OPTIONS, SCHEMA, SCHEMA_VERSION
-from batchgen.io.storage import Storage
+from batchgen.io.schema import SCHEMA, SCHEMA_VERSION
+from batchgen.io.storage import Storage, is_disk_trouble
 
+GROUP_BYTES = 64_000_000  # of results in one row group: what is held at a time
+CHUNK = 1 << 20  # bytes summed at a time
 METADATA_PREFIX = "batchgen."
 OPTIONAL = {"kv", "numerics"}  # of a footer: newer than the first parts
+
+by_row = attrgetter("row")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,54 +87,85 @@ def part_key(job: str, shard_seq: int, epoch: int, kind: Literal["part", "ckpt"]
 
 
 def write_part(
-    storage: Storage, key: str, rows: Sequence[ResultRow], footer: PartFooter
+    storage: Storage,
+    key: str,
+    rows: Sequence[ResultRow],
+    footer: PartFooter,
+    *,
+    saved: Iterable[ResultRow] = (),
+    group_bytes: int = GROUP_BYTES,
 ) -> PartInfo:
     """Write rows, in any order, as one part sorted by row, and return what SQL is to record.
 
-    The file is read again before it gets its name. On return it is durable. Raises Corrupt where
-    the bytes read are not the rows written, OSError where the disk refuses.
+    `saved` are rows that lie in a checkpoint, sorted, and are not held in memory. The file is read
+    again before it gets its name. On return it is durable. Raises Corrupt where the bytes read are
+    not the rows written, OSError where the disk refuses.
     """
-    table = to_table(sorted(rows, key=lambda row: row.row))
-    assert pc.count_distinct(table["row"]).as_py() == len(table), "a part names a row twice"
+    merged = heapq.merge(saved, sorted(rows, key=by_row), key=by_row)
+    summary = _Summary()
     with storage.write(key) as pending:
-        pending.file.write(_encode(table, footer))
+        _encode(pending.file, in_groups(merged, group_bytes), footer, summary)
+        assert all(one < following for one, following in pairwise(summary.rows)), (
+            "a part names a row twice"
+        )
         pending.file.flush()
-        _check_written(pending.path, table, key)
+        _check_written(pending.path, summary, key)
         size, sha256 = pending.path.stat().st_size, sha256_of(pending.path)
-    return _info(table, footer, key=key, size=size, sha256=sha256)
+    return summary.info(footer, key=key, size=size, sha256=sha256)
 
 
-def inspect_part(storage: Storage, key: str) -> tuple[PartInfo, pa.Table]:
-    """Return what SQL would record of a part that lies there, and its rows; raise Corrupt."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inspected:
+    """A part that lies there: what SQL would record of it, and which rows it holds."""
+
+    info: PartInfo
+    rows: list[int]
+    # of its error rows
+    codes: set[str]
+
+
+def inspect_part(storage: Storage, key: str) -> Inspected:
+    """Return what is found in a part that lies there; raise Corrupt."""
     footer = read_footer(storage, key)
-    data = _read_bytes(storage, key)
-    sha256 = hashlib.sha256(data).hexdigest()
-    table = read_part(storage, key, sha256=sha256)
-    return _info(table, footer, key=key, size=len(data), sha256=sha256), table
+    with _opened(storage, key) as file:
+        sha256 = _sum(file)
+        size = file.tell()
+    summary = _Summary()
+    codes: set[str] = set()
+    for table in read_part(storage, key, sha256=sha256):
+        summary.add(table)
+        codes.update(pc.struct_field(table["error"].drop_null(), "code").to_pylist())
+    info = summary.info(footer, key=key, size=size, sha256=sha256)
+    return Inspected(info=info, rows=summary.rows, codes=codes)
 
 
-def read_part(storage: Storage, key: str, *, sha256: str | None = None) -> pa.Table:
-    """Return a part as a table of `SCHEMA`, checked against its SHA-256 where one is given.
+def read_part(storage: Storage, key: str, *, sha256: str | None = None) -> Iterator[pa.Table]:
+    """Yield a part as tables of `SCHEMA`, a row group at a time.
 
-    What is decoded is what was summed: the file is read once. Raises Corrupt, naming the part,
-    where it is missing, changed or not a part.
+    Its SHA-256 is compared before the first one where one is given, the checksum of each page as it
+    is decoded. Raises Corrupt, naming the part, where it is missing, changed or not a part, and
+    OSError where the disk cannot be read.
     """
-    data = _read_bytes(storage, key)
-    if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
-        raise Corrupt(f"part {key} was changed: its SHA-256 is not the one recorded.")
-    try:
-        with pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True) as file:
-            table = file.read()
-    except (pa.ArrowException, OSError) as error:
-        raise Corrupt(f"part {key} cannot be read: {error}") from error
-    if not table.schema.equals(SCHEMA):
-        raise Corrupt(f"part {key} does not have the columns of schema {SCHEMA_VERSION}.")
-    return table
+    with _opened(storage, key) as file:
+        if sha256 is not None and _sum(file) != sha256:
+            raise Corrupt(f"part {key} was changed: its SHA-256 is not the one recorded.")
+        try:
+            with pq.ParquetFile(file, page_checksum_verification=True) as parquet:
+                if not parquet.schema_arrow.equals(SCHEMA):
+                    raise Corrupt(
+                        f"part {key} does not have the columns of schema {SCHEMA_VERSION}."
+                    )
+                yield from row_groups(parquet)
+        except (pa.ArrowException, OSError) as error:
+            if is_disk_trouble(error):
+                raise
+            raise Corrupt(f"part {key} cannot be read: {error}") from error
 
 
-def read_results(storage: Storage, key: str, *, sha256: str | None = None) -> list[ResultRow]:
-    """Return the rows of a part or checkpoint, sorted by row; errors as in `read_part`."""
-    return from_table(read_part(storage, key, sha256=sha256))
+def read_results(storage: Storage, key: str, *, sha256: str | None = None) -> Iterator[ResultRow]:
+    """Yield the rows of a part or checkpoint, sorted by row; errors as in `read_part`."""
+    for table in read_part(storage, key, sha256=sha256):
+        yield from from_table(table)
 
 
 def read_footer(storage: Storage, key: str) -> PartFooter:
@@ -149,29 +190,13 @@ def read_footer(storage: Storage, key: str) -> PartFooter:
 
 
 def numerics_of(table: pa.Table) -> tuple[Numerics, ...]:
-    """Return how the rows of a part, as `read_part` returned it, were computed."""
+    """Return how the rows of a part, of which `read_part` yields `table`, were computed."""
     return _numerics(table.schema.metadata or {})
 
 
 def count_tokens(table: pa.Table, kind: str) -> int:
     """Return the sum of one field of `usage` over the rows of a table that have one."""
     return int(pc.sum(pc.struct_field(table["usage"], kind)).as_py() or 0)
-
-
-def _info(table: pa.Table, footer: PartFooter, *, key: str, size: int, sha256: str) -> PartInfo:
-    failed = len(table) - table["error"].null_count
-    return PartInfo(
-        path=key,
-        n_rows=len(table),
-        n_ok=len(table) - failed,
-        n_err=failed,
-        bytes=size,
-        sha256=sha256,
-        prompt_tokens=count_tokens(table, "prompt_tokens"),
-        completion_tokens=count_tokens(table, "completion_tokens"),
-        cached_tokens=count_tokens(table, "cached_tokens"),
-        kv=footer.kv,
-    )
 
 
 def _numerics(metadata: Mapping[bytes, bytes]) -> tuple[Numerics, ...]:
@@ -184,31 +209,80 @@ def _metadata(footer: PartFooter) -> dict[str, str]:
     return {f"{METADATA_PREFIX}{name}": str(value) for name, value in values.items()}
 
 
-def _encode(table: pa.Table, footer: PartFooter) -> pa.Buffer:
-    # In memory, for a shard is small, and a full disk then shows as one plain OSError.
-    sink = pa.BufferOutputStream()
-    schema = SCHEMA.with_metadata(_metadata(footer))
-    with pq.ParquetWriter(sink, schema, **PARQUET_OPTIONS) as writer:
-        writer.write_table(table)
-    return sink.getvalue()
+@dataclass(slots=True)
+class _Summary:
+    """What was written or read so far: who the rows are, and their sums."""
+
+    rows: list[int] = field(default_factory=list)
+    ids: list[str] = field(default_factory=list)
+    failed: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+
+    def add(self, table: pa.Table) -> None:
+        """Take one row group into account."""
+        self.rows += table["row"].to_pylist()
+        self.ids += table["custom_id"].to_pylist()
+        self.failed += len(table) - table["error"].null_count
+        self.prompt_tokens += count_tokens(table, "prompt_tokens")
+        self.completion_tokens += count_tokens(table, "completion_tokens")
+        self.cached_tokens += count_tokens(table, "cached_tokens")
+
+    def info(self, footer: PartFooter, *, key: str, size: int, sha256: str) -> PartInfo:
+        """Return what SQL is to record of these rows in a file."""
+        return PartInfo(
+            path=key,
+            n_rows=len(self.rows),
+            n_ok=len(self.rows) - self.failed,
+            n_err=self.failed,
+            bytes=size,
+            sha256=sha256,
+            prompt_tokens=self.prompt_tokens,
+            completion_tokens=self.completion_tokens,
+            cached_tokens=self.cached_tokens,
+            kv=footer.kv,
+        )
 
 
-def _check_written(path: Path, table: pa.Table, key: str) -> None:
+def _encode(
+    file: BinaryIO,
+    groups: Iterable[Sequence[ResultRow]],
+    footer: PartFooter,
+    summary: _Summary,
+) -> None:
+    with writing_parquet(file, SCHEMA.with_metadata(_metadata(footer))) as writer:
+        for rows in groups:
+            table = to_table(rows)
+            writer.write_table(table, row_group_size=len(table))
+            summary.add(table)
+
+
+def _check_written(path: Path, summary: _Summary, key: str) -> None:
     # Every page is decoded, so that each checksum is tried; identity is compared value by value.
     # Scores are left out: a NaN equals nothing.
+    found = _Summary()
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            written = file.read()
+            for table in row_groups(file):
+                found.add(table)
     except (pa.ArrowException, OSError) as error:
+        if is_disk_trouble(error):
+            raise
         raise Corrupt(f"part {key} cannot be read after writing: {error}") from error
-    identity = ["row", "custom_id"]
-    if not written.select(identity).equals(table.select(identity)):
+    if found != summary:
         raise Corrupt(f"part {key} does not hold the rows that were written.")
 
 
-def _read_bytes(storage: Storage, key: str) -> bytes:
+def _opened(storage: Storage, key: str) -> BinaryIO:
     try:
-        with storage.open(key) as file:
-            return file.read()
+        return storage.open(key)
     except FileNotFoundError as error:
         raise Corrupt(f"part {key} is missing.") from error
+
+
+def _sum(file: BinaryIO) -> str:
+    digest = hashlib.sha256()
+    while chunk := file.read(CHUNK):
+        digest.update(chunk)
+    return digest.hexdigest()

@@ -13,7 +13,6 @@ from pyarrow import dataset as arrow_dataset
 
 from batchgen.errors import Corrupt
 from batchgen.io.manifest import FileEntry, local_path, read_manifest
-from batchgen.io.parts import read_results
 from batchgen.io.results import from_table
 from batchgen.io.rows import ResultRow
 from batchgen.io.schema import SCHEMA
@@ -55,12 +54,6 @@ def iter_rows(folder: Path) -> Iterator[ResultRow]:
     return heapq.merge(answered, failed, key=lambda row: row.row)
 
 
-def iter_partial(storage: Storage, part_keys: Sequence[str]) -> Iterator[ResultRow]:
-    """Yield the rows of committed parts, part by part in the order given."""
-    for key in part_keys:
-        yield from read_results(storage, key)
-
-
 def _paths(folder: Path, config: Config) -> list[Path]:
     manifest = read_manifest(folder)
     entries = manifest.data_files() if config == "default" else manifest.error_files()
@@ -88,5 +81,7 @@ def _stream(paths: list[Path]) -> Iterator[ResultRow]:
     for path in paths:
         # Not through a scanner: that reads ahead, several batches of several files at once.
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            for batch in file.iter_batches(batch_size=BATCH_ROWS):
-                yield from from_table(pa.Table.from_batches([batch]))
+            # A batch across row groups could be of any size.
+            for number in range(file.num_row_groups):
+                for batch in file.iter_batches(batch_size=BATCH_ROWS, row_groups=[number]):
+                    yield from from_table(pa.Table.from_batches([batch]))

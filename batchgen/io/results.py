@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -10,6 +10,9 @@ import pyarrow as pa
 
 from batchgen.io.rows import Choice, ResultRow
 from batchgen.io.schema import SCHEMA
+
+FIXED = 512  # bytes of a row beside its texts, about
+TOKEN = 36  # bytes of a token id in a Python list
 
 
 def to_table(rows: Sequence[ResultRow]) -> pa.Table:
@@ -44,6 +47,34 @@ def from_table(table: pa.Table) -> list[ResultRow]:
     micros = table.column(column).cast(pa.int64())  # integers: no rounding, no time zone database
     plain = table.set_column(column, "created_at", micros)
     return msgspec.convert(plain.to_pylist(), list[ResultRow])
+
+
+def held_bytes(row: ResultRow) -> int:
+    """Return about how much memory a row takes at most: its texts and lists."""
+    # Arrow has the text of the first choice twice, as `response` too.
+    return (
+        FIXED
+        + len(row.extra or "")
+        + sum(
+            2 * len(choice.text) + len(choice.logprobs or "") + TOKEN * len(choice.tokens or ())
+            for choice in row.choices
+        )
+    )
+
+
+def in_groups(rows: Iterable[ResultRow], limit: int) -> Iterator[list[ResultRow]]:
+    """Yield the rows in order, in lists of `limit` bytes at most or of one row."""
+    group: list[ResultRow] = []
+    size = 0
+    for row in rows:
+        more = held_bytes(row)
+        if group and size + more > limit:
+            yield group
+            group, size = [], 0
+        group.append(row)
+        size += more
+    if group:
+        yield group
 
 
 def _first_choice(row: ResultRow) -> Choice | None:

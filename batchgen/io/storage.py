@@ -197,6 +197,11 @@ def _holds_anything(folder: Path) -> bool:
         return False
 
 
+def is_disk_trouble(error: BaseException) -> bool:
+    """Tell whether the operating system refused a file, rather than Arrow what is in it."""
+    return isinstance(error, OSError) and error.errno is not None
+
+
 @contextmanager
 def writing(path: Path) -> Iterator[BinaryIO]:
     """Write one local file all or nothing, outside any storage root."""

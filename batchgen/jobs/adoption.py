@@ -9,12 +9,12 @@ worker is fenced, and whatever it removes is its own. The rest is left alone.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-import pyarrow.compute as pc
 from sqlalchemy import ColumnElement, Connection, and_, or_, select, update
 
 from batchgen.errors import Corrupt, JobNotFound
@@ -23,6 +23,7 @@ from batchgen.io.part_files import PartFile, list_part_files
 from batchgen.io.parts import PartFooter, inspect_part, part_key, read_footer
 from batchgen.io.storage import Storage
 from batchgen.jobs import moves
+from batchgen.jobs.clock import SLACK, UNKNOWN_LEASE, is_overlong
 from batchgen.jobs.database import now_db
 from batchgen.jobs.files import check_part, fallen_epochs
 from batchgen.jobs.leases import NO_LEASE
@@ -34,8 +35,6 @@ from batchgen.jobs.tables import jobs, parts, shard_is, shards
 from batchgen.jobs.transactions import Manager, reading, repeatable
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from batchgen.io.parts import PartInfo
 
 
@@ -110,21 +109,19 @@ class Adopter:
 
     def _adopt_file(self, situation: Situation, file: PartFile) -> Finding:
         try:
-            shard, part, table = self._match(situation, file)
+            shard, part = self._match(situation, file)
         except Corrupt as error:
             return _left(file.key, error.message)
         epoch = max(shard.epoch, file.name.epoch) + 1
         copy = replace(part, path=part_key(situation.job.public_id, shard.id, epoch))
         with self._storage.open(file.key) as source, self._storage.write(copy.path) as pending:
-            pending.file.write(source.read())
+            shutil.copyfileobj(source, pending.file)
         if not self._rows.adopt(shard, copy, epoch):
             self._storage.delete(copy.path)
             return _left(file.key, "its shard was taken meanwhile")
-        return Finding(outcome=Outcome.ADOPTED, key=file.key, detail=f"{len(table)} rows")
+        return Finding(outcome=Outcome.ADOPTED, key=file.key, detail=f"{part.n_rows} rows")
 
-    def _match(
-        self, situation: Situation, file: PartFile
-    ) -> tuple[ShardRecord, PartInfo, pa.Table]:
+    def _match(self, situation: Situation, file: PartFile) -> tuple[ShardRecord, PartInfo]:
         """Return the shard that a file is the whole part of; raise Corrupt, saying why not."""
         footer = read_footer(self._storage, file.key)
         shard = situation.shard_of(footer)
@@ -133,12 +130,12 @@ class Adopter:
         reason = _closed(situation, shard)
         if reason is not None:
             raise Corrupt(reason)
-        part, table = inspect_part(self._storage, file.key)
-        if table["row"].to_pylist() != list(range(shard.pos_start, shard.pos_end)):
+        found = inspect_part(self._storage, file.key)
+        if found.rows != list(range(shard.pos_start, shard.pos_end)):
             raise Corrupt("it is not complete")
-        if situation.job.stop_reason is None and _not_asked(table):
+        if situation.job.stop_reason is None and not found.codes.isdisjoint(NOT_ASKED):
             raise Corrupt("it is of a time when the job was stopped")
-        return shard, part, table
+        return shard, found.info
 
     def _reopen(self, situation: Situation) -> Iterator[Finding]:
         if not self._storage.path("parts").is_dir():
@@ -231,7 +228,11 @@ class AdoptionManager(Manager):
 
 
 def _is_unheld(shard_id: int) -> ColumnElement[bool]:
-    expired = and_(shard_is(ShardState.LEASED), shards.c.lease_expires_at < now_db())
+    ended = or_(
+        shards.c.lease_expires_at < now_db(),
+        is_overlong(shards.c.lease_expires_at, shards.c.lease_seconds),
+    )
+    expired = and_(shard_is(ShardState.LEASED), ended)
     return and_(shards.c.id == shard_id, or_(shard_is(ShardState.READY), expired))
 
 
@@ -250,14 +251,11 @@ def _closed(situation: Situation, shard: ShardRecord) -> str | None:
         return f"its job is {situation.job.state}"
     if shard.state.final:
         return f"its shard is {shard.state}"
-    if shard.lease_expires_at is not None and shard.lease_expires_at >= situation.now:
+    if shard.lease_expires_at is not None and 0.0 <= shard.lease_expires_at - situation.now <= (
+        (shard.lease_seconds or UNKNOWN_LEASE) + SLACK
+    ):
         return "its shard is being computed"
     return None
-
-
-def _not_asked(table: pa.Table) -> bool:
-    codes = set(pc.struct_field(table["error"].combine_chunks(), "code").to_pylist())
-    return not codes.isdisjoint(NOT_ASKED)
 
 
 def _left(key: str, reason: str) -> Finding:

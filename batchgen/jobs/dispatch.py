@@ -21,12 +21,14 @@ from sqlalchemy import (
     Integer,
     Select,
     bindparam,
+    or_,
     select,
     union_all,
     update,
 )
 
 from batchgen.jobs import moves
+from batchgen.jobs.clock import SLACK, is_due
 from batchgen.jobs.database import now_db
 from batchgen.jobs.fairness import Candidate, InFlight, turns
 from batchgen.jobs.leases import is_open
@@ -86,13 +88,15 @@ class DispatchManager(Manager):
 
         At most `limit` doorbells are outstanding for a model, so that priorities keep their say:
         what lies in the broker can no longer be ordered. Shards rung for less than
-        `redispatch_after` seconds ago count as outstanding, later they are rung for again.
+        `redispatch_after` seconds ago count as outstanding, later they are rung for again, and at
+        once where the clock was set back since.
         Order: priority, deadline, then the turns of tenants and of their jobs. Paused jobs and
         closed windows are passed over.
         """
         now = self.database.now(connection)
         stale = now - redispatch_after
-        rung = _count(connection, model, shard_is(ShardState.READY), shards.c.enqueued_at >= stale)
+        lately = shards.c.enqueued_at.between(stale, now + SLACK)
+        rung = _count(connection, model, shard_is(ShardState.READY), lately)
         room = limit - rung.jobs.total()
         if room <= 0:
             return []
@@ -217,8 +221,12 @@ def _due_shards(number: int) -> Select[Any]:
         .where(
             shards.c.job_id == bindparam(f"job_{number}"),
             shard_is(ShardState.READY),
-            shards.c.not_before <= now_db(),
-            shards.c.enqueued_at.is_(None) | (shards.c.enqueued_at < stale),
+            is_due(),
+            or_(
+                shards.c.enqueued_at.is_(None),
+                shards.c.enqueued_at < stale,
+                shards.c.enqueued_at > now_db() + SLACK,
+            ),
         )
         .order_by(shards.c.pos_start)
         .limit(bindparam(f"count_{number}", type_=Integer()))

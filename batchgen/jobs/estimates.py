@@ -10,7 +10,7 @@ import orjson
 from sqlalchemy import Connection, func, select
 
 from batchgen.io.lengths import RowLengths
-from batchgen.jobs.database import now_db
+from batchgen.jobs.clock import is_recent
 from batchgen.jobs.tables import jobs, totals, workers
 
 #: What a token of a prompt takes of one of an answer: prompts are computed many tokens at a time.
@@ -33,18 +33,21 @@ class Estimate:
     row_seconds: float
     # alive
     workers: int
+    # of all answers of a row together; None where nobody has looked at the rows
+    answer_tokens: float | None = None
 
 
 def estimate(connection: Connection, model: str, lengths: RowLengths | None) -> Estimate:
     """Return what a row of such lengths takes on a worker of the model, and who there is."""
-    columns = (workers.c.device, workers.c.stats, (now_db() - workers.c.heartbeat_at).label("age"))
+    is_alive = is_recent(workers.c.heartbeat_at, ALIVE).label("is_alive")
+    columns = (workers.c.device, workers.c.stats, is_alive)
     found = connection.execute(
         select(*columns)
         .where(workers.c.model == model)
         .order_by(workers.c.heartbeat_at.desc())
         .limit(WORKERS_SEEN)
     ).all()
-    alive = sum(worker.age < ALIVE for worker in found)
+    alive = sum(worker.is_alive for worker in found)
     if lengths is None:
         return Estimate(row_seconds=0.0, workers=alive)
     answer = lengths.answer_tokens
@@ -53,7 +56,7 @@ def estimate(connection: Connection, model: str, lengths: RowLengths | None) -> 
     tokens = PROMPT_WEIGHT * lengths.prompt_tokens + answer
     device = found[0].device if found else "cpu"
     rate = measured_rate([orjson.loads(row.stats) for row in found]) or default_rate(device)
-    return Estimate(row_seconds=tokens / rate, workers=alive)
+    return Estimate(row_seconds=tokens / rate, workers=alive, answer_tokens=answer)
 
 
 def measured_rate(stats: Sequence[Mapping[str, Any]]) -> float | None:

@@ -9,6 +9,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, and_, or_, select
 
 from batchgen.errors import Corrupt, Fenced, JobNotFound
 from batchgen.jobs import moves
+from batchgen.jobs.clock import ends_again, is_overlong, now_after_parts
 from batchgen.jobs.database import now_db
 from batchgen.jobs.records import FinalLease, JobRecord, PartRecord, SegmentRecord
 from batchgen.jobs.states import OUTCOME, JobState, ShardState
@@ -28,7 +29,8 @@ class FinalManager(Manager):
         """Return the jobs whose dataset can be written and that no live finaliser holds.
 
         Moves running and stopping jobs to finalizing once none of their shards is ready or
-        leased; no shard of theirs can be either again.
+        leased; no shard of theirs can be either again. A final lease that would last longer than
+        any, by a clock that was set back, ends in its time from now.
         """
         open_leaf = (
             select(shards.c.id)
@@ -39,7 +41,13 @@ class FinalManager(Manager):
         connection.execute(
             update(jobs)
             .where(jobs.c.state.in_((JobState.RUNNING, JobState.STOPPING)), ~open_leaf)
-            .values(state=JobState.FINALIZING, paused=False, finalizing_at=now_db())
+            .values(state=JobState.FINALIZING, paused=False, finalizing_at=now_after_parts())
+        )
+        overlong = is_overlong(jobs.c.final_expires_at, jobs.c.final_seconds)
+        connection.execute(
+            update(jobs)
+            .where(jobs.c.state == JobState.FINALIZING, overlong)
+            .values(final_expires_at=ends_again(jobs.c.final_seconds))
         )
         unheld = select(jobs.c.id).where(
             jobs.c.state == JobState.FINALIZING,
@@ -63,6 +71,7 @@ class FinalManager(Manager):
                 final_epoch=jobs.c.final_epoch + 1,
                 final_owner=f"{owner}/{uuid.uuid4().hex}",
                 final_expires_at=now_db() + ttl,
+                final_seconds=ttl,
             )
             .returning(jobs)
         ).one_or_none()
@@ -75,7 +84,9 @@ class FinalManager(Manager):
     def renew(self, connection: Connection, final: FinalLease, *, ttl: float) -> None:
         """Extend the lease to `ttl` seconds from now; raise Fenced."""
         renewed = connection.execute(
-            update(jobs).where(_held(final)).values(final_expires_at=now_db() + ttl)
+            update(jobs)
+            .where(_held(final))
+            .values(final_expires_at=now_db() + ttl, final_seconds=ttl)
         )
         if not renewed.rowcount:
             raise Fenced

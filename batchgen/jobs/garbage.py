@@ -17,6 +17,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -28,6 +29,7 @@ from batchgen.io.inputs import index_key, input_key
 from batchgen.io.part_files import JOB_ID, PartName
 from batchgen.io.storage import Storage
 from batchgen.jobs import moves
+from batchgen.jobs.clock import SLACK
 from batchgen.jobs.records import JobRecord
 from batchgen.jobs.removals import Removal, RemovalManager, Remover
 from batchgen.jobs.states import ShardState
@@ -157,8 +159,11 @@ class Collector:
                 yield one
 
     def _aged(self, folder: Path, prefix: str, before: float) -> Iterator[Garbage]:
+        now = _clock(folder)
         for path in _entries(folder):
             touched, size = _measure(path)
+            if touched > now + SLACK:
+                _touch(path)  # the clock was set back: its age counts from now on
             if touched <= before:
                 yield Garbage(key=f"{prefix}/{path.name}", bytes=size)
 
@@ -275,6 +280,13 @@ def _entries(folder: Path) -> Iterator[Path]:
         yield from sorted(folder.iterdir())
     except FileNotFoundError:
         return
+
+
+def _touch(path: Path) -> None:
+    below = path.rglob("*") if path.is_dir() and not path.is_symlink() else ()
+    for each in (path, *below):
+        with suppress(OSError):  # it moved or went just now, or is somebody else's
+            os.utime(each, follow_symlinks=False)
 
 
 def _measure(path: Path) -> tuple[float, int]:

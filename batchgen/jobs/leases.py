@@ -26,8 +26,9 @@ from sqlalchemy import (
 
 from batchgen.errors import Fenced
 from batchgen.jobs import moves
+from batchgen.jobs.clock import LONGEST_DELAY, ends_again, is_due, is_overlong
 from batchgen.jobs.database import now_db
-from batchgen.jobs.records import CheckpointRecord, Lease, Renewal
+from batchgen.jobs.records import CheckpointRecord, Lease, Renewal, SavedSegment
 from batchgen.jobs.registration import register
 from batchgen.jobs.states import JobState, ShardState
 from batchgen.jobs.tables import checkpoints, jobs, parts, shard_is, shards, upsert
@@ -38,7 +39,14 @@ from batchgen.jobs.words import storable
 if TYPE_CHECKING:
     from batchgen.io.parts import PartInfo  # pyarrow takes its time to load
 
-NO_LEASE: dict[str, Any] = {"lease_owner": None, "lease_expires_at": None, "enqueued_at": None}
+SavedSegments = list[SavedSegment]
+
+NO_LEASE: dict[str, Any] = {
+    "lease_owner": None,
+    "lease_expires_at": None,
+    "lease_seconds": None,
+    "enqueued_at": None,
+}
 
 #: A shard of such a job that comes back is ready again; of any other it is stopped.
 GOES_ON = (JobState.QUEUED, JobState.RUNNING)
@@ -72,9 +80,13 @@ class LeaseManager(Manager):
         *,
         rows_done: int,
         ttl: float,
+        tokens_done: int = 0,
+        tokens_running: int = 0,
         deaths: int | None = None,
     ) -> Renewal:
         """Extend a lease to `ttl` seconds from now and report the rows finished so far.
+
+        The tokens are those generated for finished rows and for those that are being computed.
 
         `deaths` is the sum of engine deaths that rows of the shard may have caused. Returns what
         the job wants by now; raises Fenced where the lease is another's.
@@ -84,7 +96,10 @@ class LeaseManager(Manager):
             .where(held(lease))
             .values(
                 lease_expires_at=now_db() + ttl,
+                lease_seconds=ttl,
                 rows_done=rows_done,
+                tokens_done=tokens_done,
+                tokens_running=tokens_running,
                 deaths=lease.deaths if deaths is None else deaths,
             )
             .returning(shards.c.give_up)
@@ -129,6 +144,17 @@ class LeaseManager(Manager):
         ).one_or_none()
         return None if row is None else CheckpointRecord(**row._mapping)
 
+    @reading
+    def checkpoints_of(self, connection: Connection, job_id: int) -> SavedSegments:
+        """Return the checkpoints of a job's shards that are not committed, in input order."""
+        rows = connection.execute(
+            select(shards.c.pos_start, shards.c.pos_end, checkpoints.c.path, checkpoints.c.sha256)
+            .join(checkpoints, checkpoints.c.shard_id == shards.c.id)
+            .where(shards.c.job_id == job_id)
+            .order_by(shards.c.pos_start)
+        )
+        return [SavedSegment(**row._mapping) for row in rows]
+
     @repeatable
     def commit(self, connection: Connection, lease: Lease, part: PartInfo) -> None:
         """Make a part the shard's result, once and for ever; raise Fenced.
@@ -154,12 +180,14 @@ class LeaseManager(Manager):
         *,
         error: str | None = None,
         delay: float = 0.0,
+        failed: bool = False,
     ) -> None:
-        """Hand a shard back unfinished, for a reason that says nothing against its rows.
+        """Hand a shard back unfinished.
 
         It is ready again after `delay` seconds, or stopped with its job; `lost` and `deaths`
-        stay. Raises Fenced.
+        stay. `failed` counts a failure that may come again each time. Raises Fenced.
         """
+        assert delay <= LONGEST_DELAY, "the shard would be taken for one of a clock set back"
         job = select(jobs.c.state).where(jobs.c.id == lease.job_id).with_for_update(read=True)
         state = connection.execute(job).scalar()
         values: dict[str, Any] = {
@@ -167,6 +195,8 @@ class LeaseManager(Manager):
             "rows_done": _checkpointed(),
             "not_before": now_db() + delay if delay else 0.0,
         }
+        if failed:
+            values["failures"] = lease.failures + 1
         if error is not None:
             values["last_error"] = storable(error)
         released = connection.execute(
@@ -177,7 +207,16 @@ class LeaseManager(Manager):
 
     @repeatable
     def reap(self, connection: Connection) -> int:
-        """Take back every lease that ran out and return how many; safe to run twice at once."""
+        """Take back every lease that ran out and return how many; safe to run twice at once.
+
+        One that would last longer than any, by a clock that was set back, ends a lease from now.
+        """
+        overlong = is_overlong(shards.c.lease_expires_at, shards.c.lease_seconds)
+        connection.execute(
+            update(shards)
+            .where(shard_is(ShardState.LEASED), shards.c.lease_expires_at > now_db(), overlong)
+            .values(lease_expires_at=ends_again(shards.c.lease_seconds))
+        )
         goes_on = _job_in(GOES_ON)
         expired = connection.execute(
             update(shards)
@@ -221,7 +260,7 @@ def _job_of_shard() -> Select[Any]:
 
 @cache
 def _claim() -> Update:
-    due = and_(shard_is(ShardState.READY), shards.c.not_before <= now_db())
+    due = and_(shard_is(ShardState.READY), is_due())
     abandoned = and_(shard_is(ShardState.LEASED), shards.c.lease_expires_at < now_db())
     return (
         update(shards)
@@ -236,10 +275,13 @@ def _claim() -> Update:
             attempts=shards.c.attempts + 1,
             lost=shards.c.lost + case((shard_is(ShardState.LEASED), 1), else_=0),
             rows_done=_checkpointed(),
+            tokens_done=0,
+            tokens_running=0,
             enqueued_at=None,
             give_up=False,
             lease_owner=bindparam("owner"),
             lease_expires_at=now_db() + bindparam("ttl", type_=Double()),
+            lease_seconds=bindparam("ttl", type_=Double()),
         )
         .returning(shards)
     )
@@ -258,6 +300,7 @@ def _lease(job: Row[Any], shard: Row[Any]) -> Lease:
         attempts=shard.attempts,
         lost=shard.lost,
         deaths=shard.deaths,
+        failures=shard.failures,
         input_sha256=job.input_sha256,
         index_path=job.index_path,
         model=job.model,

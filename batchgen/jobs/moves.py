@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Connection, select, update
 
 from batchgen.errors import JobNotFound, NotAllowed
-from batchgen.jobs.database import now_db
+from batchgen.jobs.clock import now_after_parts
 from batchgen.jobs.records import JobRecord
 from batchgen.jobs.states import TRANSITIONS, JobState, ShardState, StopReason
 from batchgen.jobs.tables import jobs, shard_is, shards
@@ -51,7 +51,7 @@ def fail(connection: Connection, job: JobRecord, error: str) -> JobRecord:
         JobState.FAILED,
         error=storable(error),
         paused=False,
-        ended_at=now_db(),
+        ended_at=now_after_parts(),
     )
     stop_ready_shards(connection, job.id)
     return failed

@@ -75,6 +75,8 @@ class JobRecord:
     started_at: float | None
     finalizing_at: float | None
     ended_at: float | None
+    # expected of all answers of a row together, None where nothing is known
+    answer_tokens: float | None = None
 
     @classmethod
     def from_row(cls, row: Row[Any]) -> Self:
@@ -112,6 +114,8 @@ class ShardRecord:
     enqueued_at: float | None
     rows_done: int
     last_error: str | None
+    failures: int
+    lease_seconds: float | None
 
     @classmethod
     def from_row(cls, row: Row[Any]) -> Self:
@@ -139,6 +143,8 @@ class Lease:
     lost: int
     # engine deaths seen while its rows were active
     deaths: int
+    # times that it ended in a way that a repetition may not mend
+    failures: int = 0
     input_sha256: str
     index_path: str | None
     model: str
@@ -193,6 +199,17 @@ class CheckpointRecord:
     # storage key
     path: str
     n_rows: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SavedSegment:
+    """The finished rows of a leaf shard that is not committed, and which rows are the shard's."""
+
+    pos_start: int
+    pos_end: int
+    # storage key
+    path: str
     sha256: str
 
 
@@ -274,9 +291,18 @@ class Progress:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int = 0
+    # of shards that workers hold: rows that ended, their tokens, and those of rows that have not
+    rows_in_work: int = 0
+    tokens_in_work: int = 0
+    tokens_running: int = 0
     kv: KVTotals = UNMEASURED
     # the database's clock when this was read
     now: float = 0.0
+
+    @property
+    def generated_tokens(self) -> int:
+        """Tokens of answers so far, of rows that are being computed too."""
+        return self.completion_tokens + self.tokens_in_work + self.tokens_running
 
     @property
     def fraction(self) -> float:

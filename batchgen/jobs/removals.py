@@ -23,6 +23,7 @@ from batchgen.failpoints import reach
 from batchgen.io.inputs import index_key, input_key
 from batchgen.io.storage import Storage
 from batchgen.jobs import moves, totals
+from batchgen.jobs.clock import is_live
 from batchgen.jobs.database import Database, now_db
 from batchgen.jobs.records import JobRecord
 from batchgen.jobs.states import InputState, JobState, ShardState
@@ -227,13 +228,14 @@ def _is_leased(connection: Connection, job: JobRecord) -> bool:
     leased = select(shards.c.id).where(
         shards.c.job_id == job.id,
         shard_is(ShardState.LEASED),
-        shards.c.lease_expires_at >= now_db(),
+        is_live(shards.c.lease_expires_at, shards.c.lease_seconds),
     )
     return connection.execute(leased.limit(1)).first() is not None
 
 
 def _is_being_written(connection: Connection, job: JobRecord) -> bool:
-    held = select(jobs.c.id).where(jobs.c.id == job.id, jobs.c.final_expires_at >= now_db())
+    is_held = is_live(jobs.c.final_expires_at, jobs.c.final_seconds)
+    held = select(jobs.c.id).where(jobs.c.id == job.id, is_held)
     return connection.execute(held).first() is not None
 
 

@@ -73,6 +73,7 @@ class SplitManager(Manager):
             attempts=lease.attempts,
             lease_owner=lease.owner,
             lease_expires_at=now_db() + ttl,
+            lease_seconds=ttl,
         )
         rest = ShardState.READY if state in GOES_ON else ShardState.STOPPED
         _insert_child(connection, parent, cut, lease.pos_end, state=rest)
@@ -127,6 +128,7 @@ def _insert_child(
         "n_rows": end - start,
         "lost": parent.lost,
         "deaths": parent.deaths,
+        "failures": parent.failures,
         **values,
     }
     found = connection.execute(insert(shards).values(child).returning(shards.c.id))

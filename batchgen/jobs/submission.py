@@ -57,9 +57,10 @@ def submit(connection: Connection, new: NewJob, now: float) -> JobRecord:
     if new.deadline is not None and new.deadline <= now:
         raise InvalidParameter("The deadline has passed.", param="deadline")
     _insert_input(connection, new)
-    job = _insert_job(connection, new)
+    expected = estimate(connection, new.model, new.lengths)
+    job = _insert_job(connection, new, expected)
     totals.begin(connection, job)
-    _insert_shards(connection, job, estimate(connection, new.model, new.lengths))
+    _insert_shards(connection, job, expected)
     return job
 
 
@@ -110,7 +111,7 @@ def _insert_input(connection: Connection, new: NewJob) -> None:
     connection.execute(stored.on_conflict_do_nothing())
 
 
-def _insert_job(connection: Connection, new: NewJob) -> JobRecord:
+def _insert_job(connection: Connection, new: NewJob, expected: Estimate) -> JobRecord:
     added = insert(jobs).values(
         public_id=uuid7().hex,
         tenant_id=new.tenant_id,
@@ -127,6 +128,7 @@ def _insert_job(connection: Connection, new: NewJob) -> JobRecord:
         window_spec=new.window,
         n_rows=new.n_rows,
         n_positions=new.n_rows,
+        answer_tokens=expected.answer_tokens,
         created_at=now_db(),
     )
     return JobRecord.from_row(connection.execute(added.returning(jobs)).one())

@@ -99,6 +99,10 @@ jobs = Table(
     Column("started_at", Double),
     Column("finalizing_at", Double),
     Column("ended_at", Double),
+    # How long the final lease lasts unrenewed.
+    Column("final_seconds", Double),
+    # Expected of all answers of a row together; NULL where nothing is known.
+    Column("answer_tokens", Double),
     UniqueConstraint("public_id"),
     UniqueConstraint("tenant_id", "idem_key"),
     _one_of("state", JobState),
@@ -135,6 +139,13 @@ shards = Table(
     Column("rows_done", BigInteger, nullable=False, server_default="0"),
     Column("give_up", Boolean, nullable=False, server_default=false()),
     Column("last_error", Text),
+    # Times that it ended in a way that a repetition may not mend.
+    Column("failures", Integer, nullable=False, server_default="0"),
+    # Tokens generated for these rows, and for those that are being computed.
+    Column("tokens_done", BigInteger, nullable=False, server_default="0"),
+    Column("tokens_running", BigInteger, nullable=False, server_default="0"),
+    # How long the lease lasts unrenewed: an expiry further ahead is of a clock that stepped back.
+    Column("lease_seconds", Double),
     _one_of("state", ShardState),
     CheckConstraint("pos_end > pos_start AND n_rows = pos_end - pos_start", name="range"),
     CheckConstraint(

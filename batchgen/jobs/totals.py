@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
     BigInteger,
+    Column,
+    ColumnElement,
     Connection,
     Row,
     bindparam,
@@ -58,9 +60,27 @@ _BEGUN = (
     .scalar_subquery()
 )
 
+
+def _in_work(column: Column[int]) -> ColumnElement[int]:
+    """Return the sum of what the workers of a job's leased shards have reported."""
+    return (
+        select(cast(func.coalesce(func.sum(column), 0), BigInteger))
+        .where(shards.c.job_id == bindparam("job_id"), shard_is(ShardState.LEASED))
+        .scalar_subquery()
+    )
+
+
 # One statement, so that a commit is seen in its shard and in the totals or in neither.
 _PROGRESS = (
-    select(totals, jobs.c.n_rows.label("wanted"), _BEGUN.label("begun"), now_db().label("now"))
+    select(
+        totals,
+        jobs.c.n_rows.label("wanted"),
+        _BEGUN.label("begun"),
+        _in_work(shards.c.rows_done).label("rows_in_work"),
+        _in_work(shards.c.tokens_done).label("tokens_in_work"),
+        _in_work(shards.c.tokens_running).label("tokens_running"),
+        now_db().label("now"),
+    )
     .join(jobs, jobs.c.id == totals.c.job_id)
     .where(totals.c.job_id == bindparam("job_id"))
 )
@@ -113,6 +133,9 @@ def progress(connection: Connection, job_id: int) -> Progress:
         prompt_tokens=row.prompt_tokens,
         completion_tokens=row.completion_tokens,
         cached_tokens=row.cached_tokens,
+        rows_in_work=row.rows_in_work,
+        tokens_in_work=row.tokens_in_work,
+        tokens_running=row.tokens_running,
         kv=_kv(row),
         now=row.now,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import orjson
 from sqlalchemy import Connection, delete, func, select
 
+from batchgen.jobs.clock import is_recent
 from batchgen.jobs.database import now_db
 from batchgen.jobs.records import WorkerRecord
 from batchgen.jobs.tables import upsert, workers
@@ -38,7 +39,7 @@ class WorkerManager(Manager):
     @reading
     def list(self, connection: Connection, *, alive_within: float) -> WorkerRecords:
         """Return the workers heard of in the last `alive_within` seconds, oldest first."""
-        alive = workers.c.heartbeat_at >= now_db() - alive_within
+        alive = is_recent(workers.c.heartbeat_at, alive_within)
         rows = connection.execute(
             select(workers).where(alive).order_by(workers.c.started_at, workers.c.id)
         )
@@ -47,7 +48,7 @@ class WorkerManager(Manager):
     @reading
     def slots(self, connection: Connection, *, alive_within: float) -> dict[str, int]:
         """Return, by model, how many shards the live workers hold at a time."""
-        alive = workers.c.heartbeat_at >= now_db() - alive_within
+        alive = is_recent(workers.c.heartbeat_at, alive_within)
         rows = connection.execute(
             select(workers.c.model, func.sum(workers.c.slots))
             .where(alive)
@@ -58,7 +59,7 @@ class WorkerManager(Manager):
     @reading
     def idle(self, connection: Connection, *, alive_within: float) -> Models:
         """Return the models of which some live workers have no shard while others have one."""
-        alive = workers.c.heartbeat_at >= now_db() - alive_within
+        alive = is_recent(workers.c.heartbeat_at, alive_within)
         shards: dict[str, set[bool]] = {}
         for row in connection.execute(select(workers.c.model, workers.c.stats).where(alive)):
             shards.setdefault(row.model, set()).add(bool(orjson.loads(row.stats).get("shards")))

@@ -39,24 +39,38 @@ class Meter:
         self._rows: deque[tuple[float, float]] = deque()
         # {worker id: [(heartbeat, tokens generated)]}: their counters stand still between beats
         self._tokens: dict[str, deque[tuple[float, float]]] = {}
+        # of the job itself, from whose workers' leases it comes
+        self._generated: deque[tuple[float, float]] = deque()
 
     def observe(self, view: JobView) -> Rates:
         """Take one look into account and return the rates as of now."""
         if not view.is_running:
             self._rows.clear()
             self._tokens.clear()
+            self._generated.clear()
             return Rates()
         _append(self._rows, view.progress.now, view.rows_done, ROWS_SPAN)
         rows = _slope(self._rows)
         if rows is None:
             rows = _average(view.rows_done, view.elapsed_seconds)
-        left = view.rows_total - view.rows_done
         return Rates(
             rows_per_second=rows,
             tokens_per_second=self._tokens_per_second(view),
             kv_utilisation=kv_utilisation(view.workers),
-            eta_seconds=left / rows if rows and not view.waiting_for else None,
+            eta_seconds=None if view.waiting_for else self._eta(view, rows),
         )
+
+    def _eta(self, view: JobView, rows_per_second: float | None) -> float | None:
+        """Return the seconds that are left: by tokens until the rows tell more, then by rows."""
+        generated = view.progress.generated_tokens
+        _append(self._generated, view.progress.now, generated, ROWS_SPAN)
+        left = view.rows_total - view.rows_done
+        if rows_per_second and view.rows_done >= left:
+            return left / rows_per_second
+        speed = _steady(self._generated) or _average(generated, view.elapsed_seconds)
+        if speed and view.tokens_left is not None:
+            return view.tokens_left / speed
+        return left / rows_per_second if rows_per_second else None
 
     def _tokens_per_second(self, view: JobView) -> float | None:
         slopes = []
@@ -70,7 +84,7 @@ class Meter:
                 slopes.append(slope)
         if slopes:
             return sum(slopes)
-        return _average(view.progress.completion_tokens, view.elapsed_seconds)
+        return _average(view.progress.generated_tokens, view.elapsed_seconds)
 
 
 def kv_utilisation(workers: tuple[WorkerRecord, ...]) -> float | None:
@@ -85,10 +99,10 @@ def _kv_blocks(stats: Mapping[str, Any]) -> tuple[float, float]:
 
 
 def _append(samples: deque[tuple[float, float]], now: float, value: float, span: float) -> None:
-    if samples and now <= samples[-1][0]:
+    if samples and now == samples[-1][0]:
         return
-    if samples and value < samples[-1][1]:
-        samples.clear()  # the counter began again
+    if samples and (now < samples[-1][0] or value < samples[-1][1]):
+        samples.clear()  # the clock was set back, or the counter began again
     samples.append((now, value))
     while now - samples[0][0] > span and len(samples) > 2:
         samples.popleft()
@@ -99,6 +113,11 @@ def _slope(samples: deque[tuple[float, float]]) -> float | None:
         return None
     (first, start), (last, end) = samples[0], samples[-1]
     return (end - start) / (last - first)
+
+
+def _steady(samples: deque[tuple[float, float]]) -> float | None:
+    """Return the slope of a count that leases bring in leaps, once they are many."""
+    return _slope(samples) if samples[-1][0] - samples[0][0] >= TOKENS_SPAN else None
 
 
 def _average(value: float, seconds: float | None) -> float | None:

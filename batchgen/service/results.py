@@ -15,11 +15,12 @@ from batchgen.io.export import export_dataset
 from batchgen.io.inputs import parse_rows
 from batchgen.io.manifest import read_manifest
 from batchgen.io.openai_output import CHAT, COMPLETIONS, openai_line
-from batchgen.io.reader import iter_partial, iter_rows
+from batchgen.io.parts import read_results
+from batchgen.io.reader import iter_rows
 from batchgen.io.rows import BadRow, ResultRow
 from batchgen.io.storage import Storage
 from batchgen.io.verify import verify_dataset
-from batchgen.jobs.records import JobRecord
+from batchgen.jobs.records import JobRecord, SavedSegment
 from batchgen.jobs.store import Store
 
 
@@ -67,10 +68,13 @@ class Results:
         return [self.storage.path(key) for key in self._part_keys(self.find(ref))]
 
     def rows(self, ref: str, *, partial: bool = False) -> Iterator[ResultRow]:
-        """Return every row in input order; with `partial`, those committed so far."""
+        """Return every row in input order; with `partial`, those finished so far.
+
+        Finished is what is committed, and what workers have saved of shards that are not.
+        """
         job = self.find(ref)
         if partial and job.dataset_path is None:
-            return iter_partial(self.storage, self._part_keys(job))
+            return self._finished(job)
         return iter_rows(self._folder(job))
 
     def openai_rows(self, ref: str, *, partial: bool = False) -> Iterator[dict[str, Any]]:
@@ -95,9 +99,39 @@ class Results:
             raise NotAllowed(f"Job {job.public_id} {job.state} without a dataset: {job.error}")
         raise NotAllowed(
             f"Job {job.public_id} is {job.state}; its dataset is not there yet. Wait for it with "
-            f"`batchgen wait {job.public_id}`, or read what is committed with "
+            f"`batchgen wait {job.public_id}`, or read what is finished with "
             f"`batchgen results {job.public_id} --partial`."
         )
+
+    def _finished(self, job: JobRecord) -> Iterator[ResultRow]:
+        position, lost = 0, ""
+        while True:
+            for saved in self._saved(job):
+                if saved.pos_start < position:
+                    continue
+                if self.storage.size(saved.path) is None and saved.path != lost:
+                    lost = saved.path  # a newer one has taken its place, or a part
+                    break
+                for row in read_results(self.storage, saved.path, sha256=saved.sha256):
+                    if saved.pos_start <= row.row < saved.pos_end:
+                        yield row
+                position = saved.pos_end
+            else:
+                return
+
+    def _saved(self, job: JobRecord) -> list[SavedSegment]:
+        """Return the parts and checkpoints of a job, in input order."""
+        # Checkpoints first: what is committed meanwhile is found a second time, as a part.
+        saved = {one.pos_start: one for one in self.store.leases.checkpoints_of(job.id)}
+        for segment in self.store.finals.segments(job.id):
+            if segment.part is not None:
+                saved[segment.pos_start] = SavedSegment(
+                    pos_start=segment.pos_start,
+                    pos_end=segment.pos_end,
+                    path=segment.part.path,
+                    sha256=segment.part.sha256,
+                )
+        return [saved[start] for start in sorted(saved)]
 
     def _part_keys(self, job: JobRecord) -> list[str]:
         segments = self.store.finals.segments(job.id)

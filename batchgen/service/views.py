@@ -10,6 +10,8 @@ from batchgen.jobs.records import JobRecord, Progress, WorkerRecord
 from batchgen.jobs.states import JobState
 from batchgen.jobs.windows import Window
 
+EXPECTED_WEIGHT = 4  # rows
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobView:
@@ -55,6 +57,30 @@ class JobView:
     def rows_done(self) -> int:
         """Rows that have an answer or an error."""
         return self.rows_total if self.dataset else self.progress.rows_done
+
+    @property
+    def tokens_left(self) -> float | None:
+        """Tokens that the rows without a result will still take; None where nobody can tell.
+
+        What was expected of a row counts as much as a few rows that have ended.
+        """
+        progress, expected = self.progress, self.job.answer_tokens
+        rows = progress.rows_ok + progress.rows_in_work
+        weight = EXPECTED_WEIGHT if expected is not None else 0
+        if not rows + weight:
+            return None
+        ended = progress.completion_tokens + progress.tokens_in_work
+        mean = ((expected or 0.0) * weight + ended) / (rows + weight)
+        left = self.rows_total - self.rows_done
+        return max(float(left), left * mean - progress.tokens_running)
+
+    @property
+    def fraction(self) -> float:
+        """Share of the job that is done, 0 to 1, with what the rows in work have so far."""
+        done, left = self.progress.generated_tokens, self.tokens_left
+        if self.dataset or not done or left is None:
+            return self.rows_done / self.rows_total if self.rows_total else 1.0
+        return done / (done + left)
 
     @property
     def rows_ok(self) -> int:

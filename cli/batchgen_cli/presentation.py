@@ -87,7 +87,9 @@ def job_json(view: JobView) -> dict[str, Any]:
             "prompt": progress.prompt_tokens,
             "completion": progress.completion_tokens,
             "cached": progress.cached_tokens,
+            "in_progress": progress.tokens_in_work + progress.tokens_running,
         },
+        "fraction": view.fraction,
         "kv": _kv_json(progress.kv),
         "waiting_for": view.waiting_for,
         "created_at": iso(job.created_at),
@@ -161,11 +163,13 @@ def _kv_text(kv: KVTotals) -> str | None:
 
 
 def _tokens(progress: Progress) -> str:
-    return (
+    text = (
         f"{count(progress.prompt_tokens)} prompt "
         f"({count(progress.cached_tokens)} from the prefix cache), "
         f"{count(progress.completion_tokens)} completion"
     )
+    more = progress.tokens_in_work + progress.tokens_running
+    return f"{text}, {count(more)} in work" if more else text
 
 
 def _share(worker: WorkerRecord, part: str, whole: str) -> str:

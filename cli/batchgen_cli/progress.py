@@ -130,8 +130,8 @@ class LiveDisplay:
         self.progress.update(
             self.task,
             description=sentence(view, rates),
-            total=view.rows_total,
-            completed=view.rows_done,
+            total=1.0,
+            completed=view.fraction,
         )
 
     def __enter__(self) -> Self:

@@ -15,6 +15,7 @@ import pytest
 from batchgen.errors import HomeLocked, JobNotFound, ModelError
 from batchgen.jobs.database import Database
 from batchgen.jobs.records import JobRecord
+from batchgen.jobs.sharding import MIN_SHARD_ROWS
 from batchgen.jobs.states import JobState, ShardState
 from batchgen.jobs.store import Store
 from batchgen.models.record import ModelRecord
@@ -23,6 +24,7 @@ from batchgen_workers import testing
 from batchgen_workers.finaliser import Finaliser
 from batchgen_workers.home_lock import locked_home
 from batchgen_workers.local import LocalProgress, run_local
+from tests.support.holding import Hold
 from tests.support.homes import pin_model
 from tests.support.processes import (
     Processes,
@@ -73,7 +75,7 @@ def starter(settings: Settings, tmp_path: Path) -> Iterator[Processes]:
 
 
 def long_job(store: Store, home: Path, model: ModelRecord) -> JobRecord:
-    """Submit rows that take a few seconds, so that they can be interrupted half-way."""
+    """Submit rows that are to be interrupted half-way."""
     rows = questions(ROWS, max_tokens=60, ignore_eos=True)
     return submit_rows(store, home, model, rows, start=False)
 
@@ -131,8 +133,9 @@ def test_killed_half_way_and_run_again_it_completes_with_every_row_once(
     store: Store, home: Path, settings: Settings, starter: Processes
 ) -> None:
     job = long_job(store, home, real_model(home))
-    first = starter.local_run(job)
-    wait_until(half_done(store, job, rows=40))
+    # the first shard is committed, and nothing of the second, at whose ninth answer it sleeps
+    first = starter.local_run(job, failpoint="row.answered=pause:3600@41")
+    wait_until(lambda: store.jobs.progress(job.id).rows_ok == MIN_SHARD_ROWS)
     children = first.children()
     first.kill()
     assert children
@@ -146,15 +149,17 @@ def test_killed_half_way_and_run_again_it_completes_with_every_row_once(
 
 
 def test_interrupted_it_saves_what_is_finished_and_goes_on_later(
-    store: Store, home: Path, settings: Settings, starter: Processes, model: ModelRecord
+    store: Store, home: Path, settings: Settings, starter: Processes, model: ModelRecord, hold: Hold
 ) -> None:
     job = long_job(store, home, model)
-    first = starter.local_run(job, testing.SLOW)
+    hold.after(20)
+    first = starter.local_run(job, testing.FAST)
     wait_until(half_done(store, job, rows=20))
     first.send(signal.SIGINT)
     assert first.wait() == -signal.SIGINT  # KeyboardInterrupt, as Python reports it
     assert store.jobs.count_shards(job.id)[ShardState.LEASED] == 0
     assert store.jobs.progress(job.id).rows_done >= 20
+    hold.release()
     run = run_local(settings, job.public_id, factory=testing.FAST)
     assert run.job.state is JobState.COMPLETED
     rows = dataset_rows(store, home, job)
@@ -197,17 +202,17 @@ def test_a_paused_job_goes_on_when_it_is_run(
 
 
 def test_a_cancelled_job_ends_complete(
-    store: Store, home: Path, settings: Settings, model: ModelRecord
+    store: Store, home: Path, settings: Settings, model: ModelRecord, hold: Hold
 ) -> None:
-    rows = [*questions(3), {"prompt": "long", "max_tokens": 1_000_000}]
-    job = submit_rows(store, home, model, rows, start=False)
+    job = submit_rows(store, home, model, questions(4), start=False)
+    hold.after(3)
 
     def cancel(progress: LocalProgress) -> None:
         if progress.progress.rows_done >= 3 and progress.job.state is JobState.RUNNING:
             store.jobs.cancel(job.id)
 
     quick = settings.model_copy(update={"lease_ttl": 2.0})
-    run = run_local(quick, job.public_id, factory=testing.SLOW, on_progress=cancel)
+    run = run_local(quick, job.public_id, factory=testing.FAST, on_progress=cancel)
     assert run.job.state is JobState.CANCELLED
     progress = store.jobs.progress(job.id)
     assert (progress.rows_ok, progress.rows_err) == (3, 1)

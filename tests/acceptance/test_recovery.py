@@ -11,6 +11,7 @@ from batchgen.jobs.database import Database
 from batchgen.jobs.store import Store
 from batchgen.settings import Settings
 from batchgen_workers import testing
+from tests.support.holding import Hold
 from tests.support.homes import pin_model
 from tests.support.processes import (
     Processes,
@@ -61,7 +62,8 @@ def test_a_killed_worker_costs_no_row_and_nobody_has_to_help(
 ) -> None:
     model = real_model(home)
     starter.coordinator()
-    workers = [starter.worker(), starter.worker()]
+    # half-way is where it sleeps, keeping its shard until it is killed
+    workers = [starter.worker(failpoint="row.answered=pause:3600@10"), starter.worker()]
     wait_until(lambda: len(store.workers.list(alive_within=60.0)) == 2, within=120.0)
     rows = questions(ROWS, max_tokens=60, ignore_eos=True)
     job = submit_rows(store, home, model, rows, start=False)
@@ -79,16 +81,18 @@ def test_a_killed_worker_costs_no_row_and_nobody_has_to_help(
 
 
 def test_a_killed_coordinator_is_replaced_by_another(
-    store: Store, home: Path, starter: Processes
+    store: Store, home: Path, starter: Processes, hold: Hold
 ) -> None:
     model = pin_model(home)
     first = starter.coordinator()
     second = starter.coordinator()
-    starter.worker(testing.SLOW)
+    hold.after(20)
+    starter.worker(testing.FAST)
     rows = questions(ROWS, max_tokens=20)
     job = submit_rows(store, home, model, rows, start=False)
     wait_until(half_done(store, job, rows=20))
     first.kill()
+    hold.release()
     await_end(store, job)
     answers = dataset_rows(store, home, job)
     assert [row.choices[0].text for row in answers] == [
@@ -98,14 +102,17 @@ def test_a_killed_coordinator_is_replaced_by_another(
 
 
 def test_every_worker_and_the_coordinator_may_die(
-    store: Store, home: Path, starter: Processes
+    store: Store, home: Path, starter: Processes, hold: Hold
 ) -> None:
     model = pin_model(home)
-    dying = [starter.coordinator(), starter.worker(testing.SLOW), starter.worker(testing.SLOW)]
-    job = submit_rows(store, home, model, questions(ROWS, max_tokens=40), start=False)
-    wait_until(half_done(store, job, rows=20))
+    hold.after(20)
+    dying = [starter.coordinator(), starter.worker(testing.FAST), starter.worker(testing.FAST)]
+    job = submit_rows(store, home, model, questions(ROWS), start=False)
+    shards = [shard.id for shard in store.jobs.shards(job.id)]
+    wait_until(lambda: any(store.leases.checkpoint_of(shard) for shard in shards))
     for process in dying:
         process.kill()
+    hold.release()
     starter.coordinator()
     starter.worker(testing.FAST)
     await_end(store, job)

@@ -18,6 +18,7 @@ from batchgen.models.record import ModelRecord
 from batchgen.settings import Settings
 from batchgen_workers import testing
 from batchgen_workers.broker_server import BrokerServer
+from tests.support.holding import Hold
 from tests.support.homes import pin_model
 from tests.support.processes import (
     Processes,
@@ -29,7 +30,6 @@ from tests.support.processes import (
 from tests.support.workers import is_alive, questions, submit_rows, wait_until
 
 ROWS = 100
-LONG = 1_000_000  # tokens; longer than any test
 
 STACK = """
 import sys
@@ -82,12 +82,17 @@ def starter(settings: Settings, tmp_path: Path) -> Iterator[Processes]:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT])
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_a_signal_drains_into_a_checkpoint(
-    store: Store, home: Path, model: ModelRecord, starter: Processes, number: signal.Signals
+    store: Store,
+    home: Path,
+    model: ModelRecord,
+    starter: Processes,
+    hold: Hold,
+    number: signal.Signals,
 ) -> None:
-    rows = [*questions(20), {"id": "long", "prompt": "long", "max_tokens": LONG}]
-    job = submit_rows(store, home, model, rows, start=False)
+    job = submit_rows(store, home, model, questions(21), start=False)
+    hold.after(20)
     starter.coordinator()
-    worker = starter.worker(testing.SLOW)
+    worker = starter.worker(testing.FAST)
     wait_until(half_done(store, job, rows=20))
     children = worker.children()
     began = time.monotonic()
@@ -105,16 +110,18 @@ def test_a_signal_drains_into_a_checkpoint(
 
 
 def test_another_worker_finishes_what_a_drained_one_left(
-    store: Store, home: Path, model: ModelRecord, starter: Processes
+    store: Store, home: Path, model: ModelRecord, starter: Processes, hold: Hold
 ) -> None:
-    job = submit_rows(store, home, model, questions(ROWS, max_tokens=40), start=False)
+    job = submit_rows(store, home, model, questions(ROWS), start=False)
+    hold.after(10)
     starter.coordinator()
-    first = starter.worker(testing.SLOW)
+    first = starter.worker(testing.FAST)
     wait_until(half_done(store, job, rows=10))
     starter.worker(testing.FAST)
     wait_until(lambda: len(store.workers.list(alive_within=60.0)) == 2)
     first.send(signal.SIGTERM)
     assert first.wait() == 0
+    hold.release()
     await_end(store, job)
     rows = dataset_rows(store, home, job)
     assert 1 in {row.attempt for row in rows}
@@ -153,18 +160,20 @@ def test_a_worker_without_its_model_says_so(starter: Processes) -> None:
 
 
 def test_a_stack_brings_everything_and_takes_it_away(
-    home: Path, model: ModelRecord, tmp_path: Path, sqlite_template: Path
+    home: Path, model: ModelRecord, tmp_path: Path, sqlite_template: Path, hold: Hold
 ) -> None:
     (home / "batchgen.db").write_bytes(sqlite_template.read_bytes())
     store = Store(Database(f"sqlite:///{home / 'batchgen.db'}"))
     settings = Settings(home=home, drain_grace=0.0, lease_ttl=2.0, heartbeat_interval=1.0)
     with processes(settings, tmp_path) as starter:
-        stack = starter.script(STACK, testing.SLOW)
-        job = submit_rows(store, home, model, questions(ROWS, max_tokens=20), start=False)
+        hold.after(10)
+        stack = starter.script(STACK, testing.FAST)
+        job = submit_rows(store, home, model, questions(ROWS), start=False)
         wait_until(half_done(store, job, rows=10))
         members = stack.children()
         assert len(members) == 3
         _kill(stack.log, "worker tiny")
+        hold.release()
         await_end(store, job)
         dataset_rows(store, home, job)
         assert stack.said("worker tiny ended")

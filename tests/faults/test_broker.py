@@ -101,13 +101,16 @@ def test_14_an_idle_broker_dies(own_cluster: Cluster, broker: Broker) -> None:
 @pytest.mark.fault(14, "Valkey killed and started empty, workers busy")
 def test_14_a_busy_broker_dies(own_cluster: Cluster, broker: Broker) -> None:
     own_cluster.coordinator()
-    own_cluster.worker(testing.SLOW)
-    job = own_cluster.submit(questions(ROWS, max_tokens=20))
+    own_cluster.brake.after(10)
+    own_cluster.worker()
+    job = own_cluster.submit()
     own_cluster.await_done(job, 10)
     broker.kill()
+    own_cluster.brake.after(10)
     own_cluster.await_done(job, 20)  # what is in the engine goes on
     broker.start()
     own_cluster.hurt()
+    own_cluster.brake.release()
     own_cluster.drain(job)
 
 
@@ -115,8 +118,9 @@ def test_14_a_busy_broker_dies(own_cluster: Cluster, broker: Broker) -> None:
 @pytest.mark.parametrize("everything", [True, False], ids=["FLUSHALL", "bindings"])
 def test_15_a_broker_forgets(cluster: Cluster, broker_url: str, *, everything: bool) -> None:
     cluster.coordinator()
-    cluster.worker(testing.SLOW)
-    job = cluster.submit(questions(ROWS, max_tokens=10))
+    cluster.brake.after(10)
+    cluster.worker()
+    job = cluster.submit()
     cluster.await_done(job, 10)
     with redis.Redis.from_url(broker_url) as client:
         if everything:
@@ -124,6 +128,7 @@ def test_15_a_broker_forgets(cluster: Cluster, broker_url: str, *, everything: b
         else:
             client.delete(*client.keys("*_kombu.binding.*"), "nothing")
     cluster.hurt()
+    cluster.brake.release()
     cluster.drain(job)
     cluster.drain(cluster.submit())
 

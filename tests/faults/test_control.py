@@ -21,9 +21,8 @@ from batchgen.models.registry import Registry
 from batchgen.service.submission import Submission, submit
 from batchgen.settings import Settings
 from batchgen_migrations import current, upgrade
-from batchgen_workers import testing
 from tests.faults.test_process import FAILPOINTS, at
-from tests.support.cluster import ROWS, Cluster, Toll, running_cluster
+from tests.support.cluster import Cluster, Toll, running_cluster
 from tests.support.homes import MODEL
 from tests.support.nursery import Member, run_command
 from tests.support.workers import questions, wait_until
@@ -77,8 +76,9 @@ def test_52_a_completed_job_cannot_be_cancelled(cluster: Cluster) -> None:
 
 @pytest.mark.fault(65, "cancelled when worker and coordinator are dead")
 def test_65_a_cancel_needs_no_other_process(cluster: Cluster) -> None:
-    coordinator, worker = cluster.coordinator(), cluster.worker(testing.SLOW)
-    job = cluster.submit(questions(ROWS, max_tokens=20))
+    cluster.brake.after(10)
+    coordinator, worker = cluster.coordinator(), cluster.worker()
+    job = cluster.submit()
     cluster.await_done(job, 10)
     for member in (worker, coordinator):
         member.kill()
@@ -97,11 +97,13 @@ def test_65_a_cancel_needs_no_other_process(cluster: Cluster) -> None:
 @pytest.mark.fault(61, "the schema upgraded under a working worker")
 def test_61_an_old_worker_claims_nothing_of_a_new_schema(cluster: Cluster) -> None:
     coordinator = cluster.coordinator()
-    old = cluster.worker(testing.SLOW)
-    job = cluster.submit(questions(ROWS, max_tokens=20))
+    cluster.brake.after(10)
+    old = cluster.worker()
+    job = cluster.submit()
     cluster.await_done(job, 10)
     set_revision(cluster, "9999")
     cluster.hurt()
+    cluster.brake.release()
     assert old.wait() == SchemaMismatch.exit_code
     assert old.said("newer than")
     assert cluster.worker().wait() == SchemaMismatch.exit_code

@@ -25,7 +25,7 @@ from batchgen.jobs.store import Store
 from batchgen.jobs.tables import parts, workers
 from batchgen_migrations import upgrade
 from batchgen_workers import testing
-from tests.support.backup import Backup
+from tests.support.backup import work_between_backup_and_loss
 from tests.support.cluster import RECOVERY, ROWS, TTL, Cluster, Toll, running_cluster
 from tests.support.jobs import claim_first, commit_all, new_job, part_of, running_job
 from tests.support.proxy import Drop, Proxy
@@ -105,16 +105,17 @@ def test_21_the_database_dies_under_claims_and_commits(
     own_cluster: Cluster, own_postgres: PostgresProcess
 ) -> None:
     own_cluster.coordinator()
-    for factory in (testing.FAST, testing.SLOW):
-        own_cluster.worker(factory)
-    jobs = [own_cluster.submit(questions(ROWS, max_tokens=10)) for _ in range(3)]
-    for job in jobs:
+    for _ in range(2):
+        own_cluster.worker()
+    for _ in range(3):
+        own_cluster.brake.after(20)
+        job = own_cluster.submit()
         own_cluster.await_done(job, 20)
         own_postgres.stop_at_once()
+        own_cluster.brake.release()
         time.sleep(TTL / 2)  # what is down must be down for a while
         own_postgres.start()
         own_cluster.hurt()
-    for job in jobs:
         own_cluster.drain(job)
     own_cluster.toll.assert_within(RECOVERY + 10.0)
     assert all(member.is_alive for member in own_cluster.members)
@@ -125,10 +126,12 @@ def test_21_work_goes_on_while_the_database_is_away(
     own_cluster: Cluster, own_postgres: PostgresProcess
 ) -> None:
     own_cluster.coordinator()
-    worker = own_cluster.worker(testing.SLOW)
-    job = own_cluster.submit(questions(LEASED_ROWS, max_tokens=100))
+    own_cluster.brake.after(1)
+    worker = own_cluster.worker()
+    job = own_cluster.submit(LEASED_ROWS)
     own_cluster.await_done(job, 1)
     own_postgres.stop_at_once()
+    own_cluster.brake.release()
     wait_until(lambda: worker.said("a commit"))  # every row of a shard is computed, and waits
     own_postgres.start()
     own_cluster.hurt()
@@ -252,11 +255,13 @@ def test_23_who_comes_back_after_its_lease_is_fenced(
     cluster = postgres_cluster
     with through_proxy(cluster.settings.database_url) as (proxy, url):
         cluster.coordinator()
-        far = cluster.worker(testing.SLOW, database_url=url)
-        job = cluster.submit(questions(ROWS, max_tokens=20))
+        cluster.brake.after(10)
+        far = cluster.worker(database_url=url)
+        job = cluster.submit()
         cluster.await_done(job, 10)
         toxic(proxy)
         cluster.hurt()
+        cluster.brake.release()
         cluster.worker()
         cluster.drain(job)
         proxy.heal()
@@ -332,8 +337,9 @@ TROUBLES = {"deadlock": deadlock, "cancel": cancel, "terminate": terminate, "loc
 def test_24_no_connection_to_be_had(own_cluster: Cluster, own_postgres: PostgresProcess) -> None:
     cluster = own_cluster
     cluster.coordinator()
-    worker = cluster.worker(testing.SLOW)
-    job = cluster.submit(questions(ROWS, max_tokens=10))
+    cluster.brake.after(10)
+    worker = cluster.worker()
+    job = cluster.submit()
     cluster.await_done(job, 10)
     with ExitStack() as hogs, psycopg.connect(own_postgres.url, autocommit=True) as side:
         with suppress(psycopg.OperationalError):
@@ -345,6 +351,7 @@ def test_24_no_connection_to_be_had(own_cluster: Cluster, own_postgres: Postgres
                 hogs.enter_context(psycopg.connect(own_postgres.url))
         cluster.hurt()
         wait_until(lambda: worker.said("too many clients"))
+    cluster.brake.release()
     cluster.hurt()
     cluster.drain(job)
     cluster.toll.assert_within(RECOVERY)
@@ -356,13 +363,15 @@ def test_25_everybody_waits_for_the_file(sqlite_cluster: Cluster, seconds: float
     assert seconds < BUSY_TIMEOUT
     cluster = sqlite_cluster
     cluster.coordinator()
-    workers = [cluster.worker(testing.SLOW) for _ in range(2)]
-    job = cluster.submit(questions(ROWS, max_tokens=20))
+    cluster.brake.after(10)
+    workers = [cluster.worker() for _ in range(2)]
+    job = cluster.submit()
     cluster.await_done(job, 10)
     file = cluster.store.database.file
     assert file is not None
     with closing(sqlite3.connect(file, isolation_level=None, timeout=30.0)) as other:
         other.execute("BEGIN EXCLUSIVE")
+        cluster.brake.release()
         time.sleep(seconds)
         other.execute("ROLLBACK")
     cluster.hurt()
@@ -480,17 +489,3 @@ def test_28_a_lease_of_a_time_that_never_was(cluster: Cluster) -> None:
     wait_until(lambda: sleeper.wakes_up_until("shard fenced"))
     sleeper.kill()  # it may be stopped anew, this time with SQLite's lock
     cluster.check()
-
-
-def work_between_backup_and_loss(cluster: Cluster) -> tuple[JobRecord, Backup]:
-    """Commit some shards, make a backup, commit some more, and end every process."""
-    job = cluster.submit(questions(ROWS, max_tokens=10))
-    backup = None
-    for rows in (32, 96):
-        members = [cluster.coordinator(), cluster.worker(testing.SLOW)]
-        wait_until(lambda rows=rows: cluster.store.jobs.progress(job.id).rows_ok >= rows)  # type: ignore[misc]
-        for member in members:
-            member.kill()
-        backup = backup or Backup(cluster)
-    assert backup is not None
-    return job, backup

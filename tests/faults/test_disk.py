@@ -23,13 +23,13 @@ from batchgen.jobs.records import JobRecord
 from batchgen.jobs.states import ShardState
 from batchgen.service import Service
 from batchgen_workers import testing
-from tests.support.cluster import RECOVERY, ROWS, TTL, Cluster, Toll, running_cluster
+from tests.support.cluster import RECOVERY, TTL, Cluster, Toll, running_cluster
 from tests.support.disks import Disk, mounted_disk, with_short_pauses
 from tests.support.homes import MODEL
 from tests.support.jobs import count_parts, new_job
 from tests.support.nursery import Member
 from tests.support.servers import NOBODY
-from tests.support.workers import files_below, questions, wait_until
+from tests.support.workers import files_below, wait_until
 
 POINTS = ("storage.opening", "storage.written", "storage.synced", "storage.renamed")
 # Files that are no parts are written by the same code: one point of theirs is enough for `make ci`.
@@ -39,9 +39,9 @@ OTHER_POINTS = [
 ]
 
 
-def start_worker(cluster: Cluster, factory: str = testing.FAST, **options: Any) -> Member:
+def start_worker(cluster: Cluster, **options: Any) -> Member:
     """Start a worker that tries a disk again soon."""
-    return cluster.start("worker", with_short_pauses, ["worker", MODEL, factory], **options)
+    return cluster.start("worker", with_short_pauses, ["worker", MODEL, testing.FAST], **options)
 
 
 def lost(cluster: Cluster, job: JobRecord) -> int:
@@ -65,9 +65,12 @@ def test_29_a_full_disk_costs_time_only(cluster: Cluster, point: str) -> None:
 @pytest.mark.fault(29, "no space for a checkpoint")
 def test_29_a_checkpoint_that_finds_no_room_is_missed(cluster: Cluster) -> None:
     cluster.coordinator()
-    start_worker(cluster, testing.SLOW, failpoint="storage.written=raise:ENOSPC@1-2")
-    job = cluster.submit(questions(100, max_tokens=40))
+    cluster.brake.after(10)
+    worker = start_worker(cluster, failpoint="storage.written=raise:ENOSPC@1-2")
+    job = cluster.submit(100)
+    wait_until(lambda: worker.said("disk trouble"))
     cluster.hurt()
+    cluster.brake.release()
     rows = cluster.drain(job)
     assert lost(cluster, job) == 0
     assert {row.attempt for row in rows} <= {1, 2}
@@ -180,11 +183,13 @@ def test_31_a_full_disk_under_sqlite(
         with running_cluster(tmp_path, database_url=url, broker_url=broker_url) as cluster:
             cluster.toll = toll
             cluster.coordinator()
-            worker = cluster.worker(testing.SLOW)
-            job = cluster.submit(questions(ROWS, max_tokens=10))
+            cluster.brake.after(20)
+            worker = cluster.worker()
+            job = cluster.submit()
             cluster.await_done(job, 20)
             disk.fill()
             cluster.hurt()
+            cluster.brake.release()
             wait_until(lambda: worker.said("database or disk is full"))
             with pytest.raises(DatabaseUnavailable, match="full"):
                 cluster.store.jobs.submit(new_job(100_000))
@@ -206,11 +211,13 @@ def test_31_a_full_disk_under_postgresql(
     ):
         cluster.toll = toll
         cluster.coordinator()
-        cluster.worker(testing.SLOW)
-        job = cluster.submit(questions(ROWS, max_tokens=10))
+        cluster.brake.after(20)
+        cluster.worker()
+        job = cluster.submit()
         cluster.await_done(job, 20)
         disk.fill()
         cluster.hurt()
+        cluster.brake.release()
         with pytest.raises(DatabaseUnavailable, match="No space left"):
             cluster.store.jobs.submit(new_job(1_000_000))
         assert len(cluster.store.jobs.list()) == 1
@@ -268,14 +275,16 @@ def test_32_a_home_that_is_away_fails_no_job(
     cluster: Cluster, replace: Callable[[Path], None]
 ) -> None:
     coordinator = cluster.start("coordinator", with_short_pauses, ["coordinator"])
-    worker = start_worker(cluster, testing.SLOW)
-    job = cluster.submit(questions(ROWS, max_tokens=20))
+    cluster.brake.after(10)
+    worker = start_worker(cluster)
+    job = cluster.submit()
     cluster.await_done(job, 10)
     away = cluster.home.with_name("away")
     cluster.home.rename(away)
     replace(cluster.home)
     found = files_below(cluster.home)
     cluster.hurt()
+    cluster.brake.release()
     wait_until(lambda: worker.said("store not seen"))
     assert worker.said("BATCHGEN_HOME")
     assert files_below(cluster.home) == found

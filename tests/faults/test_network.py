@@ -7,13 +7,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from sqlalchemy import make_url, update
+from sqlalchemy import make_url
 
 from batchgen.jobs.states import ShardState
-from batchgen.jobs.tables import shards
 from batchgen_workers import testing
-from tests.support.cluster import ROWS, Cluster, Toll, running_cluster
+from tests.support.cluster import RECOVERY, TTL, Cluster, Toll, running_cluster
 from tests.support.homes import MODEL
+from tests.support.jobs import database_now, move_clock, states_of
 from tests.support.proxy import Proxy
 from tests.support.strange import (
     two_hours_ahead,
@@ -21,7 +21,9 @@ from tests.support.strange import (
     with_jumping_clock,
     without_names_until,
 )
-from tests.support.workers import questions, wait_until
+from tests.support.workers import wait_until
+
+HOUR = 3600.0  # seconds
 
 
 @contextmanager
@@ -58,11 +60,13 @@ def test_35_a_bad_network_to_the_broker(
 ) -> None:
     with behind_proxy(fault_database_url, broker_url, tmp_path, toll) as (cluster, proxy):
         cluster.coordinator()
-        cluster.worker(testing.SLOW)
-        job = cluster.submit(questions(100, max_tokens=10))
+        cluster.brake.after(10)
+        cluster.worker()
+        job = cluster.submit(100)
         cluster.await_done(job, 10)
         toxic(proxy)
         cluster.hurt()
+        cluster.brake.release()
         cluster.drain(job)
         cluster.drain(cluster.submit(50))
         toll.assert_within(60.0)
@@ -90,27 +94,66 @@ def test_36_only_the_clock_of_the_database_counts(
     cluster: Cluster, clock: Callable[[list[str]], int]
 ) -> None:
     cluster.start("coordinator", clock, ["coordinator"])
-    cluster.start("worker", clock, ["worker", MODEL, testing.SLOW])
-    cluster.worker(testing.SLOW)
+    cluster.brake.after(10)
+    cluster.start("worker", clock, ["worker", MODEL, testing.FAST])
+    cluster.worker()
     cluster.hurt()
-    job = cluster.submit(questions(ROWS, max_tokens=10))
+    job = cluster.submit()
+    cluster.await_done(job, 10)
+    began = database_now(cluster.store.database)
+    wait_until(lambda: database_now(cluster.store.database) > began + 2 * TTL)
+    cluster.brake.release()
     cluster.drain(job)
     assert {shard.lost for shard in cluster.store.jobs.shards(job.id)} == {0}
 
 
 @pytest.mark.fault(37, "the database's clock jumps an hour: all leases end at once")
 def test_37_leases_that_end_together_are_taken_again(cluster: Cluster) -> None:
+    cluster.brake.after(10)
     cluster.coordinator()
-    cluster.worker(testing.SLOW)
-    cluster.worker(testing.SLOW)
-    job = cluster.submit(questions(ROWS, max_tokens=20))
+    cluster.worker()
+    cluster.worker()
+    job = cluster.submit()
     cluster.await_done(job, 10)
-    with cluster.store.database.begin() as connection:
-        leased = shards.c.state == ShardState.LEASED
-        hour_ago = shards.c.lease_expires_at - 3600.0
-        connection.execute(update(shards).where(leased).values(lease_expires_at=hour_ago))
+    move_clock(cluster.store, HOUR)
     cluster.hurt()
+    cluster.brake.release()
     cluster.drain(job)
+
+
+@pytest.mark.fault(37, "the database's clock is set back an hour: leases of the dead, and rings")
+def test_37_what_lies_ahead_of_a_clock_set_back_is_stale(cluster: Cluster) -> None:
+    cluster.brake.after(10)
+    coordinator = cluster.coordinator()
+    worker = cluster.worker()
+    job = cluster.submit()
+    cluster.await_done(job, 10)
+    coordinator.kill()
+    worker.kill()  # what it had leased, and what was rung for, is nobody's now
+    assert ShardState.LEASED in states_of(cluster.store, job)
+    move_clock(cluster.store, -HOUR)
+    cluster.hurt()
+    cluster.brake.release()
+    cluster.coordinator()
+    cluster.worker()
+    cluster.drain(job)
+    assert {one.lost for one in cluster.store.jobs.shards(job.id)} >= {1}
+    cluster.toll.assert_within(RECOVERY)
+
+
+@pytest.mark.fault(37, "the database's clock is set back an hour under live workers")
+def test_37_a_clock_set_back_costs_live_workers_nothing(cluster: Cluster) -> None:
+    cluster.brake.after(10)
+    cluster.coordinator()
+    cluster.worker()
+    job = cluster.submit()
+    cluster.await_done(job, 10)
+    move_clock(cluster.store, -HOUR)
+    cluster.hurt()
+    cluster.brake.release()
+    cluster.drain(job)
+    assert {one.lost for one in cluster.store.jobs.shards(job.id)} == {0}
+    cluster.toll.assert_within(RECOVERY)
 
 
 @pytest.mark.fault(38, "name resolution fails")

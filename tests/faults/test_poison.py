@@ -64,12 +64,14 @@ def test_09_a_row_that_ends_the_engine_costs_itself_only(cluster: Cluster, magic
 @pytest.mark.fault(9, "kill -9 of the engine child")
 def test_09_a_killed_engine_is_replaced_and_nobody_notices(cluster: Cluster) -> None:
     cluster.coordinator()
-    worker = cluster.worker(testing.SLOW)
-    job = cluster.submit(questions(ROWS, max_tokens=20))
+    cluster.brake.after(10)
+    worker = cluster.worker()
+    job = cluster.submit()
     cluster.await_done(job, 10)
     (engine,) = worker.children()
     os.kill(engine, signal.SIGKILL)
     cluster.hurt()
+    cluster.brake.release()
     rows = cluster.drain(job)
     assert worker.is_alive
     assert {row.attempt for row in rows} == {1}  # no lease was lost, no shard given back

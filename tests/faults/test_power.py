@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from batchgen.io.parts import part_key, read_part, write_part
+from batchgen.io.parts import part_key, read_results, write_part
 from batchgen.io.storage import LocalStorage
 from batchgen.jobs.database import Database, now_db
 from batchgen.jobs.invariants import check_invariants
@@ -106,7 +106,7 @@ def check_parts(storage: LocalStorage, job: JobRecord) -> int:
     """Read every file of a job that has its name, and return how many there are."""
     found = sorted((storage.root / "parts" / job.public_id).glob("*.parquet"))
     for path in found:
-        assert len(read_part(storage, str(path.relative_to(storage.root)))) == 8
+        assert len(list(read_results(storage, str(path.relative_to(storage.root))))) == 8
     return len(found)
 
 

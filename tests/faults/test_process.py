@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from batchgen_workers import testing
-from tests.support.cluster import RECOVERY, ROWS, Cluster, Toll, running_cluster
-from tests.support.workers import questions, wait_until
+from tests.support.cluster import RECOVERY, Cluster, Toll, running_cluster
+from tests.support.workers import wait_until
 
 # In the order a shard passes them.
 FAILPOINTS = (
@@ -47,11 +46,13 @@ def test_01_a_worker_dies_at_any_step(cluster: Cluster, failpoint: str) -> None:
 @pytest.mark.fault(4, "SIGSTOP beyond the lease, then SIGCONT")
 def test_04_a_worker_that_slept_through_its_lease_is_fenced(cluster: Cluster) -> None:
     cluster.coordinator()
-    job = cluster.submit(questions(ROWS, max_tokens=40))
-    sleeper = cluster.worker(testing.SLOW)
+    job = cluster.submit()
+    cluster.brake.after(1)
+    sleeper = cluster.worker()
     cluster.await_done(job, 1)
     cluster.hold(sleeper)
     cluster.hurt()
+    cluster.brake.release()
     cluster.worker()
     cluster.drain(job)
     sleeper.send(signal.SIGCONT)
@@ -92,14 +93,16 @@ def test_12_a_coordinator_dies_at_any_step(cluster: Cluster, failpoint: str) -> 
 @pytest.mark.fault(7, "SIGTERM in the middle of a shard, one second of grace")
 def test_07_what_was_finished_at_sigterm_is_never_computed_again(cluster: Cluster) -> None:
     cluster.coordinator()
-    job = cluster.submit(questions(ROWS, max_tokens=40))
-    first = cluster.worker(testing.SLOW)
+    job = cluster.submit()
+    cluster.brake.after(20)
+    first = cluster.worker()
     cluster.await_done(job, 20)
     first.send(signal.SIGTERM)
     cluster.hurt()
     assert first.wait() == 0
     kept = cluster.done(job)
-    assert kept >= 20
+    assert kept == 20
+    cluster.brake.release()
     cluster.worker()
     rows = cluster.drain(job)
     assert sum(row.attempt == 1 for row in rows) >= kept
@@ -114,12 +117,14 @@ def test_07_what_was_finished_at_sigterm_is_never_computed_again(cluster: Cluste
 )
 def test_08_no_signal_fails_a_shard(cluster: Cluster, signals: list[signal.Signals]) -> None:
     cluster.coordinator()
-    job = cluster.submit(questions(ROWS, max_tokens=40))
-    first = cluster.worker(testing.SLOW)
+    job = cluster.submit()
+    cluster.brake.after(20)
+    first = cluster.worker()
     cluster.await_done(job, 20)
     for number in signals:
         first.send(number)
     cluster.hurt()
+    cluster.brake.release()
     cluster.worker()
     cluster.drain(job)
     cluster.toll.assert_within(RECOVERY + 10.0)  # the first may go on with its shards
@@ -132,12 +137,14 @@ def test_12_two_coordinators_do_the_work_of_one(
     with running_cluster(tmp_path, database_url=postgres_url, broker_url=broker_url) as cluster:
         cluster.toll = toll
         members = [cluster.coordinator(), cluster.coordinator(), cluster.coordinator()]
+        cluster.brake.after(20)
         cluster.worker()
         cluster.worker()
         jobs = [cluster.submit() for _ in range(4)]
-        cluster.await_done(jobs[0], 1)
+        wait_until(lambda: any(cluster.done(job) for job in jobs))
         members[0].kill()
         cluster.hurt()
+        cluster.brake.release()
         for job in jobs:
             cluster.drain(job)
 

@@ -8,7 +8,9 @@ from pathlib import Path
 import psycopg
 from sqlalchemy import make_url
 
+from batchgen.jobs.records import JobRecord
 from tests.support.cluster import Cluster
+from tests.support.workers import wait_until
 
 
 class Backup:
@@ -49,3 +51,19 @@ class Backup:
         with psycopg.connect(conninfo, autocommit=True) as connection:
             connection.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
             connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+
+
+def work_between_backup_and_loss(cluster: Cluster) -> tuple[JobRecord, Backup]:
+    """Commit some shards, make a backup, commit some more, and end every process."""
+    job = cluster.submit()
+    backup = None
+    for rows in (32, 96):
+        cluster.brake.after(rows + 16)  # of the next shard too, but not all of it
+        members = [cluster.coordinator(), cluster.worker()]
+        wait_until(lambda rows=rows: cluster.store.jobs.progress(job.id).rows_ok >= rows)  # type: ignore[misc]
+        for member in members:
+            member.kill()
+        backup = backup or Backup(cluster)
+    cluster.brake.release()
+    assert backup is not None
+    return job, backup

@@ -31,6 +31,7 @@ from batchgen.jobs.states import JobState
 from batchgen.jobs.store import Store
 from batchgen.settings import Settings
 from batchgen_workers import testing
+from tests.support.holding import Hold
 from tests.support.homes import MODEL, pin_model
 from tests.support.nursery import Member, run_process
 from tests.support.watch import seen, watch
@@ -83,6 +84,8 @@ class Cluster:
 
     def __post_init__(self) -> None:
         self.home.mkdir(exist_ok=True)
+        #: Lets every fake engine of the cluster end so many rows and no more.
+        self.brake = Hold(self.folder / "hold")
         self.model = pin_model(self.home)
         self.storage = LocalStorage(self.home)
         self.store = Store(Database(self.settings.effective_database_url))
@@ -111,7 +114,8 @@ class Cluster:
         """Start a process under the cluster's settings, some of them changed."""
         changed = Settings(**{**self.settings.model_dump(), **settings})
         log = self.folder / f"{name}-{len(self.members)}.log"
-        variables = {**(environment or {}), failpoints.VARIABLE: failpoint}
+        held = {testing.HOLD: str(self.brake.path)}
+        variables = {**held, **(environment or {}), failpoints.VARIABLE: failpoint}
         member = Member(name, target, arguments, changed, log, variables)
         self.members.append(member)
         return member

@@ -16,7 +16,7 @@ from batchgen.jobs.records import JobRecord, Lease, NewJob, PartRecord, ShardRec
 from batchgen.jobs.registration import unregister
 from batchgen.jobs.states import JobState, ShardState
 from batchgen.jobs.store import Store
-from batchgen.jobs.tables import jobs, parts, shards
+from batchgen.jobs.tables import jobs, parts, shards, workers
 
 TTL = 60.0  # seconds
 OWNER = "host/1"
@@ -140,6 +140,23 @@ def set_job(store: Store, job_id: int, **values: Any) -> None:
     """Change a job behind the store's back."""
     with store.database.begin() as connection:
         connection.execute(update(jobs).where(jobs.c.id == job_id).values(**values))
+
+
+def move_clock(store: Store, seconds: float) -> None:
+    """Move the database's clock: every moment that it has written is as much further behind.
+
+    Negative: it is set back, and they lie ahead. What users chose stays where it is.
+    """
+    moments = (
+        *(shards.c.lease_expires_at, shards.c.enqueued_at),
+        *(jobs.c.created_at, jobs.c.started_at, jobs.c.finalizing_at, jobs.c.final_expires_at),
+        *(parts.c.committed_at, workers.c.started_at, workers.c.heartbeat_at),
+    )
+    with store.database.begin() as connection:
+        for moment in moments:
+            connection.execute(update(moment.table).values({moment.name: moment - seconds}))
+        kept_back = update(shards).where(shards.c.not_before > 0.0)
+        connection.execute(kept_back.values(not_before=shards.c.not_before - seconds))
 
 
 def let_expire(store: Store, lease: Lease) -> None:

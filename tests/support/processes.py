@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from batchgen import failpoints
 from batchgen.io.reader import iter_rows
 from batchgen.io.rows import ResultRow
 from batchgen.io.storage import LocalStorage
@@ -42,12 +43,15 @@ def real_model(home: Path) -> ModelRecord:
 class Process:
     """A process of ours, its log kept in a file."""
 
-    def __init__(self, command: list[str], settings: Settings, log: Path) -> None:
+    def __init__(
+        self, command: list[str], settings: Settings, log: Path, *, failpoint: str = ""
+    ) -> None:
         self.log = log
+        environment = {"OMP_NUM_THREADS": "1", failpoints.VARIABLE: failpoint}
         with log.open("ab") as sink:
             self._process = subprocess.Popen(
                 command,
-                env={**os.environ, **environment_of(settings), "OMP_NUM_THREADS": "1"},
+                env={**os.environ, **environment_of(settings), **environment},
                 stdin=subprocess.PIPE,
                 stdout=sink,
                 stderr=sink,
@@ -100,11 +104,12 @@ class Processes:
     def coordinator(self) -> Process:
         return self._start("coordinator", "-m", "batchgen_workers.process", "coordinator")
 
-    def worker(self, *factory: str) -> Process:
-        return self._start("worker", "-m", "batchgen_workers.process", "worker", "tiny", *factory)
+    def worker(self, *factory: str, failpoint: str = "") -> Process:
+        command = ("-m", "batchgen_workers.process", "worker", "tiny")
+        return self._start("worker", *command, *factory, failpoint=failpoint)
 
-    def local_run(self, job: JobRecord, *factory: str) -> Process:
-        return self._start("run", "-c", LOCAL_RUN, job.public_id, *factory)
+    def local_run(self, job: JobRecord, *factory: str, failpoint: str = "") -> Process:
+        return self._start("run", "-c", LOCAL_RUN, job.public_id, *factory, failpoint=failpoint)
 
     def script(self, text: str, *arguments: str) -> Process:
         return self._start("script", "-c", text, *arguments)
@@ -114,9 +119,9 @@ class Processes:
         for process in self._started:
             process.end()
 
-    def _start(self, name: str, *arguments: str) -> Process:
+    def _start(self, name: str, *arguments: str, failpoint: str = "") -> Process:
         log = self._folder / f"{name}-{len(self._started)}.log"
-        process = Process([sys.executable, *arguments], self.settings, log)
+        process = Process([sys.executable, *arguments], self.settings, log, failpoint=failpoint)
         self._started.append(process)
         return process
 
@@ -132,11 +137,11 @@ def processes(settings: Settings, folder: Path) -> Iterator[Processes]:
 
 
 def half_done(store: Store, job: JobRecord, *, rows: int) -> Callable[[], bool]:
-    """Return whether at least `rows` rows are done and the job is not at its end."""
+    """Return whether `rows` rows are done of a job that something holds before its end."""
 
     def happened() -> bool:
         progress = store.jobs.progress(job.id)
-        assert progress.rows_done < job.n_rows, "too fast to be interrupted"
+        assert progress.rows_done < job.n_rows, "nothing holds it"
         return progress.rows_done >= rows
 
     return happened

@@ -9,7 +9,7 @@ from typing import Any
 
 from batchgen.io.dataset import DatasetInfo, DatasetMeta, Limits, PartRef, Segment, write_dataset
 from batchgen.io.numerics import Numerics
-from batchgen.io.parts import PartFooter, part_key, write_part
+from batchgen.io.parts import GROUP_BYTES, PartFooter, part_key, write_part
 from batchgen.io.rows import Choice, ResultRow, RowError, Usage
 from batchgen.io.storage import LocalStorage
 
@@ -65,6 +65,7 @@ def put_part(
     *,
     seq: int = 0,
     numerics: tuple[Numerics, ...] = (),
+    group_bytes: int = GROUP_BYTES,
 ) -> PartRef:
     """Write a part and return it as SQL would name it."""
     positions = [row.row for row in rows]
@@ -79,7 +80,7 @@ def put_part(
         model_sha256="a" * 64,
         numerics=numerics,
     )
-    info = write_part(storage, part_key(JOB, seq, 1), rows, footer)
+    info = write_part(storage, part_key(JOB, seq, 1), rows, footer, group_bytes=group_bytes)
     return PartRef(path=info.path, n_rows=info.n_rows, sha256=info.sha256)
 
 

@@ -34,6 +34,7 @@ def a_view(
     failed: int = 0,
     now: float = 1000.0,
     tokens: int = 0,
+    running: int = 0,
     workers: tuple[WorkerRecord, ...] | None = None,
     dataset: Path | None = None,
     **changes: Any,
@@ -75,6 +76,7 @@ def a_view(
         rows_ok=done - failed,
         rows_err=failed,
         completion_tokens=tokens,
+        tokens_running=running,
         now=now,
     )
     return JobView(

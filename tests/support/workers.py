@@ -13,8 +13,7 @@ import orjson
 
 from batchgen.io.ingest import ingest
 from batchgen.io.kv_totals import KVTotals
-from batchgen.io.parts import read_part
-from batchgen.io.results import from_table
+from batchgen.io.parts import read_results
 from batchgen.io.rows import ResultRow
 from batchgen.io.storage import LocalStorage
 from batchgen.io.survey import OnInvalid
@@ -26,6 +25,7 @@ from batchgen.models.registry import Registry
 from batchgen.settings import Settings
 from batchgen_workers import testing
 from batchgen_workers.node import Node
+from batchgen_workers.shard import ResultLimits
 from tests.support.homes import pin_model
 
 DEADLINE = 120.0  # seconds a test waits for something that should take well below one
@@ -109,7 +109,13 @@ def submit_rows(
 
 @contextmanager
 def fake_node(
-    store: Store, home: Path, *, factory: str = testing.FAST, start: bool = True, **settings: Any
+    store: Store,
+    home: Path,
+    *,
+    factory: str = testing.FAST,
+    start: bool = True,
+    limits: ResultLimits | None = None,
+    **settings: Any,
 ) -> Iterator[Node]:
     """Yield a worker without a queue, started unless told otherwise."""
     values = {"lease_ttl": 60.0, "engine": {"max_num_seqs": 16}, **settings}
@@ -120,6 +126,7 @@ def fake_node(
         storage=LocalStorage(home),
         factory=factory,
         engine_log=home / "engine.log",
+        limits=limits,
     )
     try:
         if start:
@@ -141,7 +148,7 @@ def rows_of_parts(store: Store, home: Path, job: JobRecord) -> list[ResultRow]:
     segments = store.finals.segments(job.id)
     paths = [segment.part.path for segment in segments if segment.part is not None]
     storage = LocalStorage(home)
-    return [row for path in paths for row in from_table(read_part(storage, path))]
+    return [row for path in paths for row in read_results(storage, path)]
 
 
 def files_below(folder: Path) -> list[str]:

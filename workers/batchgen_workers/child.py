@@ -70,6 +70,10 @@ class EngineLike(Protocol):
         """Return the counters."""
         ...
 
+    def progress(self) -> dict[int, int]:
+        """Return how many tokens the rows have that are being answered, by key."""
+        ...
+
 
 Stream: TypeAlias = FrameStream[ToEngine]
 Inbox: TypeAlias = "queue.SimpleQueue[ToEngine]"
@@ -117,7 +121,8 @@ class Server:
         now = time.monotonic()
         if now - self._reported >= REPORT_INTERVAL or self._is_idle():
             self._reported = now
-            self._stream.send(Report(stats=self._engine.stats()))
+            report = Report(stats=self._engine.stats(), progress=self._engine.progress())
+            self._stream.send(report)
 
     def _is_idle(self) -> bool:
         return not self._engine.has_unfinished() and self._inbox.empty()

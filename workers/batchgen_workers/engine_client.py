@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeAlias
@@ -77,6 +77,8 @@ class EngineClient:
         self._config = config
         self._factory = factory
         self._log_file = log_file
+        #: Tokens of rows that are being answered, by key, as the child last told.
+        self.progress: Mapping[int, int] = {}
         self.credits = Credits(max(ROWS_PER_FRAME, BATCHES_AHEAD * config.max_num_seqs))
         #: Called once, on the reader thread, with the keys in flight, when the child is gone.
         self.on_death: Callable[[list[int]], None] = lambda keys: None
@@ -241,7 +243,8 @@ class EngineClient:
                 self._moved_at = time.monotonic()
                 self._deliver(generations)
                 self.on_answers()
-            case Report(stats=stats):
+            case Report(stats=stats, progress=progress):
+                self.progress = progress
                 if self.stats is None or stats.steps != self.stats.steps:
                     self._moved_at = time.monotonic()
                 self.stats = stats

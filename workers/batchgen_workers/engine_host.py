@@ -15,7 +15,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from batchgen.engine.stats import EngineInfo, EngineStats
@@ -117,6 +117,11 @@ class EngineHost:
     def stats(self) -> EngineStats | None:
         """The present child's last counters."""
         return self._client.stats if self._client else None
+
+    @property
+    def progress(self) -> Mapping[int, int]:
+        """Tokens of rows that are being answered, by key, as the present child last told."""
+        return self._client.progress if self._client else {}
 
     @property
     def outstanding(self) -> int:

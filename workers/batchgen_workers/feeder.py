@@ -7,19 +7,20 @@ import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from batchgen.errors import BatchgenError, Corrupt, EngineFailed, Fenced
+from batchgen.errors import BatchgenError, Corrupt, EngineFailed, Fenced, Unavailable
 from batchgen.io.inputs import parse_rows
-from batchgen.io.parts import read_footer, read_results
+from batchgen.io.parts import count_tokens, read_footer, read_part
 from batchgen.io.rows import BadRow, InputRow
 from batchgen.io.storage import Storage
 from batchgen.jobs.records import Lease
 from batchgen.jobs.store import Store
 from batchgen_workers.answers import as_request, bad, seeded
 from batchgen_workers.engine_host import EngineHost
+from batchgen_workers.exceptions import describe
 from batchgen_workers.frames import ROWS_PER_FRAME
 from batchgen_workers.logs import get_logger
 from batchgen_workers.persistence import persist
-from batchgen_workers.shard import Ending, Shard
+from batchgen_workers.shard import Ending, Saved, Shard
 from batchgen_workers.tail import longest_last_rows_first
 
 # Leases of a shard that ran out before its rows are computed apart: none of them says anything
@@ -60,10 +61,12 @@ class Feeder:
             shard.end(Ending.ENGINE_DIED, error.message)
         except Corrupt as error:
             shard.end(Ending.UNREADABLE, error.message)
-        except (BatchgenError, OSError) as error:
+        except (Unavailable, OSError) as error:
             shard.end(Ending.BROKEN, str(error))
+        except BatchgenError as error:
+            shard.end(Ending.FAILED, error.message)
         except BaseException as error:
-            shard.end(Ending.BROKEN, type(error).__name__)
+            shard.end(Ending.FAILED, describe(error))
             raise
         finally:
             shard.fed()
@@ -77,9 +80,13 @@ class Feeder:
         )
         if saved is None:
             return
-        shard.checkpoint = saved.path
+        shard.checkpoint = Saved(path=saved.path, sha256=saved.sha256)
         try:
-            rows = read_results(self.storage, saved.path, sha256=saved.sha256)
+            rows: list[int] = []
+            tokens = 0
+            for table in read_part(self.storage, saved.path, sha256=saved.sha256):
+                rows += table["row"].to_pylist()
+                tokens += count_tokens(table, "completion_tokens")
             footer = read_footer(self.storage, saved.path)
         except Corrupt as error:
             # nothing is lost but time: the rows are computed again
@@ -88,9 +95,9 @@ class Feeder:
         # A split may have left the checkpoint rows that are another shard's now: bad lines, which
         # have their errors before they are reached.
         lease = shard.lease
-        ours = [row for row in rows if lease.pos_start <= row.row < lease.pos_end]
+        ours = [row for row in rows if lease.pos_start <= row < lease.pos_end]
         shard.saved_rows = len(ours)
-        shard.recall(ours, footer.kv, footer.numerics)
+        shard.recall(ours, footer.kv, footer.numerics, tokens=tokens)
 
     def _hand_over(self, shard: Shard) -> None:
         rows = longest_last_rows_first(self._missing(shard), self.tail)

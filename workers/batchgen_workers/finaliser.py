@@ -7,6 +7,7 @@ import shutil
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, field
 
@@ -28,6 +29,8 @@ from batchgen.jobs.records import FinalLease, JobRecord, SegmentRecord
 from batchgen.jobs.states import StopReason
 from batchgen.jobs.store import Store
 from batchgen_workers.answers import STOPPED, refused
+from batchgen_workers.exceptions import describe
+from batchgen_workers.failures import MAX_FAILURES
 from batchgen_workers.gate import Draining
 from batchgen_workers.lease_keeper import RENEWALS_PER_TTL
 from batchgen_workers.logs import get_logger
@@ -52,6 +55,8 @@ class Finaliser:
     stopping: threading.Event = field(default_factory=threading.Event)
     # {job id: when it may be tried again, by the monotonic clock}
     _not_before: dict[int, float] = field(default_factory=dict)
+    # {job id: failures of another kind than a full disk or an absent database}
+    _failures: Counter[int] = field(default_factory=Counter)
 
     def run_once(self, *, only: Container[int] | None = None) -> int:
         """Write every dataset that is due and return how many jobs ended.
@@ -88,6 +93,9 @@ class Finaliser:
             log.error("dataset not written", error=str(error), **context)
             self._not_before[job_id] = time.monotonic() + PAUSE_AFTER_TROUBLE
             self._release(final, str(error))
+        except Exception as error:
+            log.exception("dataset failed", **context)
+            return self._count_failure(final, describe(error))
         else:
             log.info("job ended", state=job.state, rows=job.n_rows, **context)
             return True
@@ -99,6 +107,17 @@ class Finaliser:
         except Corrupt:
             self.storage.check()  # elsewhere, every file is missing
             raise
+
+    def _count_failure(self, final: FinalLease, reason: str) -> bool:
+        """Try a dataset again later, or end its job where that has not helped; return which."""
+        job_id = final.job.id
+        self._failures[job_id] += 1
+        if self._failures[job_id] >= MAX_FAILURES:
+            self._fail(final, f"The dataset could not be written: {reason}")
+            return True
+        self._not_before[job_id] = time.monotonic() + PAUSE_AFTER_TROUBLE
+        self._release(final, reason)
+        return False
 
     def _write(self, final: FinalLease) -> JobRecord:
         root = f"datasets/{final.job.public_id}/e{final.epoch}"

@@ -82,9 +82,11 @@ class Results(msgspec.Struct, frozen=True, kw_only=True, tag="results"):
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report"):
-    """The engine's counters, a few times a second while it works and once when it is idle."""
+    """How far the engine is, a few times a second while it works and once when it is idle."""
 
     stats: EngineStats
+    # Tokens of rows that are being answered, by key.
+    progress: dict[int, int] = {}
 
 
 ToEngine: TypeAlias = Start | Add | Abort

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from batchgen.errors import DatabaseUnavailable, Fenced
@@ -15,6 +16,7 @@ from batchgen_workers.shards import Shards
 
 RENEWALS_PER_TTL = 6
 PROGRESS_INTERVAL = 1.0  # seconds between two looks of SQL at one shard's rows, at least
+TOKENS_INTERVAL = 10.0  # seconds between two looks of SQL at the tokens of its rows, at most
 RENEWALS_PER_SECOND = 10  # of all shards together where only progress is reported
 LEASING_PATIENCE = 0.1  # seconds: the other shards' leases are waiting
 
@@ -30,6 +32,8 @@ class LeaseKeeper:
     ttl: float
     # Seconds a shard may do nothing at all: a disk that hangs must not keep its rows for ever.
     stall_timeout: float
+    # Tokens of rows that are being answered, by key.
+    progress: Callable[[], Mapping[int, int]] = dict
     # {shard: when it moved last, and the rows it had then}
     _moved: dict[Shard, tuple[float, int]] = field(default_factory=dict)
     # {shard: when it was renewed last, and the rows it had then}
@@ -56,6 +60,8 @@ class LeaseKeeper:
         age = time.monotonic() - at
         if age >= self.ttl / RENEWALS_PER_TTL - self.interval / 2:
             return True
+        if age >= TOKENS_INTERVAL - self.interval / 2 and shard.is_in_engine:
+            return True
         return age >= patience - self.interval / 2 and shard.rows_done != rows
 
     def _last_move(self, shard: Shard) -> tuple[float, int]:
@@ -80,9 +86,15 @@ class LeaseKeeper:
 
     def _renew_now(self, shard: Shard) -> None:
         rows = shard.rows_done
+        tokens_done, tokens_running = shard.tokens(self.progress())
         try:
             renewal = self.store.leases.renew(
-                shard.lease, rows_done=rows, deaths=shard.deaths, ttl=self.ttl
+                shard.lease,
+                rows_done=rows,
+                tokens_done=tokens_done,
+                tokens_running=tokens_running,
+                deaths=shard.deaths,
+                ttl=self.ttl,
             )
         except Fenced:
             shard.end(Ending.FENCED)

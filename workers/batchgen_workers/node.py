@@ -41,7 +41,7 @@ from batchgen_workers.lease_keeper import LeaseKeeper
 from batchgen_workers.logs import get_logger
 from batchgen_workers.persistence import persist
 from batchgen_workers.settler import Settler
-from batchgen_workers.shard import Ending, Shard
+from batchgen_workers.shard import Ending, ResultLimits, Shard
 from batchgen_workers.shards import Shards
 from batchgen_workers.tail import tail_length
 from batchgen_workers.ticker import Ticker
@@ -66,9 +66,11 @@ class Node:
         storage: Storage,
         factory: str = ENGINE,
         engine_log: Path | None = None,
+        limits: ResultLimits | None = None,
     ) -> None:
         """Prepare a worker for one model; `factory` and `engine_log` as in `EngineClient`."""
         self.settings = settings
+        self.limits = limits or ResultLimits()
         self.model = model
         self.store = store
         self._storage = storage
@@ -106,17 +108,20 @@ class Node:
             give_up=self._give_up,
             on_disk_trouble=lambda: self.gate.pause(DISK_PAUSE),
         )
-        keeper = LeaseKeeper(
-            store=store,
-            shards=self.shards,
-            ttl=settings.lease_ttl,
-            stall_timeout=settings.stall_timeout,
-        )
-        self._keeper = keeper
+        self._keeper = self._make_keeper()
         self._tickers = [
-            Ticker("lease-keeper", keeper.interval, self._keep),
+            Ticker("lease-keeper", self._keeper.interval, self._keep),
             Ticker("heartbeat", settings.heartbeat_interval, self._beat),
         ]
+
+    def _make_keeper(self) -> LeaseKeeper:
+        return LeaseKeeper(
+            store=self.store,
+            shards=self.shards,
+            ttl=self.settings.lease_ttl,
+            stall_timeout=self.settings.stall_timeout,
+            progress=lambda: self.host.progress,
+        )
 
     @property
     def failure(self) -> BatchgenError | None:
@@ -158,7 +163,7 @@ class Node:
                 log.debug("shard not free", shard=shard_id)
                 return
             reach("shard.claimed")
-            shard = Shard(lease, wake=self.host.wake)
+            shard = Shard(lease, wake=self.host.wake, limits=self.limits)
             self.shards.add(shard)
             if self.gate.is_closed:  # drain has walked through the shards already, perhaps
                 shard.close()

@@ -1,18 +1,20 @@
 """Brings a shard to its end: checkpoints on the way, then one part and one commit.
 
 COMPLETE ─► part ─► commit        STOPPED ─► error rows for the rest ─► part ─► commit
-HELD, DRAINED, ENGINE_DIED, BROKEN ─► checkpoint ─► release        FENCED ─► nothing
+HELD, DRAINED, ENGINE_DIED, BROKEN, FAILED ─► checkpoint ─► release        FENCED ─► nothing
+
+What a full disk or an absent database refuses is tried for ever. Any other failure is counted, over
+all claims of the shard: after MAX_FAILURES of them its job fails and says why.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 from batchgen.errors import (
-    BatchgenError,
     Corrupt,
     DatabaseUnavailable,
     Fenced,
@@ -23,17 +25,20 @@ from batchgen.failpoints import reach
 from batchgen.io.inputs import input_key
 from batchgen.io.kv_totals import UNMEASURED, KVTotals
 from batchgen.io.numerics import Numerics
-from batchgen.io.parts import PartFooter, PartInfo, part_key, write_part
+from batchgen.io.parts import PartFooter, PartInfo, part_key, read_results, write_part
+from batchgen.io.rows import ResultRow
 from batchgen.io.storage import Storage, not_there
 from batchgen.jobs.records import Lease
 from batchgen.jobs.states import StopReason
 from batchgen.jobs.store import Store
 from batchgen_workers.answers import STOPPED, refused
 from batchgen_workers.engine_host import EngineHost
+from batchgen_workers.exceptions import describe
+from batchgen_workers.failures import MAX_FAILURES, may_pass
 from batchgen_workers.feeder import rows_of
 from batchgen_workers.logs import get_logger
 from batchgen_workers.persistence import persist
-from batchgen_workers.shard import Ending, Shard
+from batchgen_workers.shard import Ending, Saved, Shard, ShardResults
 
 BROKEN_DELAY = 10.0  # seconds before a shard is tried again after something unforeseen
 
@@ -72,7 +77,10 @@ class Settler:
             log.warning("shard left to its lease", error=error.message, **context)
         except Exception as error:
             log.exception("shard not settled", **context)
-            self._return_after(shard, error)
+            if may_pass(error):
+                self._return_uncounted(shard, describe(error))
+            else:
+                self._return_after(shard, describe(error))
 
     def _wait(self, shard: Shard) -> Ending:
         while True:
@@ -90,9 +98,12 @@ class Settler:
                 self._fill(shard)
                 self._commit(shard)
             case Ending.UNREADABLE:
-                self._fail_job(shard)
+                self._fail_job(shard, shard.reason or "The input cannot be read.")
             case Ending.FENCED:
                 raise Fenced
+            case Ending.FAILED:
+                self._try_checkpoint(shard)
+                self._return_after(shard, shard.reason or "It failed.")
             case _:
                 self._try_checkpoint(shard)
                 reach("shard.releasing")
@@ -101,8 +112,10 @@ class Settler:
 
     def _commit(self, shard: Shard) -> None:
         try:
-            part = self._write(shard, "part")
-        except (OSError, Corrupt, StoreMismatch) as error:
+            part = self._write(shard, "part", shard.results())
+        except (OSError, StoreMismatch) as error:
+            if not may_pass(error):
+                raise
             self._on_disk_trouble(shard, error)
             self._release(shard, f"The part could not be written: {error}")
             return
@@ -114,32 +127,45 @@ class Settler:
             raise
         reach("part.committed")
         if shard.checkpoint is not None:
-            self.storage.delete(shard.checkpoint)
+            self.storage.delete(shard.checkpoint.path)
 
     def _try_checkpoint(self, shard: Shard) -> None:
-        """Save the finished rows if there are new ones; the disk or the database may refuse."""
+        """Save the finished rows if there are new ones; the disk or the database may refuse.
+
+        Where it refuses rows that memory has no room for, the shard ends: it is begun again once
+        there is space.
+        """
         if shard.rows_done <= shard.saved_rows:
             return
         try:
             self._checkpoint(shard)
         except (OSError, Corrupt, StoreMismatch) as error:
             self._on_disk_trouble(shard, error)
+            lost = isinstance(error, Corrupt) and shard.rests_on_checkpoint
+            if shard.is_heavy or lost:
+                shard.end(Ending.FAILED if lost else Ending.BROKEN, str(error))
         except DatabaseUnavailable as error:
             log.warning("checkpoint missed", error=error.message, **shard.lease.log_context())
+            if shard.is_heavy:
+                shard.end(Ending.BROKEN, error.message)
         except Fenced:
             shard.end(Ending.FENCED)
 
     def _checkpoint(self, shard: Shard) -> None:
         try:
             with shard.leasing:
-                saved = self._write(shard, "ckpt")
+                results = shard.results()
+                saved = self._write(shard, "ckpt", results)
                 reach("checkpoint.registering")
                 former = self.store.leases.checkpoint(shard.lease, saved)
         except Fenced:
             self.storage.delete(saved.path)
             raise
         reach("checkpoint.registered")
-        shard.checkpoint, shard.saved_rows = saved.path, saved.n_rows
+        shard.checkpoint = Saved(path=saved.path, sha256=saved.sha256)
+        shard.saved_rows = saved.n_rows
+        if shard.is_heavy:
+            shard.shelve(results[0])
         if former is not None:
             self.storage.delete(former)
 
@@ -154,8 +180,7 @@ class Settler:
             if not shard.has(row.row)
         )
 
-    def _fail_job(self, shard: Shard) -> None:
-        reason = shard.reason or "The input cannot be read."
+    def _fail_job(self, shard: Shard, reason: str) -> None:
         try:
             self.storage.check("inputs")
         except StoreMismatch as error:  # elsewhere, every input is missing
@@ -168,26 +193,52 @@ class Settler:
             log.info("job has ended already", **shard.lease.log_context())
         self._release(shard, reason)
 
-    def _release(self, shard: Shard, error: str | None, *, delay: float = 0.0) -> None:
+    def _release(
+        self, shard: Shard, error: str | None, *, delay: float = 0.0, failed: bool = False
+    ) -> None:
         self._persist(
-            lambda: self.store.leases.release(shard.lease, error=error, delay=delay), "a release"
+            lambda: self.store.leases.release(shard.lease, error=error, delay=delay, failed=failed),
+            "a release",
         )
 
-    def _return_after(self, shard: Shard, error: Exception) -> None:
-        said = error.message if isinstance(error, BatchgenError) else type(error).__name__
+    def _return_uncounted(self, shard: Shard, reason: str) -> None:
         try:
-            self._release(shard, said, delay=BROKEN_DELAY)
+            self._release(shard, reason, delay=BROKEN_DELAY)
         except (Fenced, DatabaseUnavailable) as lost:
             log.warning("shard left to its lease", error=lost.message, **shard.lease.log_context())
 
-    def _write(self, shard: Shard, kind: Literal["part", "ckpt"]) -> PartInfo:
+    def _return_after(self, shard: Shard, reason: str) -> None:
+        """Give a shard back after a failure; its job ends where the shard has failed too often."""
+        failures = shard.lease.failures + 1
+        try:
+            if failures >= MAX_FAILURES:
+                rows = f"rows {shard.lease.pos_start} to {shard.lease.pos_end - 1}"
+                self._fail_job(shard, f"{rows} failed {failures} times, at last with: {reason}")
+            else:
+                self._release(shard, reason, delay=BROKEN_DELAY, failed=True)
+        except (Fenced, DatabaseUnavailable) as lost:
+            log.warning("shard left to its lease", error=lost.message, **shard.lease.log_context())
+
+    def _write(
+        self, shard: Shard, kind: Literal["part", "ckpt"], results: ShardResults
+    ) -> PartInfo:
+        """Write results, and with them those that only the checkpoint holds."""
         lease = shard.lease
         if self.storage.size(input_key(lease.input_sha256)) is None:
             # written now, it would lie below the place where the disk belongs
             raise not_there(self.storage.path("inputs"))
         key = part_key(lease.job_public_id, lease.seq, lease.epoch, kind)
-        rows, kv, numerics = shard.results()
-        return write_part(self.storage, key, rows, footer_of(lease, kv, numerics))
+        rows, kv, numerics = results
+        footer = footer_of(lease, kv, numerics)
+        return write_part(self.storage, key, rows, footer, saved=self._shelved_rows(shard))
+
+    def _shelved_rows(self, shard: Shard) -> Iterator[ResultRow]:
+        if shard.checkpoint is None or not shard.rests_on_checkpoint:
+            return
+        saved = shard.checkpoint
+        for row in read_results(self.storage, saved.path, sha256=saved.sha256):
+            if shard.is_shelved(row.row):
+                yield row
 
     def _persist(self, action: Callable[[], Result], what: str) -> Result:
         return persist(action, what=what, give_up=self.give_up)

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from enum import StrEnum
+from typing import TypeAlias
 
 from batchgen.io.kv_totals import UNMEASURED, KVTotals
 from batchgen.io.numerics import Numerics, merge_numerics
+from batchgen.io.results import held_bytes
 from batchgen.io.rows import Generation, InputRow, ResultRow
 from batchgen.jobs.records import Lease
 from batchgen_workers.answers import answered
+
+#: Rows, what they did to the KV pool, and how they were computed.
+ShardResults: TypeAlias = tuple[list[ResultRow], KVTotals, tuple[Numerics, ...]]
 
 
 class Ending(StrEnum):
@@ -21,35 +27,62 @@ class Ending(StrEnum):
     HELD = "held"  #: The job is paused, or the worker's grace is over: save, release.
     STOPPED = "stopped"  #: The job is cancelled or expired: commit, error rows for the rest.
     ENGINE_DIED = "engine_died"  #: No engine gets anywhere any more: save, release.
-    BROKEN = "broken"  #: Something unforeseen went wrong here: save, release for a while.
+    BROKEN = "broken"  #: The disk or the database refuses: save, release for a while.
+    FAILED = "failed"  #: Something went wrong that may do so each time: the same, and counted.
     UNREADABLE = "unreadable"  #: The stored input is damaged: the job fails.
     FENCED = "fenced"  #: Another worker owns it: drop everything.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResultLimits:
+    """How many bytes of answers a shard may hold, however few rows they are."""
+
+    # in memory: then they go to the checkpoint and stay there
+    memory_bytes: int = 32_000_000
+    # altogether: then what is untouched becomes another shard, and another part
+    part_bytes: int = 256_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Saved:
+    """A checkpoint that SQL names."""
+
+    path: str  # storage key
+    sha256: str
 
 
 class Shard:
     """The state of one leased shard, shared by its feeder, its settler and the reader thread.
 
-        to read ──► waiting {key: row} ──► rows {row: result}
-        feeder      in the engine          ended
+        to read ──► waiting {key: row} ──► rows {row: result} ──► shelved {row}
+        feeder      in the engine          ended                  in the checkpoint only
 
-    A row is in exactly one place. `rows` starts with what a checkpoint held.
+    A row is in exactly one place. `shelved` starts with what a checkpoint holds.
     """
 
-    def __init__(self, lease: Lease, *, wake: Callable[[], None]) -> None:
+    def __init__(
+        self, lease: Lease, *, wake: Callable[[], None], limits: ResultLimits | None = None
+    ) -> None:
         """Begin a shard without results; `wake` lets its feeder look at `wants_rows` again."""
         self.lease = lease
+        self.limits = limits or ResultLimits()
         #: Held by whoever speaks to SQL of this lease while rows are fed: a split changes it.
         self.leasing = threading.Lock()
         #: Whether others have nothing to do and could compute what is untouched.
         self.is_to_split = False
-        #: Storage key and rows of the checkpoint that SQL has, this claim's or an earlier one's.
-        self.checkpoint: str | None = None
+        #: The checkpoint that SQL has, this claim's or an earlier one's, and its rows.
+        self.checkpoint: Saved | None = None
         self.saved_rows = 0
         #: Engine deaths that rows of this shard may have caused, over all of its claims.
         self.deaths = lease.deaths
         #: Filled by whoever ends the shard early, for the log and for SQL.
         self.reason: str | None = None
         self._rows: dict[int, ResultRow] = {}
+        self._shelved: set[int] = set()
+        # Bytes of `_rows`, and of all results that this claim has seen.
+        self._held_bytes = self._seen_bytes = 0
+        # Generated for the rows that have a result.
+        self._tokens = 0
         # What exactly these rows did to the KV pool.
         self._kv = UNMEASURED
         # How they were computed: by this worker's engine, and by a former owner's.
@@ -66,7 +99,25 @@ class Shard:
     @property
     def rows_done(self) -> int:
         """Rows that have a result."""
-        return len(self._rows)
+        return len(self._rows) + len(self._shelved)
+
+    @property
+    def is_heavy(self) -> bool:
+        """Whether the results in memory are to go to a checkpoint and stay there."""
+        return self._held_bytes > self.limits.memory_bytes
+
+    def tokens(self, progress: Mapping[int, int]) -> tuple[int, int]:
+        """Return the tokens generated for rows that ended and for rows that have not.
+
+        `progress` is what the engine says of the latter, by key.
+        """
+        with self._changed:
+            return self._tokens, sum(progress.get(key, 0) for key in self._waiting)
+
+    @property
+    def rests_on_checkpoint(self) -> bool:
+        """Whether rows of it are in its checkpoint only."""
+        return bool(self._shelved)
 
     @property
     def is_in_engine(self) -> bool:
@@ -85,32 +136,53 @@ class Shard:
 
     def has(self, row: int) -> bool:
         """Return whether a row has a result already."""
-        return row in self._rows
+        return row in self._rows or row in self._shelved
 
-    def results(self) -> tuple[list[ResultRow], KVTotals, tuple[Numerics, ...]]:
-        """Return the results so far, in no order, what they did to the KV pool, and their numerics.
+    def is_shelved(self, row: int) -> bool:
+        """Return whether a row's result is in the checkpoint only."""
+        return row in self._shelved
 
-        All of these very rows, and of no others.
+    def results(self) -> ShardResults:
+        """Return the results in memory, in no order, what all did to the KV pool, and the numerics.
+
+        Totals and numerics are those of the rows in memory and on the shelf, and of no others.
         """
         with self._changed:
             return list(self._rows.values()), self._kv, self._numerics
 
+    def shelve(self, results: Iterable[ResultRow]) -> None:
+        """Forget results that the checkpoint holds, all but their numbers."""
+        with self._changed:
+            for result in results:
+                if self._rows.pop(result.row, None) is not None:
+                    self._shelved.add(result.row)
+                    self._held_bytes -= held_bytes(result)
+
     def keep(self, results: Iterable[ResultRow], kv: KVTotals = UNMEASURED) -> None:
         """Add results that need no engine: error rows, or a checkpoint's with their totals."""
         with self._changed:
-            self._rows.update((result.row, result) for result in results)
+            for result in results:
+                self._hold(result)
             self._kv += kv
             self._changed.notify_all()
 
     def recall(
-        self, results: Iterable[ResultRow], kv: KVTotals, numerics: tuple[Numerics, ...]
+        self,
+        rows: Iterable[int],
+        kv: KVTotals,
+        numerics: tuple[Numerics, ...],
+        *,
+        tokens: int = 0,
     ) -> None:
-        """Take over the results of a checkpoint."""
-        results = list(results)
+        """Take over the rows of a checkpoint, which stay in it, and the tokens they took."""
+        rows = list(rows)
         with self._changed:
+            self._tokens += tokens
             self._numerics = merge_numerics(self._numerics, numerics)
-            self.keep(results, kv)
-        self._touch(result.row for result in results)
+            self._shelved.update(rows)
+            self._kv += kv
+            self._changed.notify_all()
+        self._touch(rows)
 
     def expect(self, rows: dict[int, InputRow]) -> None:
         """Note rows, by key, that are about to go to the engine."""
@@ -126,7 +198,9 @@ class Shard:
         """Go on with the beginning of the shard only; results of the rest are its new owner's."""
         with self._changed:
             self.lease = lease
-            self._rows = {row: one for row, one in self._rows.items() if row < lease.pos_end}
+            for row in [row for row in self._rows if row >= lease.pos_end]:
+                self._held_bytes -= held_bytes(self._rows.pop(row))
+            self._shelved = {row for row in self._shelved if row < lease.pos_end}
             self._changed.notify_all()
 
     def receive(self, generation: Generation, numerics: Numerics | None = None) -> None:
@@ -136,17 +210,21 @@ class Shard:
             if row is None:
                 return
             lease = self.lease
-            self._rows[row.row] = answered(
-                row,
-                generation,
-                job=lease.job_public_id,
-                model=lease.model,
-                attempt=lease.attempts,
+            self._hold(
+                answered(
+                    row,
+                    generation,
+                    job=lease.job_public_id,
+                    model=lease.model,
+                    attempt=lease.attempts,
+                )
             )
             self._kv += KVTotals.of(generation)
+            self._tokens += generation.usage.completion_tokens if generation.usage else 0
             if numerics and generation.error is None and numerics not in self._numerics:
                 self._numerics = merge_numerics(self._numerics, [numerics])
-            if not self._waiting:  # no ending comes of a row while the engine has others
+            # no ending comes of a row while the engine has others
+            if not self._waiting or self.is_heavy:
                 self._changed.notify_all()
 
     def count_death(self, keys: Iterable[int]) -> None:
@@ -177,12 +255,13 @@ class Shard:
         self._wake()
 
     def wait(self, timeout: float) -> Ending | None:
-        """Wait until the shard is to be settled and return why, None after `timeout` seconds.
+        """Wait until the shard is to be settled and return why.
 
-        The feeder is done by then: nobody adds to the shard any more but the engine.
+        None means that a checkpoint is due: after `timeout` seconds, or because it is heavy. At an
+        ending the feeder is done: nobody adds to the shard any more but the engine.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._ending() is not None, timeout)
+            self._changed.wait_for(lambda: self._ending() is not None or self.is_heavy, timeout)
             return self._ending()
 
     def give_up(self) -> list[int]:
@@ -192,13 +271,22 @@ class Shard:
             self._waiting.clear()
             return keys
 
+    def _hold(self, result: ResultRow) -> None:
+        former = self._rows.get(result.row)
+        size = held_bytes(result)
+        self._rows[result.row] = result
+        self._held_bytes += size - (held_bytes(former) if former else 0)
+        self._seen_bytes += size
+        if self._seen_bytes > self.limits.part_bytes >= self._seen_bytes - size:
+            self.ask_to_split()
+
     def _touch(self, rows: Iterable[int]) -> None:
         self._touched_end = max(self._touched_end, 1 + max(rows, default=-1))
 
     def _ending(self) -> Ending | None:
         if not self._fed:
             return None
-        if self._early is not Ending.FENCED and len(self._rows) == self.lease.n_rows:
+        if self._early is not Ending.FENCED and self.rows_done == self.lease.n_rows:
             return Ending.COMPLETE
         if self._early is None and self._closing and not self._waiting:
             return Ending.DRAINED

@@ -11,6 +11,7 @@ import re
 import signal
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from batchgen.engine.config import EngineConfig
@@ -34,6 +35,8 @@ NAN = "!!NAN"  # a row with this in its prompt has logits that are not numbers
 MAX_LENGTH = 4096  # words a prompt and its answer may have
 DEFAULT_TOKENS = 4  # words of an answer whose row does not say how many
 SLOW_STEP = 0.02  # seconds
+HOLD = "BATCHGEN_TEST_HOLD"  # environment: while this file is there, no more rows end than it says
+HOLD_POLL = 0.005  # seconds between two looks of an engine that holds every row it has
 CACHED_TOKENS = 1  # of every prompt
 _GREEDY = re.compile(f"{OOM}(\\d*)")
 # What every row does to a pool that is not there.
@@ -51,9 +54,17 @@ class _Row:
     def wanted(self) -> int:
         return self.request.params.max_tokens or DEFAULT_TOKENS
 
+    @property
+    def is_at_its_last(self) -> bool:
+        return len(self.words) >= self.wanted - 1
+
 
 class FakeEngine:
-    """Adds one word to every running row at each step."""
+    """Adds one word to every running row at each step.
+
+    While the file that `HOLD` names is there, it ends as many rows as stand in it and no more: the
+    others wait for their last word until the file is gone or another one says how many more.
+    """
 
     def __init__(self, config: EngineConfig, *, step_seconds: float = 0.0) -> None:
         self._config = config
@@ -63,6 +74,9 @@ class FakeEngine:
         self._refused: list[Generation] = []
         self._steps = self._prompt_tokens = self._generated = self._answered = 0
         self._busy = 0.0
+        # The hold in force, and how many rows were answered before it.
+        self._held_by: tuple[int, int] | None = None
+        self._answered_before = 0
 
     @property
     def info(self) -> EngineInfo:
@@ -102,9 +116,13 @@ class FakeEngine:
         began = time.monotonic()
         running = list(self._rows.values())[: self._config.max_num_seqs]
         _run_out_of_memory(running)
+        moving = self._not_held(running)
         for row in running:
             _work_magic(row.prompt)
+        for row in moving:
             row.words.append(_word(row))
+        if running and not moving:
+            time.sleep(HOLD_POLL)
         if self._step_seconds:
             time.sleep(self._step_seconds)
         answers = [_answer(row) for row in running if len(row.words) >= row.wanted]
@@ -114,9 +132,24 @@ class FakeEngine:
         self._refused = []
         self._steps += 1
         self._answered += len(answers)
-        self._generated += len(running)
+        self._generated += len(moving)
         self._busy += time.monotonic() - began
         return ended
+
+    def progress(self) -> dict[int, int]:
+        """Return how many words the rows have that are being answered, by key."""
+        return {key: len(row.words) for key, row in self._rows.items() if row.words}
+
+    def _not_held(self, running: list[_Row]) -> list[_Row]:
+        held_by, allowed = _hold()
+        if held_by is None:
+            return running
+        if held_by != self._held_by:
+            self._held_by, self._answered_before = held_by, self._answered
+        left = allowed - (self._answered - self._answered_before)
+        at_their_last = [row for row in running if row.is_at_its_last]
+        held = {row.request.key for row in at_their_last[max(left, 0) :]}
+        return [row for row in running if row.request.key not in held]
 
     def stats(self) -> EngineStats:
         """Return the counters."""
@@ -139,8 +172,20 @@ class FakeEngine:
         )
 
 
+def _hold() -> tuple[tuple[int, int] | None, int]:
+    """Return which file holds the engines now, if any, and how many rows each may end under it."""
+    if HOLD not in os.environ:
+        return None, 0
+    try:
+        with Path(os.environ[HOLD]).open(encoding="ascii") as file:
+            found = os.fstat(file.fileno())
+            return (found.st_ino, found.st_mtime_ns), int(file.read())
+    except FileNotFoundError:
+        return None, 0
+
+
 def slow_engine(config: EngineConfig) -> FakeEngine:
-    """Return an engine that takes its time, so that a test can interrupt it."""
+    """Return an engine that takes its time, for faults that come at random moments."""
     return FakeEngine(config, step_seconds=SLOW_STEP)
 
 

@@ -34,7 +34,7 @@ PARQUET, JSONL, OPENAI = "parquet", "jsonl", "openai"
     type=click.Path(path_type=Path),
     help="A folder to copy (or link) the dataset to; a file for JSON Lines.",
 )
-@click.option("--partial", is_flag=True, help="What is committed so far; the job may still run.")
+@click.option("--partial", is_flag=True, help="What is finished so far; the job may still run.")
 @click.option(
     "--format",
     "form",
@@ -49,7 +49,8 @@ def command(app: App, job: str, out: Path | None, partial: bool, form: str) -> N
     """Print where the results of JOB lie, copy them, or write their rows.
 
     As Parquet, prints the path of the dataset, with --partial that of each committed part. As
-    JSON Lines, writes answered and failed rows in input order to standard output.
+    JSON Lines, writes answered and failed rows in input order to standard output, with --partial
+    also those of shards that are not committed yet, a minute after they ended at the latest.
     """
     public_id = app.service.job(job).public_id
     if form == PARQUET:

@@ -74,7 +74,7 @@ def test_status_of_a_running_job(batchgen: Command, service: Service) -> None:
     shown = batchgen.json("status", job.public_id)
     assert shown["state"] == "running"
     assert shown["rows"] == {"total": 40, "done": 32, "ok": 31, "failed": 1}
-    assert shown["tokens"] == {"prompt": 93, "completion": 62, "cached": 31}
+    assert shown["tokens"] == {"prompt": 93, "completion": 62, "cached": 31, "in_progress": 0}
     assert shown["kv"] == {
         "utilisation": 0.75,
         "sharing_saving": 0.25,

@@ -254,3 +254,16 @@ def test_info_says_what_the_engine_settled_on(llama: Path) -> None:
 
 def test_the_pool_is_no_larger_than_its_sequences_could_use(llama: Path) -> None:
     assert make_engine(llama, max_num_seqs=2, kv_memory="0.9").info.num_blocks == 2 * 64 + 1
+
+
+def test_it_tells_how_far_each_answer_is(llama: Path) -> None:
+    engine = make_engine(llama)
+    engine.add(request(0, [5, 6, 7], max_tokens=9, ignore_eos=True))
+    assert engine.progress() == {}
+    engine.step()
+    engine.add(request(1, [8, 9], max_tokens=9, n=2, ignore_eos=True, temperature=1.0))
+    for _ in range(3):
+        engine.step()
+    assert engine.progress() == {0: 4, 1: 2 * 3}
+    run(engine)
+    assert engine.progress() == {}

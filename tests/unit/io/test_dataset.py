@@ -12,11 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from batchgen.errors import Corrupt, Fenced, NotAllowed
+from batchgen.io import reader
 from batchgen.io.dataset import Limits, Segment
 from batchgen.io.kv_totals import KVTotals
 from batchgen.io.manifest import MANIFEST, read_manifest
 from batchgen.io.numerics import Numerics
 from batchgen.io.reader import iter_rows
+from batchgen.io.results import from_table
 from batchgen.io.rows import ResultRow
 from batchgen.io.storage import LocalStorage
 from batchgen.io.verify import verify_dataset
@@ -276,3 +278,24 @@ def test_a_finished_dataset_is_never_written_again(storage: LocalStorage) -> Non
     with pytest.raises(NotAllowed, match="never written again"):
         put_dataset(storage.root, [mixed_rows(0, 4)], n_rows=4)
     assert bytes_below(folder) == before
+
+
+def test_long_answers_are_read_a_row_group_at_a_time(
+    storage: LocalStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [ok_row(row, "x" * 10_000) for row in range(9)]
+    part = put_part(storage, rows[:5], group_bytes=45_000)
+    limits = Limits(row_group_bytes=45_000)
+    folder, _ = put_dataset(storage.root, [part, rows[5:]], n_rows=9, limits=limits)
+    metadata = pq.read_metadata(folder / TRAIN)
+    groups = [metadata.row_group(at).num_rows for at in range(metadata.num_row_groups)]
+    assert sum(groups) == 9 and max(groups) == 2
+    decoded: list[int] = []
+
+    def counted(table: pa.Table) -> list[ResultRow]:
+        decoded.append(len(table))
+        return from_table(table)
+
+    monkeypatch.setattr(reader, "from_table", counted)
+    assert list(iter_rows(folder)) == rows
+    assert decoded == groups

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import hashlib
 import re
 from dataclasses import replace
@@ -15,6 +16,7 @@ from batchgen.io.kv_totals import UNMEASURED, KVTotals
 from batchgen.io.numerics import Numerics
 from batchgen.io.parts import (
     PartFooter,
+    inspect_part,
     numerics_of,
     part_key,
     read_footer,
@@ -23,6 +25,7 @@ from batchgen.io.parts import (
     write_part,
 )
 from batchgen.io.results import to_table
+from batchgen.io.rows import ResultRow
 from batchgen.io.storage import LocalStorage
 from tests.support.disk_events import recorded_disk, small_disk
 from tests.support.result_rows import JOB, error_row, mixed_rows, ok_row
@@ -71,8 +74,8 @@ def test_rows_come_back_sorted_by_row(storage: LocalStorage) -> None:
     rows = mixed_rows(0, 6)
     key = part_key(JOB, 3, 2)
     info = write_part(storage, key, [rows[at] for at in (5, 0, 3, 1, 4, 2)], FOOTER)
-    assert read_results(storage, key, sha256=info.sha256) == rows
-    assert read_part(storage, key)["row"].to_pylist() == [0, 1, 2, 3, 4, 5]
+    assert list(read_results(storage, key, sha256=info.sha256)) == rows
+    assert [row.row for row in read_results(storage, key)] == [0, 1, 2, 3, 4, 5]
 
 
 def test_the_footer_says_who_wrote_it(storage: LocalStorage) -> None:
@@ -100,7 +103,7 @@ def test_the_footer_keeps_how_the_rows_were_computed(storage: LocalStorage) -> N
     )
     write_part(storage, key, mixed_rows(0, 6), replace(FOOTER, numerics=numerics))
     assert read_footer(storage, key) == replace(FOOTER, numerics=numerics)
-    assert numerics_of(read_part(storage, key)) == numerics
+    assert numerics_of(next(read_part(storage, key))) == numerics
 
 
 @pytest.mark.parametrize("kv", [None, "", "{", '{"rows": "many"}', "[]", "nonsense"])
@@ -109,20 +112,20 @@ def test_a_footer_without_totals_is_one_of_rows_nobody_measured(
 ) -> None:
     key = part_key(JOB, 3, 2)
     write_part(storage, key, [ok_row(0)], FOOTER)
-    table = read_part(storage, key)
+    table = next(read_part(storage, key))
     metadata = dict(pq.read_schema(storage.path(key)).metadata)
     del metadata[b"batchgen.kv"], metadata[b"batchgen.numerics"]  # as the first parts were
     if kv is not None:
         metadata[b"batchgen.kv"] = kv.encode()
     pq.write_table(table.replace_schema_metadata(metadata), storage.path(key))
     assert read_footer(storage, key) == FOOTER
-    assert read_results(storage, key) == [ok_row(0)]
+    assert list(read_results(storage, key)) == [ok_row(0)]
 
 
 def test_a_checkpoint_may_be_empty(storage: LocalStorage) -> None:
     key = part_key(JOB, 3, 2, "ckpt")
     assert write_part(storage, key, [], FOOTER).n_rows == 0
-    assert read_results(storage, key) == []
+    assert list(read_results(storage, key)) == []
 
 
 def test_a_part_is_durable_before_it_is_described(
@@ -137,22 +140,22 @@ def test_a_part_is_durable_before_it_is_described(
 def test_a_row_named_twice_is_our_own_mistake(storage: LocalStorage) -> None:
     with pytest.raises(AssertionError, match="twice"):
         write_part(storage, part_key(JOB, 3, 2), [ok_row(1), ok_row(1)], FOOTER)
-    assert not storage.path("parts").exists()
+    assert list(storage.path("parts").rglob("*.*")) == []
 
 
 def test_other_rows_on_disk_than_in_memory_are_noticed(
     storage: LocalStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encode = parts._encode
-    other = to_table([ok_row(0), error_row(2)])
 
-    def swapped(table: Any, footer: PartFooter) -> Any:
-        return encode(other, footer)
+    def swapped(file: Any, groups: Any, footer: PartFooter, summary: Any) -> None:
+        encode(file, groups, footer, summary)
+        summary.rows[1] = 1
 
     monkeypatch.setattr(parts, "_encode", swapped)
     key = part_key(JOB, 3, 2)
     with pytest.raises(Corrupt, match="rows that were written"):
-        write_part(storage, key, [ok_row(0), error_row(1)], FOOTER)
+        write_part(storage, key, [ok_row(0), error_row(2)], FOOTER)
     assert list(storage.path(key).parent.iterdir()) == []
 
 
@@ -177,7 +180,7 @@ def test_a_changed_byte_is_named(storage: LocalStorage, key: str) -> None:
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
     with pytest.raises(Corrupt, match=re.escape(key)):
-        read_part(storage, key, sha256=sha256)
+        list(read_part(storage, key, sha256=sha256))
 
 
 def test_a_changed_page_is_noticed_without_a_recorded_sum(storage: LocalStorage, key: str) -> None:
@@ -187,14 +190,14 @@ def test_a_changed_page_is_noticed_without_a_recorded_sum(storage: LocalStorage,
     data[column.data_page_offset + column.total_compressed_size - 1] ^= 1
     path.write_bytes(data)
     with pytest.raises(Corrupt, match=rf"{re.escape(key)} cannot be read.*CRC"):
-        read_part(storage, key)
+        list(read_part(storage, key))
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"not parquet at all"])
 def test_what_is_not_a_part_is_named(storage: LocalStorage, key: str, content: bytes) -> None:
     storage.path(key).write_bytes(content)
     with pytest.raises(Corrupt, match=re.escape(key)):
-        read_part(storage, key)
+        list(read_part(storage, key))
     with pytest.raises(Corrupt, match=re.escape(key)):
         read_footer(storage, key)
 
@@ -202,7 +205,7 @@ def test_what_is_not_a_part_is_named(storage: LocalStorage, key: str, content: b
 def test_a_missing_part_is_named(storage: LocalStorage, key: str) -> None:
     storage.delete(key)
     with pytest.raises(Corrupt, match=f"{re.escape(key)} is missing"):
-        read_results(storage, key)
+        list(read_results(storage, key))
     with pytest.raises(Corrupt, match=re.escape(key)):
         read_footer(storage, key)
 
@@ -210,7 +213,7 @@ def test_a_missing_part_is_named(storage: LocalStorage, key: str) -> None:
 def test_other_columns_are_refused(storage: LocalStorage, key: str) -> None:
     pq.write_table(to_table([ok_row(0)]).drop_columns(["seed"]), storage.path(key))
     with pytest.raises(Corrupt, match="columns of schema 1"):
-        read_part(storage, key)
+        list(read_part(storage, key))
     with pytest.raises(Corrupt, match="footer"):
         read_footer(storage, key)
 
@@ -220,3 +223,52 @@ def test_footers_of_two_shards_differ(storage: LocalStorage, key: str) -> None:
     write_part(storage, other, [ok_row(9)], replace(FOOTER, shard=4, pos_start=9, pos_end=10))
     assert read_footer(storage, other).shard == 4
     assert read_footer(storage, key).shard == 3
+
+
+def long_rows(start: int, stop: int) -> list[ResultRow]:
+    """Return rows of which each takes about 10 kB."""
+    return [ok_row(row, "x" * 10_000) for row in range(start, stop)]
+
+
+def test_a_part_is_written_and_read_by_so_many_bytes_at_a_time(storage: LocalStorage) -> None:
+    key = part_key(JOB, 3, 2)
+    rows = long_rows(0, 10)
+    info = write_part(storage, key, rows, FOOTER, group_bytes=45_000)
+    assert (info.n_rows, info.prompt_tokens) == (10, 30)
+    metadata = pq.read_metadata(storage.path(key))
+    assert [metadata.row_group(at).num_rows for at in range(metadata.num_row_groups)] == [2] * 5
+    assert [len(table) for table in read_part(storage, key, sha256=info.sha256)] == [2] * 5
+    assert list(read_results(storage, key)) == rows
+    assert inspect_part(storage, key).info == info
+
+
+def test_a_row_longer_than_a_row_group_has_one_of_its_own(storage: LocalStorage) -> None:
+    key = part_key(JOB, 3, 2)
+    rows = [*mixed_rows(0, 3), *long_rows(3, 4), *mixed_rows(4, 6)]
+    write_part(storage, key, rows, FOOTER, group_bytes=5000)
+    assert [len(table) for table in read_part(storage, key)] == [3, 1, 2]
+    assert list(read_results(storage, key)) == rows
+
+
+def test_rows_of_a_checkpoint_join_those_in_memory_in_order(storage: LocalStorage) -> None:
+    saved = part_key(JOB, 3, 2, "ckpt")
+    write_part(storage, saved, mixed_rows(0, 9)[::2], FOOTER)
+    key = part_key(JOB, 3, 2)
+    info = write_part(
+        storage, key, mixed_rows(0, 9)[1::2], FOOTER, saved=read_results(storage, saved)
+    )
+    assert list(read_results(storage, key)) == mixed_rows(0, 9)
+    assert (info.n_ok, info.n_err, info.completion_tokens) == (6, 3, 12)
+
+
+def test_a_disk_that_cannot_be_read_says_nothing_of_the_part(
+    storage: LocalStorage, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(parts, "row_groups", refuse)
+    with pytest.raises(OSError, match="Input/output"):
+        list(read_part(storage, key))
+    with pytest.raises(OSError, match="Input/output"):
+        write_part(storage, part_key(JOB, 4, 2), [ok_row(0)], FOOTER)

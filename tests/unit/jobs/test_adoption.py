@@ -72,7 +72,7 @@ def rewrite(
 ) -> str:
     """Write a part again, changed, and remove the first."""
     former = read_footer(service.storage, part.path)
-    kept = read_results(service.storage, part.path) if rows is None else rows
+    kept = list(read_results(service.storage, part.path)) if rows is None else rows
     key = part_key(former.job, part.shard_id, former.epoch)
     write_part(service.storage, key, kept, replace(former, **footer))
     service.storage.delete(part.path)
@@ -126,7 +126,7 @@ def test_the_latest_of_several_is_taken(service: Service, job: JobRecord) -> Non
     keys = []
     for footer in (early, late):
         keys.append(part_key(footer.job, part.shard_id, footer.epoch))
-        rows = read_results(service.storage, part.path)
+        rows = list(read_results(service.storage, part.path))
         write_part(service.storage, keys[-1], rows, footer)
     forget(service, part)
     findings = {finding.key: finding for finding in adopt(service)}
@@ -148,7 +148,7 @@ def test_positions_decide_and_not_numbers(service: Service, job: JobRecord) -> N
     part, _ = registered(service, job)
     footer = read_footer(service.storage, part.path)
     key = part_key(footer.job, part.shard_id + 1000, 7)
-    rows = read_results(service.storage, part.path)
+    rows = list(read_results(service.storage, part.path))
     write_part(service.storage, key, rows, replace(footer, shard=part.shard_id + 1000, epoch=7))
     service.storage.delete(part.path)
     forget(service, part)

@@ -39,7 +39,8 @@ def beat(store: Store, number: int = 1, **changes: Any) -> WorkerRecord:
 
 def test_without_workers_or_history_the_bound_and_a_slow_device_count(store: Store) -> None:
     tokens = 40.0 * PROMPT_WEIGHT + 10.0
-    assert estimated(store) == Estimate(row_seconds=tokens / RATES["cpu"], workers=0)
+    found = estimated(store)
+    assert (found.row_seconds, found.workers) == (tokens / RATES["cpu"], 0)
 
 
 def test_of_rows_that_nobody_looked_at_nothing_is_said(store: Store) -> None:
@@ -83,7 +84,7 @@ def test_another_model_says_nothing_of_this_one(store: Store) -> None:
     commit_all(store, running_job(store, 64, model="other"))
     store.workers.heartbeat(replace(a_worker(), model="other", stats=BUSY))
     assert estimated(store, RowLengths()) == Estimate(
-        row_seconds=ANSWER_TOKENS / RATES["cpu"], workers=0
+        row_seconds=ANSWER_TOKENS / RATES["cpu"], workers=0, answer_tokens=ANSWER_TOKENS
     )
 
 

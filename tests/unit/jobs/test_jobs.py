@@ -111,6 +111,21 @@ class TestProgress:
         numbers = [*astuple(progress), *astuple(progress.kv)]
         assert not any(isinstance(value, Decimal) for value in numbers)
 
+    def test_counts_tokens_of_rows_in_work_while_they_are_leased(self, store: Store) -> None:
+        job = running_job(store, 100)
+        committed, first, second = (claim_first(store, job) for _ in range(3))
+        store.leases.commit(committed, part_of(committed))
+        store.leases.renew(first, rows_done=0, tokens_running=700, ttl=TTL)
+        store.leases.renew(second, rows_done=3, tokens_done=30, tokens_running=8, ttl=TTL)
+        progress = store.jobs.progress(job.id)
+        in_work = (progress.rows_in_work, progress.tokens_in_work, progress.tokens_running)
+        assert in_work == (3, 30, 708)
+        assert progress.generated_tokens == 3 * 32 + 738
+        store.leases.release(second)
+        assert store.jobs.progress(job.id).tokens_running == 700
+        assert store.leases.claim(second.shard_id, owner="host/2", ttl=TTL) is not None
+        assert store.jobs.progress(job.id).generated_tokens == 3 * 32 + 700
+
     def test_means_weigh_the_answered_rows_of_each_part(self, store: Store) -> None:
         job = running_job(store, 40)
         large, small = claim_first(store, job), claim_first(store, job)

@@ -75,3 +75,28 @@ def test_a_pause_is_not_part_of_the_rate() -> None:
     meter.observe(a_view(done=20, now=1020.0, paused=True))
     meter.observe(a_view(done=20, now=2000.0))
     assert meter.observe(a_view(done=40, now=2004.0)).rows_per_second == 5.0
+
+
+def test_a_clock_that_is_set_back_begins_anew() -> None:
+    meter = Meter()
+    for now, done in [(9000.0, 10), (9010.0, 20), (5400.0, 22), (5404.0, 30)]:
+        rates = meter.observe(a_view(done=done, now=now, workers=(beating(now, done * 10),)))
+    assert (rates.rows_per_second, rates.tokens_per_second) == (2.0, 20.0)
+
+
+def test_tokens_of_running_rows_tell_speed_and_end_at_the_first_look() -> None:
+    rates = Meter().observe(a_view(running=600, now=1012.0, answer_tokens=60.0))
+    assert (rates.rows_per_second, rates.tokens_per_second) == (None, 50.0)
+    assert rates.eta_seconds == (100 * 60 - 600) / 50
+
+
+def test_later_looks_follow_the_jobs_own_tokens() -> None:
+    meter = Meter()
+    for now, running in [(1100.0, 1000), (1110.0, 1000), (1130.0, 1300)]:
+        rates = meter.observe(a_view(running=running, now=now, answer_tokens=60.0))
+    assert rates.eta_seconds == (100 * 60 - 1300) / 10
+
+
+def test_rows_tell_the_end_once_half_of_them_are_done() -> None:
+    rates = Meter().observe(a_view(done=50, tokens=100, now=1010.0, answer_tokens=4000.0))
+    assert rates.eta_seconds == 10.0

@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from batchgen.errors import JobNotFound, NotAllowed
+from batchgen.errors import Corrupt, JobNotFound, NotAllowed
+from batchgen.io.parts import part_key, write_part
 from batchgen.io.rows import ResultRow
 from batchgen.jobs.records import JobRecord
 from batchgen.service import Service
 from batchgen.service.results import row_json
+from batchgen_workers.settler import footer_of
 from tests.support.homes import answer_some, finish
 from tests.support.result_rows import error_row, ok_row
 
@@ -31,6 +33,35 @@ def test_partial_rows_are_the_committed_ones(service: Service, submit: Submit) -
     rows: list[ResultRow] = list(service.results.rows(job.public_id, partial=True))
     assert [row.row for row in rows] == list(range(64))
     assert len(service.results.parts(job.public_id)) == 2
+
+
+def test_partial_rows_of_a_checkpoint_stand_where_they_belong(
+    service: Service, submit: Submit
+) -> None:
+    job = submit(80)
+    service.store.dispatch.start_due()
+    first, second, _ = service.store.jobs.shards(job.id)
+    lease = service.store.leases.claim(first.id, owner="host/1", ttl=60.0)
+    assert lease is not None
+    key = part_key(lease.job_public_id, lease.seq, lease.epoch, "ckpt")
+    # row 40 is another shard's since a split
+    saved = write_part(service.storage, key, [ok_row(5), ok_row(2), ok_row(40)], footer_of(lease))
+    service.store.leases.checkpoint(lease, saved)
+    other = service.store.leases.claim(second.id, owner="host/1", ttl=60.0)
+    assert other is not None
+    rows = [ok_row(row) for row in range(other.pos_start, other.pos_end)]
+    part = write_part(
+        service.storage, part_key(job.public_id, other.seq, 1), rows, footer_of(other)
+    )
+    service.store.leases.commit(other, part)
+    finished = service.results.rows(job.public_id, partial=True)
+    assert next(finished).row == 2
+    assert [row.row for row in finished] == [5, *range(32, 64)]
+    # none is left out silently
+    finished = service.results.rows(job.public_id, partial=True)
+    service.storage.delete(saved.path)
+    with pytest.raises(Corrupt, match="missing"):
+        list(finished)
 
 
 def test_a_dataset_that_is_not_there_yet(service: Service, submit: Submit, tmp_path: Path) -> None:

@@ -76,3 +76,24 @@ def test_a_job_that_waits_for_nothing(changes: dict[str, Any]) -> None:
 
 def test_a_job_that_has_not_started_took_no_time() -> None:
     assert a_view(started_at=None, state=JobState.QUEUED).elapsed_seconds is None
+
+
+def test_what_is_left_is_what_was_expected_until_rows_tell_more() -> None:
+    view = a_view(running=1000, answer_tokens=50.0)
+    assert (view.tokens_left, view.fraction) == (4000.0, 0.2)
+    # four rows' worth of what was expected beside sixteen that took 25 tokens each
+    later = a_view(done=16, tokens=400, running=100, answer_tokens=50.0)
+    assert later.tokens_left == 84 * (4 * 50 + 400) / 20 - 100
+
+
+def test_longer_rows_than_expected_still_take_something() -> None:
+    assert a_view(running=9000, answer_tokens=50.0).tokens_left == 100.0
+
+
+def test_nobody_can_tell_what_nobody_expects() -> None:
+    view = a_view(running=1000)
+    assert (view.tokens_left, view.fraction) == (None, 0.0)
+
+
+def test_a_dataset_is_all_that_there_is() -> None:
+    assert a_view(done=100, tokens=500, dataset=Path("/d")).fraction == 1.0

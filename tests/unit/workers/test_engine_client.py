@@ -18,6 +18,7 @@ from batchgen.io.params import SamplingParams
 from batchgen.io.rows import Generation, GenerationRequest
 from batchgen_workers import testing
 from batchgen_workers.engine_client import EngineClient
+from tests.support.holding import Hold
 from tests.support.workers import is_alive, wait_until
 
 NEVER: Callable[[], bool] = lambda: False  # noqa: E731 (a constant that is called)
@@ -86,21 +87,25 @@ def test_every_row_is_answered_once_though_few_fit_at_a_time() -> None:
     assert answers.received[0].choices[0].text.count(" ") == 1
 
 
-def test_no_more_rows_are_outstanding_than_there_are_credits() -> None:
+def test_no_more_rows_are_outstanding_than_there_are_credits(hold: Hold) -> None:
     answers = Answers()
-    with running(testing.SLOW) as client:
+    hold.after(0)
+    with running(testing.FAST) as client:
         total = client.credits.total
         assert total >= 2 * 4
         thread = threading.Thread(
             target=client.submit, args=(requests(*range(3 * total)), answers), kwargs=BOUNDED
         )
         thread.start()
-        most = 0
-        while thread.is_alive():
-            most = max(most, client.outstanding)
+        for ended in (0, total):
+            wait_until(lambda ended=ended: len(answers.received) == ended)  # type: ignore[misc]
+            wait_until(lambda: client.credits.taken == total)
+            assert client.outstanding <= total
+            hold.after(total)
+        assert thread.is_alive()
+        hold.release()
         thread.join()
         wait_until(lambda: len(answers.received) == 3 * total)
-    assert most <= total
 
 
 BOUNDED = {"give_up": NEVER}

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,6 +17,7 @@ from batchgen.io.rows import Generation, GenerationRequest
 from batchgen_workers import engine_host, testing
 from batchgen_workers.engine_client import EngineClient
 from batchgen_workers.engine_host import EngineHost
+from tests.support.holding import Hold
 from tests.support.workers import wait_until
 
 CONFIG = EngineConfig(model_path=Path("/models/t"), model_name="t", max_num_seqs=4)
@@ -117,13 +119,15 @@ def test_who_waits_for_a_new_child_is_told() -> None:
         wait_until(lambda: changes[-1:] == [True])
 
 
-def test_a_child_killed_from_outside_says_nothing_of_its_rows() -> None:
+def test_a_child_killed_from_outside_says_nothing_of_its_rows(hold: Hold) -> None:
     deaths: list[list[int]] = []
-    with running(testing.SLOW) as host:
+    hold.after(0)
+    with running(testing.FAST) as host:
         host.on_death = lambda keys, error: deaths.append(keys)
         received = submit(host, *("row",) * 8)
         assert host._client is not None
         os.kill(host._client.pid, signal.SIGKILL)
+        hold.release()
         wait_until(lambda: len(received) == 8)
         assert set(codes(received).values()) == {None}
         assert deaths == []
@@ -147,11 +151,20 @@ def test_a_row_that_alone_needs_too_much_memory_is_poison() -> None:
         wait_until(lambda: codes(received) == {1: "poison", 2: None})
 
 
-def test_rows_apart_run_with_nothing_else() -> None:
-    with running(testing.SLOW, max_num_seqs=64) as host:
+def release_once_suspects_wait(host: EngineHost, hold: Hold) -> None:
+    wait_until(lambda: bool(host._apart) and not host.is_ready)
+    hold.release()
+
+
+def test_rows_apart_run_with_nothing_else(hold: Hold) -> None:
+    hold.after(0)
+    with running(testing.FAST, max_num_seqs=64) as host:
         received = submit(host, *("row",) * 32)
+        releasing = threading.Thread(target=release_once_suspects_wait, args=(host, hold))
+        releasing.start()
         # they would run out of memory beside one other row of their kind
         apart = submit(host, *(f"{testing.OOM}32",) * 32, first=100, apart=True)
+        releasing.join()
         assert len(received) == 32
         assert set(codes(apart).values()) == {None}
         again = submit(host, "after", first=200)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from batchgen.errors import Fenced
-from batchgen.io.dataset import write_dataset
+from batchgen.io.dataset import DatasetMeta, write_dataset
 from batchgen.io.manifest import read_manifest
 from batchgen.io.reader import iter_rows
 from batchgen.io.storage import LocalStorage
@@ -18,6 +18,7 @@ from batchgen.jobs.states import JobState
 from batchgen.jobs.store import Store
 from batchgen.models.record import ModelRecord
 from batchgen_workers import finaliser as module
+from batchgen_workers.failures import MAX_FAILURES
 from batchgen_workers.finaliser import Finaliser
 from batchgen_workers.testing import CACHED_TOKENS
 from tests.support.homes import pin_model
@@ -175,6 +176,36 @@ def test_after_trouble_a_job_waits_its_turn(
     epoch = store.jobs.list()[0].final_epoch
     finaliser.run_once()
     assert store.jobs.list()[0].final_epoch == epoch
+
+
+def test_a_dataset_that_fails_each_time_fails_its_job_and_no_other(
+    store: Store,
+    home: Path,
+    model: ModelRecord,
+    finaliser: Finaliser,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    job, other = computed(store, home, model, 10), computed(store, home, model, 12)
+
+    def refuse(*args: Any, meta: DatasetMeta, **fields: Any) -> Any:
+        if meta.n_rows == 10:
+            raise NotImplementedError("Nested data conversions")
+        return write_dataset(*args, meta=meta, **fields)
+
+    monkeypatch.setattr(module, "write_dataset", refuse)
+    monkeypatch.setattr(module, "PAUSE_AFTER_TROUBLE", 0.0)
+    assert finaliser.run_once() == 1
+    assert state_of(store, other) is JobState.COMPLETED
+    for _ in range(MAX_FAILURES - 2):
+        assert finaliser.run_once() == 0
+        assert state_of(store, job) is JobState.FINALIZING
+    assert finaliser.run_once() == 1
+    failed = store.jobs.by_id(job.id)
+    assert failed.state is JobState.FAILED
+    assert (
+        failed.error
+        == "The dataset could not be written: NotImplementedError: Nested data conversions"
+    )
 
 
 def test_a_finaliser_that_lost_its_lease_leaves_nothing(

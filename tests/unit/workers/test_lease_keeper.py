@@ -8,7 +8,7 @@ from batchgen.io.rows import InputRow
 from batchgen.jobs.records import JobRecord, Renewal
 from batchgen.jobs.store import Store
 from batchgen_workers import lease_keeper
-from batchgen_workers.lease_keeper import LeaseKeeper
+from batchgen_workers.lease_keeper import TOKENS_INTERVAL, LeaseKeeper
 from batchgen_workers.shard import Ending, Shard
 from batchgen_workers.shards import Shards
 from tests.support.jobs import claim_first, let_expire, running_job
@@ -195,3 +195,21 @@ def test_a_shard_whose_checkpoint_hangs_holds_up_no_other(
         keeper.tick()
     assert expiry(store, shard) == hanging
     assert expiry(store, other) > before
+
+
+def test_tokens_of_running_rows_are_told_though_no_row_ends(
+    store: Store, shard: Shard, job: JobRecord, clock: Clock
+) -> None:
+    shards = Shards()
+    shards.add(shard)
+    keeper = LeaseKeeper(
+        store=store, shards=shards, ttl=3600.0, stall_timeout=STALL, progress=lambda: {1: 40}
+    )
+    shard.expect({1: InputRow(row=0, custom_id="q", params=SamplingParams(), prompt="x")})
+    keeper.tick()
+    clock.now += TOKENS_INTERVAL - 1.0
+    keeper.tick()
+    assert store.jobs.progress(job.id).tokens_running == 0
+    clock.now += 1.0
+    keeper.tick()
+    assert store.jobs.progress(job.id).tokens_running == 40

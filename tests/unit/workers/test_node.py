@@ -23,6 +23,7 @@ from batchgen.models.record import ModelRecord
 from batchgen_workers import node, persistence, settler, testing
 from batchgen_workers.gate import Draining
 from batchgen_workers.node import Node
+from tests.support.holding import Hold
 from tests.support.homes import pin_model
 from tests.support.jobs import let_expire, set_job, shard, states_of
 from tests.support.workers import (
@@ -155,16 +156,18 @@ def test_the_next_shard_is_fed_while_the_last_rows_of_one_are_computed(
 
 
 def test_a_checkpoint_is_made_and_only_the_rest_is_computed_again(
-    store: Store, home: Path, model: ModelRecord
+    store: Store, home: Path, model: ModelRecord, hold: Hold
 ) -> None:
     rows = questions(8)
     rows[7]["max_tokens"] = 400
     job = submit_rows(store, home, model, rows)
     (record,) = store.jobs.shards(job.id)
-    with fake_node(store, home, factory=testing.SLOW, checkpoint_interval=0.05) as worker:
+    hold.after(7)
+    with fake_node(store, home, checkpoint_interval=0.05) as worker:
         worker.run_shard(record.id)
         wait_until(lambda: _checkpointed(store, record.id) == 7)
         worker.drain(0.0)
+    hold.release()
     assert shard(store, record.id).state is ShardState.READY
     assert len(files_below(home / "parts")) == 1
     with fake_node(store, home) as worker:
@@ -182,15 +185,16 @@ def test_a_checkpoint_is_made_and_only_the_rest_is_computed_again(
 
 
 def test_a_damaged_checkpoint_costs_time_and_no_row(
-    store: Store, home: Path, model: ModelRecord
+    store: Store, home: Path, model: ModelRecord, hold: Hold
 ) -> None:
-    rows = [*questions(3), {"prompt": "long", "max_tokens": 3000}]
-    job = submit_rows(store, home, model, rows)
+    job = submit_rows(store, home, model, questions(4))
     (record,) = store.jobs.shards(job.id)
-    with fake_node(store, home, factory=testing.SLOW) as worker:
+    hold.after(3)
+    with fake_node(store, home) as worker:
         worker.run_shard(record.id)
         wait_until(lambda: _rows_done(worker) == 3)
         worker.drain(0.0)
+    hold.release()
     (name,) = files_below(home / "parts")
     (home / "parts" / name).write_bytes(b"PAR1 no more")
     with fake_node(store, home) as worker:
@@ -201,13 +205,19 @@ def test_a_damaged_checkpoint_costs_time_and_no_row(
 
 
 def test_draining_lets_rows_end_that_the_engine_has(
-    store: Store, home: Path, model: ModelRecord
+    store: Store, home: Path, model: ModelRecord, hold: Hold
 ) -> None:
     job = submit_rows(store, home, model, questions(4))
     (record,) = store.jobs.shards(job.id)
-    with fake_node(store, home, factory=testing.SLOW) as worker:
+    hold.after(0)
+    with fake_node(store, home) as worker:
         worker.run_shard(record.id)
-        worker.drain(60.0)
+        (held,) = worker.shards
+        draining = threading.Thread(target=worker.drain, args=(60.0,))
+        draining.start()
+        wait_until(lambda: not held.wants_rows)
+        hold.release()
+        draining.join()
         with pytest.raises(Draining):
             worker.run_shard(record.id)
     assert shard(store, record.id).state is ShardState.COMMITTED
@@ -292,15 +302,19 @@ def test_a_stopped_job_keeps_what_is_finished_and_says_why_the_rest_is_not(
     assert sound(store, home)
 
 
-def test_a_fenced_shard_leaves_nothing(store: Store, home: Path, model: ModelRecord) -> None:
-    job = submit_rows(store, home, model, questions(3, max_tokens=20))
+def test_a_fenced_shard_leaves_nothing(
+    store: Store, home: Path, model: ModelRecord, hold: Hold
+) -> None:
+    job = submit_rows(store, home, model, questions(3))
     (record,) = store.jobs.shards(job.id)
-    with fake_node(store, home, factory=testing.SLOW) as worker:
+    hold.after(2)
+    with fake_node(store, home) as worker:
         worker.run_shard(record.id)
         (held,) = worker.shards
         let_expire(store, held.lease)
         other = store.leases.claim(record.id, owner="other/2", ttl=60.0)
         assert other is not None
+        hold.release()
         wait_until(lambda: not len(worker.shards))
     assert shard(store, record.id).epoch == other.epoch
     assert shard(store, record.id).state is ShardState.LEASED
@@ -374,13 +388,15 @@ def test_a_model_that_cannot_be_loaded_is_an_error_of_its_own(
 
 
 def test_an_absent_database_costs_time_and_no_row(
-    store: Store, home: Path, model: ModelRecord, absent_database: Any
+    store: Store, home: Path, model: ModelRecord, absent_database: Any, hold: Hold
 ) -> None:
-    job = submit_rows(store, home, model, questions(3, max_tokens=20))
+    job = submit_rows(store, home, model, questions(3))
     (record,) = store.jobs.shards(job.id)
-    with fake_node(store, home, factory=testing.SLOW) as worker:
+    hold.after(2)
+    with fake_node(store, home) as worker:
         worker.run_shard(record.id)
         with absent_database("commit") as attempts:
+            hold.release()
             wait_until(lambda: len(attempts) >= 2)
         wait_until(lambda: not len(worker.shards))
     assert shard(store, record.id).state is ShardState.COMMITTED

@@ -19,6 +19,7 @@ from batchgen.models.record import ModelRecord
 from batchgen_workers import engine_host, testing
 from batchgen_workers.node import Node
 from batchgen_workers.settler import footer_of
+from tests.support.holding import Hold
 from tests.support.homes import pin_model
 from tests.support.jobs import TTL, claim_first, let_expire, set_shard, shard
 from tests.support.result_rows import ok_row
@@ -54,18 +55,20 @@ def store(sqlite_url: str) -> Store:
 
 
 def test_a_dead_engine_is_replaced_under_the_shards_it_had(
-    store: Store, home: Path, model: ModelRecord
+    store: Store, home: Path, model: ModelRecord, hold: Hold
 ) -> None:
-    rows = [*questions(3), {"prompt": "long", "max_tokens": 100}]
-    job = submit_rows(store, home, model, rows)
+    job = submit_rows(store, home, model, questions(4))
     (record,) = store.jobs.shards(job.id)
-    with fake_node(store, home, factory=testing.SLOW, lease_ttl=1.0) as worker:
+    hold.after(3)
+    with fake_node(store, home, lease_ttl=1.0) as worker:
         worker.run_shard(record.id)
         wait_until(lambda: _rows_done(worker) == 3)
         client = worker.host._client
         assert client is not None
         client.kill()
+        hold.after(0)
         wait_until(lambda: shard(store, record.id).deaths == 1)
+        hold.release()
         wait_until(lambda: not len(worker.shards))
     after = shard(store, record.id)
     assert (after.state, after.attempts, after.lost) == (ShardState.COMMITTED, 1, 0)
@@ -103,13 +106,13 @@ def test_a_shard_whose_leases_were_lost_again_and_again_is_computed_apart(
 
 
 def test_two_workers_finish_one_long_shard_together(
-    store: Store, home: Path, model: ModelRecord, monkeypatch: pytest.MonkeyPatch
+    store: Store, home: Path, model: ModelRecord, monkeypatch: pytest.MonkeyPatch, hold: Hold
 ) -> None:
     monkeypatch.setattr(submission, "shard_ranges", lambda n_rows, *_: [(0, n_rows)])
     job = submit_rows(store, home, model, questions(400))
-    slow: dict[str, Any] = {"factory": testing.SLOW, "engine": {"max_num_seqs": 2}}
+    hold.after(11)
     with (
-        fake_node(store, home, lease_ttl=1.0, **slow) as owner,
+        fake_node(store, home, lease_ttl=1.0, engine={"max_num_seqs": 2}) as owner,
         fake_node(store, home) as idle,
     ):
         (whole,) = store.jobs.shards(job.id)
@@ -117,6 +120,9 @@ def test_two_workers_finish_one_long_shard_together(
         feeding.start()
         wait_until(lambda: _rows_done(owner) > 10)
         assert store.splits.ask(model.name) == whole.id
+        (held,) = owner.shards
+        wait_until(lambda: held.is_to_split)
+        hold.release()
         wait_until(lambda: len(store.jobs.shards(job.id)) == 2)
         begun, rest = store.jobs.shards(job.id)
         assert begun.n_rows < 200 < rest.n_rows

@@ -8,18 +8,19 @@ import pytest
 from batchgen.io.kv_totals import UNMEASURED, KVTotals
 from batchgen.io.numerics import Numerics
 from batchgen.io.params import SamplingParams
-from batchgen.io.rows import Choice, Generation, InputRow, KVUse, RowError
-from batchgen_workers.shard import Ending, Shard
+from batchgen.io.rows import Choice, Generation, InputRow, KVUse, RowError, Usage
+from batchgen_workers.shard import Ending, ResultLimits, Shard
 from tests.support.jobs import lease_without_store
 from tests.support.result_rows import ok_row
 
 LEASE = lease_without_store(pos_start=100, pos_end=103)
 SMALL = Numerics(device="cpu", dtype="float32", quantize="int8")
+LONGER_THAN_ANY_TEST = 3600.0  # seconds
 HALF = Numerics(device="cuda", dtype="bfloat16")
 
 
 def new_shard(**fields: Any) -> Shard:
-    return Shard(LEASE, wake=fields.get("wake", lambda: None))
+    return Shard(LEASE, wake=fields.get("wake", lambda: None), limits=fields.get("limits"))
 
 
 def row(number: int) -> InputRow:
@@ -120,7 +121,7 @@ def test_it_tells_how_its_answers_were_computed() -> None:
 
 def test_a_checkpoints_answers_may_have_been_computed_in_another_way() -> None:
     shard = new_shard()
-    shard.recall([ok_row(100)], UNMEASURED, (SMALL,))
+    shard.recall([100], UNMEASURED, (SMALL,))
     shard.expect({1: row(101), 2: row(102)})
     for key in (1, 2):
         shard.receive(answer(key), HALF)
@@ -182,3 +183,48 @@ def test_whoever_feeds_is_woken(act: Any) -> None:
     shard = new_shard(wake=lambda: woken.append(True))
     act(shard)
     assert woken == [True]
+
+
+def test_a_heavy_shard_is_saved_at_once_and_keeps_numbers_only() -> None:
+    shard = new_shard(limits=ResultLimits(memory_bytes=2000))
+    shard.expect({1: row(100), 2: row(101), 3: row(102)})
+    shard.fed()
+    shard.receive(answer(1, "x" * 3000))
+    assert shard.wait(LONGER_THAN_ANY_TEST) is None  # it does not wait for the interval
+    results, kv, _ = shard.results()
+    shard.shelve(results)
+    assert not shard.is_heavy
+    assert shard.results()[0] == []
+    assert (shard.rows_done, shard.has(100), shard.is_shelved(100)) == (1, True, True)
+    shard.receive(answer(2))
+    shard.receive(answer(3))
+    assert shard.wait(0) is Ending.COMPLETE
+    assert shard.results()[1].rows == kv.rows + 2 == 3
+
+
+def test_a_shard_of_long_answers_gives_up_what_is_untouched_once() -> None:
+    shard = new_shard(limits=ResultLimits(part_bytes=2000))
+    shard.expect({1: row(100), 2: row(101), 3: row(102)})
+    shard.receive(answer(1))
+    assert not shard.is_to_split
+    shard.receive(answer(2, "x" * 3000))
+    assert shard.is_to_split
+    shard.is_to_split = False  # its feeder has
+    shard.receive(answer(3))
+    assert not shard.is_to_split
+
+
+def test_what_is_another_shards_now_is_shelved_no_more() -> None:
+    shard = new_shard()
+    shard.recall([100, 102], UNMEASURED, ())
+    shard.narrow(lease_without_store(pos_start=100, pos_end=102))
+    assert (shard.rows_done, shard.has(102)) == (1, False)
+
+
+def test_tokens_are_those_of_rows_that_ended_and_of_rows_that_have_not() -> None:
+    shard = new_shard()
+    shard.recall([100], UNMEASURED, (), tokens=11)
+    shard.expect({1: row(101), 2: row(102)})
+    assert shard.tokens({1: 5, 2: 7, 99: 1000}) == (11, 12)
+    shard.receive(Generation(key=1, usage=Usage(prompt_tokens=3, completion_tokens=6)))
+    assert shard.tokens({1: 6, 2: 8}) == (17, 8)

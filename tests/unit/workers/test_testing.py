@@ -17,6 +17,7 @@ from batchgen_workers.testing import (
     FakeEngine,
     answer_to,
 )
+from tests.support.holding import Hold
 
 CONFIG = EngineConfig(model_path=Path("/models/t"), model_name="t", max_num_seqs=2)
 
@@ -39,6 +40,19 @@ def test_every_row_ends_once_with_its_words() -> None:
     ended = run(FakeEngine(CONFIG), *(request(key, f"prompt {key}") for key in range(9)))
     texts = {key: generation.choices[0].text for key, generation in ended.items()}
     assert texts == {key: answer_to(f"prompt {key}", seed=None, tokens=3) for key in range(9)}
+
+
+def test_a_held_engine_ends_so_many_rows_and_no_more(hold: Hold) -> None:
+    engine = FakeEngine(CONFIG)
+    for key in range(6):
+        engine.add(request(key))
+    hold.after(3)
+    assert [len(engine.step()) for _ in range(9)] == [0, 0, 2, 0, 0, 1, 0, 0, 0]
+    assert engine.stats().generated_tokens == 3 * 3 + 2 + 2
+    hold.after(1)  # from now on
+    assert [len(engine.step()) for _ in range(4)] == [1, 0, 0, 0]
+    hold.release()
+    assert len(run(engine)) == 2
 
 
 def test_an_answer_depends_on_the_seed_only_when_it_is_sampled() -> None:
