@@ -28,6 +28,7 @@ from batchgen.jobs.records import FinalLease, JobRecord, SegmentRecord
 from batchgen.jobs.states import StopReason
 from batchgen.jobs.store import Store
 from batchgen_workers.answers import STOPPED, refused
+from batchgen_workers.exceptions import describe
 from batchgen_workers.gate import Draining
 from batchgen_workers.lease_keeper import RENEWALS_PER_TTL
 from batchgen_workers.logs import get_logger
@@ -86,8 +87,11 @@ class Finaliser:
             return True
         except (OSError, DatabaseUnavailable, StoreMismatch) as error:
             log.error("dataset not written", error=str(error), **context)
-            self._not_before[job_id] = time.monotonic() + PAUSE_AFTER_TROUBLE
-            self._release(final, str(error))
+            self._try_later(final, str(error))
+        except Exception as error:
+            # one job's trouble: the others' datasets are not to wait for it
+            log.exception("dataset not written", **context)
+            self._try_later(final, describe(error))
         else:
             log.info("job ended", state=job.state, rows=job.n_rows, **context)
             return True
@@ -99,6 +103,10 @@ class Finaliser:
         except Corrupt:
             self.storage.check()  # elsewhere, every file is missing
             raise
+
+    def _try_later(self, final: FinalLease, error: str) -> None:
+        self._not_before[final.job.id] = time.monotonic() + PAUSE_AFTER_TROUBLE
+        self._release(final, error)
 
     def _write(self, final: FinalLease) -> JobRecord:
         root = f"datasets/{final.job.public_id}/e{final.epoch}"

@@ -54,6 +54,7 @@ def test_state(changes: dict[str, Any], state: str) -> None:
         ({"paused": True}, "batchgen resume"),
         ({"state": JobState.QUEUED, "not_before": MIDNIGHT + 3600}, "starts 1970-01-02"),
         ({"window_spec": "02:00-03:00 UTC"}, "its window opens 1970-01-02"),
+        ({"window_spec": "02:00-03:00 Mars/Base"}, "cannot be read here: 'Mars/Base' is not a"),
         ({"workers": ()}, "batchgen worker --model tiny"),
     ],
 )
