@@ -314,14 +314,14 @@ def test_garbage_of_one_job_that_stays_does_not_keep_that_of_others(
         late = claim_first(store, job)
         keys[job.id] = put_part(storage, late)
         reclaim(store, late)
-    delete = storage.delete
+    delete = LocalStorage.delete
 
-    def refuse(key: str) -> None:
+    def refuse(self: LocalStorage, key: str) -> None:
         if key == keys[stubborn.id]:
             raise PermissionError(1, "Operation not permitted")
-        delete(key)
+        delete(self, key)
 
-    monkeypatch.setattr(storage, "delete", refuse)
+    monkeypatch.setattr(LocalStorage, "delete", refuse)
     with pytest.raises(PermissionError):
         list(collector.collect())
     told: list[str] = []

@@ -185,12 +185,11 @@ def test_one_dataset_that_cannot_be_written_does_not_keep_the_others_waiting(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     broken, healthy = (computed(store, home, model, 10) for _ in range(2))
-    write = module.write_dataset
 
     def fail_once(*args: Any, **fields: Any) -> Any:
         if fields["meta"].job_id == broken.public_id:
             raise RuntimeError("nobody thought of this")
-        return write(*args, **fields)
+        return write_dataset(*args, **fields)
 
     monkeypatch.setattr(module, "write_dataset", fail_once)
     assert finaliser.run_once() == 1
