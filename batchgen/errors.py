@@ -16,6 +16,7 @@ BatchgenError                     exit 1
 ├── NotAllowed                    exit 4   a transition the job's state does not permit
 ├── Unavailable                   exit 3
 │   ├── DatabaseUnavailable
+│   │   └── DatabaseDamaged               waiting would not mend it
 │   ├── BrokerUnavailable
 │   ├── SchemaMismatch
 │   ├── StoreMismatch
@@ -151,6 +152,10 @@ class DatabaseUnavailable(Unavailable):
     """The database cannot be reached. Check BATCHGEN_DATABASE_URL and that the server runs."""
 
 
+class DatabaseDamaged(DatabaseUnavailable):
+    """The database is damaged. Nothing was written. Restore it from a backup, or move it away."""
+
+
 class BrokerUnavailable(Unavailable):
     """The broker cannot be reached. Check BATCHGEN_BROKER_URL and that the server runs."""
 
@@ -164,7 +169,7 @@ class StoreMismatch(Unavailable):
 
 
 class HomeLocked(Unavailable):
-    """Another coordinator runs on this home. Stop it first, or use another BATCHGEN_HOME."""
+    """Another process works on this home. Stop it first, or use another BATCHGEN_HOME."""
 
 
 class EngineFailed(BatchgenError):

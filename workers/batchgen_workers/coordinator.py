@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from typing import TypeVar
 
-from batchgen.errors import BrokerUnavailable, StoreMismatch, Unavailable
+from batchgen.errors import BrokerUnavailable, DatabaseUnavailable, StoreMismatch, Unavailable
 from batchgen.failpoints import reach
 from batchgen.jobs.garbage import Collector
 from batchgen.jobs.identity import open_storage
 from batchgen.jobs.store import Store
-from batchgen.service.database import open_database
 from batchgen.settings import Settings
 from batchgen_workers.app import create_app
 from batchgen_workers.doorbell import Doorbell
@@ -24,6 +23,7 @@ from batchgen_workers.exceptions import describe
 from batchgen_workers.finaliser import Finaliser
 from batchgen_workers.home_lock import locked_home
 from batchgen_workers.logs import get_logger
+from batchgen_workers.persistence import await_database
 from batchgen_workers.signals import on_ending
 from batchgen_workers.ticker import Ticker
 
@@ -35,24 +35,46 @@ log = get_logger(__name__)
 Result = TypeVar("Result")
 
 
+def run_coordinator(settings: Settings) -> None:
+    """Coordinate until a signal to end comes, then close every connection.
+
+    A database that is away is waited for. Must be called in the main thread.
+
+    Raises:
+        BrokerUnavailable: none is configured; one that is down is waited for.
+        SchemaMismatch, StoreMismatch, DatabaseDamaged: the database cannot be used.
+        HomeLocked: another coordinator runs on this SQLite home.
+    """
+    stopping = threading.Event()
+    with ExitStack() as opened, on_ending(stopping.set):
+        doorbell = Doorbell(create_app(settings))
+        opened.callback(doorbell.close)
+        try:
+            store = Store(await_database(settings, give_up=stopping))
+        except DatabaseUnavailable:
+            if not stopping.is_set():
+                raise
+            return
+        opened.callback(store.close)
+        alone = locked_home(settings.home) if store.database.is_sqlite else nullcontext()
+        with alone, Coordinator(settings, store=store, doorbell=doorbell).running():
+            log.info("coordinating", database=store.database.shown)
+            stopping.wait()
+
+
 class Coordinator:
     """Moves every job of one database a step at each tick.
 
-    Coordinator(settings).run()                                   a process of its own
+    run_coordinator(settings)                                     a process of its own
     Coordinator(settings, store=…, doorbell=…).running()          beside a worker
     """
 
-    def __init__(
-        self, settings: Settings, *, store: Store | None = None, doorbell: Doorbell | None = None
-    ) -> None:
-        """Connect to the database and the broker, or use connections that are there.
-
-        Raises BrokerUnavailable (none configured), DatabaseUnavailable or SchemaMismatch.
-        """
+    def __init__(self, settings: Settings, *, store: Store, doorbell: Doorbell) -> None:
+        """Prepare to coordinate over connections that are there."""
         self._settings = settings
-        self._doorbell = doorbell or Doorbell(create_app(settings))
-        self._store = store or Store(open_database(settings))
-        storage = self._storage = open_storage(self._store.database, settings.home)
+        self._doorbell = doorbell
+        self._store = store
+        storage = open_storage(store.database, settings.home)
         self.finaliser = Finaliser(store=self._store, storage=storage, ttl=settings.lease_ttl)
         self._collector = Collector(self._store, storage, min_age=settings.garbage_age)
         self._collector.on_trouble = _say_garbage_left
@@ -95,25 +117,6 @@ class Coordinator:
             log.warning("store not seen", error=error.message)
         if removed:
             log.info("garbage collected", files=len(removed), bytes=sum(removed))
-
-    def run(self) -> None:
-        """Coordinate until a signal to end comes, then close every connection.
-
-        Raises HomeLocked where another coordinator runs on this SQLite home, StoreMismatch where
-        the home is not the database's.
-        """
-        stopping = threading.Event()
-        alone = (
-            locked_home(self._settings.home) if self._store.database.is_sqlite else nullcontext()
-        )
-        try:
-            self._storage.check()
-            with alone, on_ending(stopping.set), self.running():
-                log.info("coordinating", database=self._store.database.shown)
-                stopping.wait()
-        finally:
-            self._doorbell.close()
-            self._store.close()
 
     @contextmanager
     def running(self) -> Iterator[None]:

@@ -139,7 +139,10 @@ class Node:
         threading.Thread(target=to_table, args=([],), name="warm-up", daemon=True).start()
         info = self.host.start(give_up=give_up)
         log.info("engine ready", **msgspec.to_builtins(info))
-        self._beat()
+        try:
+            self._beat()
+        except DatabaseUnavailable as error:  # the heartbeat says it later
+            log.warning("worker not signed on", error=error.message)
         for ticker in self._tickers:
             ticker.start()
 

@@ -6,6 +6,7 @@ Standard input stays open as long as whoever started it lives; its end is a sign
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -18,8 +19,12 @@ from typing import Any
 from batchgen.errors import BatchgenError
 from batchgen.settings import Settings
 from batchgen_workers.logs import configure_logging, get_logger
+from batchgen_workers.persistence import may_come_back
 
 STDERR = 2  # our own standard error, where logs go
+#: Exit status of a process that met what passes without anybody's help: sysexits' EX_TEMPFAIL.
+TRY_AGAIN = 75
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 log = get_logger(__name__)
 
@@ -31,9 +36,9 @@ def main(arguments: list[str]) -> int:
     try:
         match arguments:
             case ["coordinator"]:
-                from batchgen_workers.coordinator import Coordinator
+                from batchgen_workers.coordinator import run_coordinator
 
-                Coordinator(Settings()).run()
+                run_coordinator(Settings())
             case ["worker", model, *factory]:
                 from batchgen_workers.worker import run_worker
 
@@ -42,7 +47,12 @@ def main(arguments: list[str]) -> int:
                 raise BatchgenError(f"{arguments} is no process of the stack.")
     except BatchgenError as error:
         log.error("process failed", error=error.message)
-        return error.exit_code
+        return TRY_AGAIN if may_come_back(error) else error.exit_code
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        log.error("process failed", error=str(error))
+        return TRY_AGAIN
     return 0
 
 
