@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sqlite3
 import time
 from collections import Counter
@@ -28,6 +29,7 @@ from batchgen_workers import testing
 from tests.support.backup import Backup
 from tests.support.cluster import RECOVERY, ROWS, TTL, Cluster, Toll, running_cluster
 from tests.support.jobs import claim_first, commit_all, new_job, part_of, running_job
+from tests.support.nursery import Member
 from tests.support.proxy import Drop, Proxy
 from tests.support.servers import PostgresProcess, server_folder
 from tests.support.workers import questions, wait_until
@@ -134,6 +136,41 @@ def test_21_work_goes_on_while_the_database_is_away(
     own_cluster.hurt()
     own_cluster.drain(job)  # the reaper may be faster than the commit, or not
     own_cluster.toll.assert_within(RECOVERY)
+
+
+@pytest.mark.fault(21, "PostgreSQL away when coordinator and worker, or all of `up`, start")
+@pytest.mark.parametrize("together", [False, True], ids=["apart", "up"])
+def test_21_a_database_that_comes_later_is_waited_for(
+    own_cluster: Cluster, own_postgres: PostgresProcess, together: bool
+) -> None:
+    job = own_cluster.submit(LEASED_ROWS)
+    own_postgres.stop_at_once()
+    members = (
+        [own_cluster.stack()] if together else [own_cluster.coordinator(), own_cluster.worker()]
+    )
+    waits = "up waits: " if together else "waiting for the database"
+    wait_until(lambda: all(member.said(waits) for member in members))
+    own_postgres.start()
+    own_cluster.hurt()
+    own_cluster.drain(job)
+    assert [member.count(waits) for member in members] == [1] * len(members)
+    for member in members:
+        member.send(signal.SIGTERM)
+        assert member.wait() == 0
+
+
+@pytest.mark.long
+@pytest.mark.fault(21, "told to end while PostgreSQL is away")
+@pytest.mark.parametrize("name", ["coordinator", "worker", "stack"])
+def test_21_a_process_that_waits_can_be_ended(
+    own_cluster: Cluster, own_postgres: PostgresProcess, name: str
+) -> None:
+    own_postgres.stop_at_once()
+    member: Member = getattr(own_cluster, name)()
+    wait_until(lambda: member.said("waits: ") or member.said("waiting for the database"))
+    member.send(signal.SIGTERM)
+    own_cluster.hurt()
+    assert member.wait() == 0
 
 
 def submitting(store: Store, job: JobRecord) -> Iterator[None]:
