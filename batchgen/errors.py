@@ -12,6 +12,7 @@ BatchgenError                     exit 1
 │   ├── ModelExists
 │   └── UnknownModel              exit 4
 ├── OutputConflict                exit 2   the output folder holds another job
+├── OutputRefused                 exit 1   standard output, where the data goes
 ├── JobNotFound                   exit 4
 ├── NotAllowed                    exit 4   a transition the job's state does not permit
 ├── Unavailable                   exit 3
@@ -128,6 +129,10 @@ class OutputConflict(BatchgenError):
     """The output folder belongs to another job. Choose another folder with -o."""
 
     exit_code = 2
+
+
+class OutputRefused(BatchgenError):
+    """Standard output cannot be written. Direct it to where there is room."""
 
 
 class JobNotFound(BatchgenError):

@@ -39,6 +39,7 @@ from batchgen_workers.frames import (
 )
 from batchgen_workers.result_frames import in_result_frames
 from batchgen_workers.signals import ENDING
+from batchgen_workers.streams import prepare_streams
 
 REPORT_INTERVAL = 0.25  # seconds between reports while the engine works
 
@@ -182,4 +183,5 @@ def _report_failure(stream: Stream, error: Exception) -> None:
 
 
 if __name__ == "__main__":
+    prepare_streams()  # the log may be on a full disk
     sys.exit(main(int(sys.argv[1])))

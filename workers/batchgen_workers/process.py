@@ -20,6 +20,7 @@ from batchgen.errors import BatchgenError
 from batchgen.settings import Settings
 from batchgen_workers.logs import configure_logging, get_logger
 from batchgen_workers.persistence import may_come_back
+from batchgen_workers.streams import prepare_streams
 
 STDERR = 2  # our own standard error, where logs go
 #: Exit status of a process that met what passes without anybody's help: sysexits' EX_TEMPFAIL.
@@ -88,4 +89,5 @@ def _factory(given: list[str]) -> dict[str, str]:
 
 
 if __name__ == "__main__":
+    prepare_streams()
     sys.exit(main(sys.argv[1:]))
