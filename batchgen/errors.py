@@ -15,6 +15,7 @@ BatchgenError                     exit 1
 ├── OutputRefused                 exit 1   standard output, where the data goes
 ├── JobNotFound                   exit 4
 ├── NotAllowed                    exit 4   a transition the job's state does not permit
+├── NotRunning                    exit 4   there is no `batchgen up` to end
 ├── Unavailable                   exit 3
 │   ├── DatabaseUnavailable
 │   │   └── DatabaseDamaged               waiting would not mend it
@@ -143,6 +144,12 @@ class JobNotFound(BatchgenError):
 
 class NotAllowed(BatchgenError):
     """The job's state does not permit this. See `batchgen status JOB`."""
+
+    exit_code = 4
+
+
+class NotRunning(BatchgenError):
+    """No `batchgen up` runs on this home. Start one with `batchgen up --model NAME`."""
 
     exit_code = 4
 

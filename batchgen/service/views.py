@@ -10,6 +10,12 @@ from batchgen.errors import InvalidParameter
 from batchgen.jobs.records import JobRecord, Progress, WorkerRecord
 from batchgen.jobs.states import JobState
 from batchgen.jobs.windows import Window
+from batchgen.settings import Settings
+
+
+def starts_worker(settings: Settings) -> str:
+    """Return the command that starts a worker: one alone needs a broker that others know."""
+    return "batchgen worker" if settings.broker_url else "batchgen up"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +28,8 @@ class JobView:
     workers: tuple[WorkerRecord, ...] = field(default=())
     # folder of the finished dataset, None before there is one
     dataset: Path | None = None
+    # what starts a worker here; see `starts_worker`
+    starter: str = "batchgen up"
 
     @property
     def state(self) -> str:
@@ -89,7 +97,7 @@ class JobView:
         if closed := self._closed_until(now):
             return closed
         if not self.workers:
-            return f"waits for a worker: batchgen worker --model {job.model}"
+            return f"waits for a worker: {self.starter} --model {job.model}"
         return None
 
     def _closed_until(self, now: float) -> str | None:

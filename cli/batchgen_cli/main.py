@@ -32,6 +32,7 @@ SECTIONS = {
     "Service": {
         "models": "models",
         "up": "up",
+        "down": "down",
         "worker": "worker",
         "workers": "workers",
         "coordinator": "coordinator",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sqlite3
 import time
 from collections import Counter
@@ -24,14 +23,12 @@ from batchgen.jobs.schema import VERSION_TABLE
 from batchgen.jobs.states import JobState
 from batchgen.jobs.store import Store
 from batchgen.jobs.tables import parts, workers
-from batchgen_migrations import upgrade
 from batchgen_workers import testing
 from tests.support.backup import Backup
 from tests.support.cluster import RECOVERY, ROWS, TTL, Cluster, Toll, running_cluster
 from tests.support.jobs import claim_first, commit_all, new_job, part_of, running_job
-from tests.support.nursery import Member
 from tests.support.proxy import Drop, Proxy
-from tests.support.servers import PostgresProcess, server_folder
+from tests.support.servers import PostgresProcess
 from tests.support.workers import questions, wait_until
 
 UNAVAILABLE = 3  # exit status
@@ -40,29 +37,6 @@ CUTS = 12
 
 # With its end: BEGIN says READ COMMITTED.
 COMMIT = b"COMMIT\0"
-
-
-@pytest.fixture
-def own_postgres() -> Iterator[PostgresProcess]:
-    """A PostgreSQL server of the test's own, with few connections and the newest schema."""
-    with server_folder("bgpg-") as folder:
-        server = PostgresProcess(folder, max_connections="40")
-        server.start()
-        upgrade(server.url)
-        try:
-            yield server
-        finally:
-            server.stop()
-
-
-@pytest.fixture
-def own_cluster(
-    own_postgres: PostgresProcess, broker_url: str, tmp_path: Path, toll: Toll
-) -> Iterator[Cluster]:
-    """An installation on a PostgreSQL that the test may stop."""
-    with running_cluster(tmp_path, database_url=own_postgres.url, broker_url=broker_url) as cluster:
-        cluster.toll = toll
-        yield cluster
 
 
 @pytest.fixture
@@ -136,41 +110,6 @@ def test_21_work_goes_on_while_the_database_is_away(
     own_cluster.hurt()
     own_cluster.drain(job)  # the reaper may be faster than the commit, or not
     own_cluster.toll.assert_within(RECOVERY)
-
-
-@pytest.mark.fault(21, "PostgreSQL away when coordinator and worker, or all of `up`, start")
-@pytest.mark.parametrize("together", [False, True], ids=["apart", "up"])
-def test_21_a_database_that_comes_later_is_waited_for(
-    own_cluster: Cluster, own_postgres: PostgresProcess, together: bool
-) -> None:
-    job = own_cluster.submit(LEASED_ROWS)
-    own_postgres.stop_at_once()
-    members = (
-        [own_cluster.stack()] if together else [own_cluster.coordinator(), own_cluster.worker()]
-    )
-    waits = "up waits: " if together else "waiting for the database"
-    wait_until(lambda: all(member.said(waits) for member in members))
-    own_postgres.start()
-    own_cluster.hurt()
-    own_cluster.drain(job)
-    assert [member.count(waits) for member in members] == [1] * len(members)
-    for member in members:
-        member.send(signal.SIGTERM)
-        assert member.wait() == 0
-
-
-@pytest.mark.long
-@pytest.mark.fault(21, "told to end while PostgreSQL is away")
-@pytest.mark.parametrize("name", ["coordinator", "worker", "stack"])
-def test_21_a_process_that_waits_can_be_ended(
-    own_cluster: Cluster, own_postgres: PostgresProcess, name: str
-) -> None:
-    own_postgres.stop_at_once()
-    member: Member = getattr(own_cluster, name)()
-    wait_until(lambda: member.said("waits: ") or member.said("waiting for the database"))
-    member.send(signal.SIGTERM)
-    own_cluster.hurt()
-    assert member.wait() == 0
 
 
 def submitting(store: Store, job: JobRecord) -> Iterator[None]:

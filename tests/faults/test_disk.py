@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -195,31 +193,6 @@ def test_31_a_full_disk_under_sqlite(
             cluster.hurt()
             cluster.drain(job)
             toll.assert_within(RECOVERY + 10.0)
-
-
-@pytest.mark.long
-@pytest.mark.fault(31, "`up` starts, and starts its worker again, on a full disk of SQLite")
-def test_31_a_full_disk_is_no_crash_loop(
-    sqlite_template: Path, broker_url: str, tmp_path: Path, toll: Toll
-) -> None:
-    with mounted_disk(tmp_path / "disk") as disk:
-        shutil.copyfile(sqlite_template, disk.folder / "batchgen.db")
-        url = f"sqlite:///{disk.folder / 'batchgen.db'}"
-        with running_cluster(tmp_path, database_url=url, broker_url=broker_url) as cluster:
-            cluster.toll = toll
-            job = cluster.submit()
-            disk.fill()
-            stack = cluster.stack()
-            for deaths in range(2):
-                wait_until(lambda deaths=deaths: stack.count("worker not signed on") > deaths)  # type: ignore[misc]
-                os.kill(stack.pid_of(f"worker {MODEL}"), signal.SIGKILL)
-                cluster.hurt()
-            wait_until(lambda: stack.count("worker not signed on") == 3)
-            assert stack.is_alive
-            disk.empty()
-            cluster.hurt()
-            cluster.drain(job)
-            assert stack.count("ended (pid") == 2  # the two that were killed
 
 
 @pytest.mark.long

@@ -53,7 +53,7 @@ class _Product(io.FileIO):
 
     _refused = False
 
-    def write(self, data: ReadableBuffer, /) -> int | None:
+    def write(self, data: ReadableBuffer, /) -> int:
         with memoryview(data) as view:
             if self._refused:  # what is flushed at the end would only fail again
                 return view.nbytes

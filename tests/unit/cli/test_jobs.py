@@ -56,11 +56,20 @@ def test_ls_of_nothing_is_empty_data(batchgen: Command) -> None:
     assert batchgen.json("ls") == []
 
 
+def test_what_starts_a_worker_depends_on_whether_there_is_a_broker(
+    batchgen: Command, job: JobRecord
+) -> None:
+    assert "batchgen up --model" in batchgen.ok("workers").stderr
+    batchgen.env["BATCHGEN_BROKER_URL"] = "redis://127.0.0.1:1/0"
+    assert "batchgen worker --model" in batchgen.ok("workers").stderr
+    assert "batchgen worker --model tiny" in batchgen.ok("status", "nightly").stdout
+
+
 def test_status_of_a_queued_job(batchgen: Command, job: JobRecord) -> None:
     shown = batchgen.ok("status", "nightly").stdout
     assert job.public_id in shown
     assert "0 of 4 done" in shown
-    assert "batchgen worker --model tiny" in shown
+    assert "batchgen up --model tiny" in shown
     assert "KV pool" not in shown
     kv = batchgen.json("status", "nightly")["kv"]
     assert kv == {"utilisation": None, "sharing_saving": None, "preemptions": 0, "copies": 0}
