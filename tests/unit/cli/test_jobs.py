@@ -238,6 +238,19 @@ def test_workers_are_listed(batchgen: Command, service: Service) -> None:
     assert (shown["id"], shown["model"], shown["slots"]) == ("host/1", "tiny", 4)
 
 
+def test_the_kernels_of_a_worker_are_shown_with_the_reason(
+    batchgen: Command, service: Service, job: JobRecord
+) -> None:
+    worker = a_worker()
+    kernels = {"kernels": "reference", "kernels_reason": "slower: no C++ compiler"}
+    service.store.workers.heartbeat(replace(worker, stats={**worker.stats, **kernels}))
+    service.store.workers.heartbeat(replace(worker, id="host/2"))  # of an earlier version
+    lines = batchgen.ok("workers").stdout.splitlines()
+    assert ["reference" in line for line in lines] == [False, True, False]
+    shown = batchgen.ok("status", "nightly").stdout
+    assert "1 on cpu by plain torch (slower: no C++ compiler)" in shown
+
+
 def test_workers_show_how_their_pool_does(batchgen: Command, service: Service) -> None:
     counters = {"prefix_queries": 40, "prefix_hits": 10, "preemptions": 1234}
     worker = a_worker()
