@@ -129,8 +129,12 @@ class Collector:
     def _of_removals(self) -> Iterator[Garbage]:
         """Finish the removals that were not, and yield what they had left."""
         for removal in self._remover.unfinished():
-            found = self._left(removal)
-            self._remover.finish(removal)
+            try:
+                found = self._left(removal)
+                self._remover.finish(removal)
+            except TROUBLES as error:
+                self._trouble(removal.public_id, error)
+                continue
             yield from found
         self._remover.forget()
 
