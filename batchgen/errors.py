@@ -12,10 +12,13 @@ BatchgenError                     exit 1
 │   ├── ModelExists
 │   └── UnknownModel              exit 4
 ├── OutputConflict                exit 2   the output folder holds another job
+├── OutputRefused                 exit 1   standard output, where the data goes
 ├── JobNotFound                   exit 4
 ├── NotAllowed                    exit 4   a transition the job's state does not permit
+├── NotRunning                    exit 4   there is no `batchgen up` to end
 ├── Unavailable                   exit 3
 │   ├── DatabaseUnavailable
+│   │   └── DatabaseDamaged               waiting would not mend it
 │   ├── BrokerUnavailable
 │   ├── SchemaMismatch
 │   ├── StoreMismatch
@@ -129,6 +132,10 @@ class OutputConflict(BatchgenError):
     exit_code = 2
 
 
+class OutputRefused(BatchgenError):
+    """Standard output cannot be written. Direct it to where there is room."""
+
+
 class JobNotFound(BatchgenError):
     """No such job. See `batchgen ls`."""
 
@@ -141,6 +148,12 @@ class NotAllowed(BatchgenError):
     exit_code = 4
 
 
+class NotRunning(BatchgenError):
+    """No `batchgen up` runs on this home. Start one with `batchgen up --model NAME`."""
+
+    exit_code = 4
+
+
 class Unavailable(BatchgenError):
     """A service that batchgen needs cannot be reached. Run `batchgen doctor`."""
 
@@ -149,6 +162,10 @@ class Unavailable(BatchgenError):
 
 class DatabaseUnavailable(Unavailable):
     """The database cannot be reached. Check BATCHGEN_DATABASE_URL and that the server runs."""
+
+
+class DatabaseDamaged(DatabaseUnavailable):
+    """The database is damaged. Nothing was written. Restore it from a backup, or move it away."""
 
 
 class BrokerUnavailable(Unavailable):
@@ -164,7 +181,7 @@ class StoreMismatch(Unavailable):
 
 
 class HomeLocked(Unavailable):
-    """Another coordinator runs on this home. Stop it first, or use another BATCHGEN_HOME."""
+    """Another process works on this home. Stop it first, or use another BATCHGEN_HOME."""
 
 
 class EngineFailed(BatchgenError):

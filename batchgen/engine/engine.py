@@ -37,7 +37,7 @@ from batchgen.engine.tokenizer import Tokenizer
 from batchgen.errors import InvalidParameter
 from batchgen.io.rows import Generation, GenerationRequest, RowError
 from batchgen_kernels.interface import AttentionKernels
-from batchgen_kernels.registry import create_kernels
+from batchgen_kernels.registry import create_kernels, reason_for
 
 
 class Engine:
@@ -58,7 +58,7 @@ class Engine:
         vocabulary = vocabulary_size(self.model.network)
         self.grammars = GrammarCompiler(self.tokenizer.backend, vocabulary, self.ends)
         self.cache = self._allocate_cache()
-        kernels = self._make_kernels()
+        self.kernels = kernels = self._make_kernels()
         self.model.bind(kernels)
         self._graphs = self._make_graphs(kernels) if config.cuda_graphs else None
         self.scheduler = self._make_scheduler()
@@ -91,6 +91,10 @@ class Engine:
             device=str(self.model.device),
             dtype=str(self.model.dtype).removeprefix("torch."),
             quantize=self.config.quantize,
+            kernels=self.kernels.name,
+            kernels_reason=reason_for(
+                self.kernels, self.config.kernels, self.cache.pool, self.cache.layout
+            ),
             block_size=self.config.block_size,
             num_blocks=self.cache.num_blocks,
             host_blocks=len(self.cache.host),

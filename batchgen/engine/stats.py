@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+SLOWER = "slower: "  # how the reason for kernels begins where faster ones cannot be had
+
 
 class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
     """What the engine settled on when it started."""
@@ -16,6 +18,9 @@ class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
     dtype: str
     # What the weights of the linear layers were rounded to: `int8`, `none`.
     quantize: str = "none"
+    # What attends: `cpu` (compiled), `triton`, `reference` (plain torch); and why.
+    kernels: str = ""
+    kernels_reason: str = ""
     # Tokens in one KV block, and blocks in the pool.
     block_size: int
     num_blocks: int
@@ -30,6 +35,11 @@ class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
     threads: int = 1
     # What differs from what was asked, for a person to read.
     notes: tuple[str, ...] = ()
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether faster kernels could not be had, though they were wanted."""
+        return self.kernels_reason.startswith(SLOWER)
 
 
 class EngineStats(msgspec.Struct, frozen=True, kw_only=True):

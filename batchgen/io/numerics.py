@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 import msgspec
 
+#: {what an engine calls its kernels: what a person does}
+KERNELS = {"cpu": "compiled kernels", "triton": "Triton kernels", "reference": "plain torch"}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class Numerics:
@@ -15,10 +18,17 @@ class Numerics:
     device: str  # kind of device: cpu, cuda
     dtype: str  # compute type, torch's name
     quantize: str = "none"  # what the weights were rounded to
+    kernels: str = ""  # what computed attention, a key of KERNELS; empty in earlier versions
 
     def __str__(self) -> str:
         weights = "" if self.quantize == "none" else f" with {self.quantize} weights"
-        return f"{self.dtype}{weights} on {self.device}"
+        kernels = f" by {kernels_named(self.kernels)}" if self.kernels else ""
+        return f"{self.dtype}{weights} on {self.device}{kernels}"
+
+
+def kernels_named(name: str) -> str:
+    """Return what a person calls the kernels that an engine calls `name`."""
+    return KERNELS.get(name, name)
 
 
 def merge_numerics(*several: Iterable[Numerics]) -> tuple[Numerics, ...]:

@@ -31,7 +31,7 @@ from batchgen.jobs import moves
 from batchgen.jobs.clock import SLACK, is_due
 from batchgen.jobs.database import now_db
 from batchgen.jobs.fairness import Candidate, InFlight, turns
-from batchgen.jobs.leases import is_open
+from batchgen.jobs.openings import is_open
 from batchgen.jobs.records import JobRecord
 from batchgen.jobs.states import JobState, ShardState, StopReason
 from batchgen.jobs.tables import jobs, shard_is, shards
@@ -59,8 +59,8 @@ class DispatchManager(Manager):
         )
         started = 0
         for job in _locked(connection, due):
-            if is_open(job.window_spec, now):
-                moves.move(connection, job, JobState.RUNNING, started_at=now_db())
+            if is_open(connection, job, now):
+                moves.move(connection, job, JobState.RUNNING, started_at=now_db(), error=None)
                 started += 1
         return started
 
@@ -160,15 +160,19 @@ def _with_leased(connection: Connection, model: str, rung: InFlight) -> InFlight
 
 def _candidates(connection: Connection, model: str, now: float) -> list[Candidate]:
     """Return the jobs that may be worked on at `now`, by rank."""
-    columns = (jobs.c.id, jobs.c.tenant_id, jobs.c.priority, jobs.c.deadline, jobs.c.window_spec)
+    columns = (
+        *(jobs.c.id, jobs.c.tenant_id, jobs.c.priority, jobs.c.deadline),
+        *(jobs.c.window_spec, jobs.c.error),
+    )
+    asked = connection.execute(_open_jobs(*columns).where(jobs.c.model == model)).all()
     found = [
         Candidate(
             id=job.id,
             tenant=job.tenant_id,
             rank=(-job.priority, float("inf") if job.deadline is None else job.deadline),
         )
-        for job in connection.execute(_open_jobs(*columns).where(jobs.c.model == model))
-        if is_open(job.window_spec, now)
+        for job in asked
+        if is_open(connection, job, now)
     ]
     return sorted(found, key=lambda job: job.rank)
 

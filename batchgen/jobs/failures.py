@@ -12,7 +12,7 @@ from sqlalchemy.exc import (
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from batchgen.errors import BatchgenError, DatabaseUnavailable, SchemaMismatch
+from batchgen.errors import BatchgenError, DatabaseDamaged, DatabaseUnavailable, SchemaMismatch
 
 # SQLSTATE: serialization failure, deadlock, lock timeout, statement timeout
 ROLLED_BACK = {"40001", "40P01", "55P03", "57014"}
@@ -44,7 +44,7 @@ def translate(error: SQLAlchemyError, *, database: str, secret: str) -> Batchgen
     if _rolled_back(error):
         return Conflict(f"{database} is busy: {words}. Try again.")
     if _sqlite_error(error).startswith(SQLITE_DAMAGED):
-        return DatabaseUnavailable(
+        return DatabaseDamaged(
             f"{database} is not an SQLite database, or it is damaged ({words}). "
             "Nothing was written. Restore it from a backup, or move it away."
         )

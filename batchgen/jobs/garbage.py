@@ -24,7 +24,7 @@ from typing import Final
 
 from sqlalchemy import Connection, select, union_all
 
-from batchgen.errors import JobNotFound
+from batchgen.errors import BatchgenError, JobNotFound, Unavailable
 from batchgen.io.inputs import index_key, input_key
 from batchgen.io.part_files import JOB_ID, PartName
 from batchgen.io.storage import Storage
@@ -41,6 +41,8 @@ MIN_AGE: Final = 3600.0  # seconds
 # A submit from a pipe may wait long for its first line.
 UPLOAD_AGES: Final = 24
 AT_ONCE = 200  # files removed while one job is locked
+# One job's: a file that may not be deleted, a row that cannot be read.
+TROUBLES = (OSError, ValueError, BatchgenError)
 
 _GENERATION: Final = re.compile(r"e(\d{1,18})")
 _INPUT: Final = re.compile(r"([0-9a-f]{64})(\.index)?")
@@ -72,6 +74,8 @@ class Collector:
         self._rows = GarbageManager(store.database)
         self._removals = RemovalManager(store.database)
         self._remover = Remover(store.database, storage)
+        #: Called with a job and why its files stay; those of other jobs are looked at all the same.
+        self.on_trouble: Callable[[str, Exception], None] = _raise
 
     def find(self) -> Iterator[Garbage]:
         """Yield what `collect` would remove; raise StoreMismatch."""
@@ -92,16 +96,27 @@ class Collector:
         self._storage.check()
         yield from self._of_removals()
         for job, found in self._of_jobs():
-            for start in range(0, len(found), AT_ONCE):
-                some = {garbage.key: garbage for garbage in found[start : start + AT_ONCE]}
-                removed = self._rows.remove(job, tuple(some), delete_file=self._delete)
-                yield from (some[key] for key in removed)
+            try:
+                yield from self._collect_of(job, found)
+            except TROUBLES as error:
+                self._trouble(job, error)
         for sha256, found in self._of_inputs():
             if self._removals.remove_input(sha256, delete_input=self._delete_input):
                 yield from found
         for garbage in self._of_uploads():
             self._delete(garbage.key)
             yield garbage
+
+    def _collect_of(self, job: str, found: list[Garbage]) -> Iterator[Garbage]:
+        for start in range(0, len(found), AT_ONCE):
+            some = {garbage.key: garbage for garbage in found[start : start + AT_ONCE]}
+            removed = self._rows.remove(job, tuple(some), delete_file=self._delete)
+            yield from (some[key] for key in removed)
+
+    def _trouble(self, job: str, error: Exception) -> None:
+        if isinstance(error, Unavailable):  # it would be every job's
+            raise error
+        self.on_trouble(job, error)
 
     def unknown(self) -> list[str]:
         """Return the ids of jobs that have files here and that the database does not know."""
@@ -116,8 +131,12 @@ class Collector:
     def _of_removals(self) -> Iterator[Garbage]:
         """Finish the removals that were not, and yield what they had left."""
         for removal in self._remover.unfinished():
-            found = self._left(removal)
-            self._remover.finish(removal)
+            try:
+                found = self._left(removal)
+                self._remover.finish(removal)
+            except TROUBLES as error:
+                self._trouble(removal.public_id, error)
+                continue
             yield from found
         self._remover.forget()
 
@@ -135,7 +154,11 @@ class Collector:
                     old.setdefault(folder.name, []).extend(aged)
         # The files before the rows: what is registered meanwhile is seen.
         for job, found in old.items():
-            unneeded = set(self._rows.unneeded(job, [garbage.key for garbage in found]))
+            try:
+                unneeded = set(self._rows.unneeded(job, [garbage.key for garbage in found]))
+            except TROUBLES as error:
+                self._trouble(job, error)
+                continue
             garbage = [one for one in found if one.key in unneeded]
             if garbage:
                 yield job, garbage
@@ -269,6 +292,10 @@ def _clock(folder: Path) -> float:
         return folder.stat().st_mtime
     except FileNotFoundError:
         return 0.0
+
+
+def _raise(job: str, error: Exception) -> None:
+    raise error
 
 
 def _folders(folder: Path) -> Iterator[Path]:

@@ -28,12 +28,12 @@ from batchgen.errors import Fenced
 from batchgen.jobs import moves
 from batchgen.jobs.clock import LONGEST_DELAY, ends_again, is_due, is_overlong
 from batchgen.jobs.database import now_db
+from batchgen.jobs.openings import is_open
 from batchgen.jobs.records import CheckpointRecord, Lease, Renewal, SavedSegment
 from batchgen.jobs.registration import register
 from batchgen.jobs.states import JobState, ShardState
 from batchgen.jobs.tables import checkpoints, jobs, parts, shard_is, shards, upsert
 from batchgen.jobs.transactions import Manager, reading, repeatable, transaction
-from batchgen.jobs.windows import Window
 from batchgen.jobs.words import storable
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class LeaseManager(Manager):
         """
         asked = {"shard": shard_id, "owner": f"{owner}/{uuid.uuid4().hex}", "ttl": ttl}
         found = connection.execute(_job_of_shard(), asked).one_or_none()
-        if found is None or not is_open(found.window_spec, found.now):
+        if found is None or not is_open(connection, found, found.now):
             return None
         claimed = connection.execute(_claim(), asked).one_or_none()
         return None if claimed is None else _lease(found, claimed)
@@ -241,11 +241,6 @@ _HALTED_WITH_READY_SHARDS = select(jobs.c.id).where(
     .correlate(jobs)
     .exists(),
 )
-
-
-def is_open(window_spec: str | None, now: float) -> bool:
-    """Return whether a job with this window may be worked on at `now`."""
-    return window_spec is None or Window.parse(window_spec).is_open(now)
 
 
 # Statements of every claim are built once: to build them takes longer than to run them.

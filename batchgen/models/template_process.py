@@ -43,7 +43,7 @@ REASONING = ("reasoning_content", "thinking", "reasoning")
 
 def main() -> None:
     """Answer until standard input ends."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)  # who asks decides when to end
     lines = iter(sys.stdin)
     template = json.loads(next(lines))

@@ -22,6 +22,7 @@ from batchgen.models.registry import Registry
 from batchgen.service.broker import ping
 from batchgen.service.exposure import check_broker, check_database
 from batchgen.settings import Settings
+from batchgen_kernels.cpu.compiler import BuildFailed, find_compiler
 
 NEEDED_PYTHON = (3, 11)
 LOW_DISK = 1 << 30  # bytes; below it a job of some size will not end
@@ -86,6 +87,17 @@ def _torch(settings: Settings) -> Check:
         last = (report.stderr.strip().splitlines() or [f"exit {report.returncode}"])[-1]
         return _failed("torch", last, remedy)
     return _ok("torch", report.stdout.strip())
+
+
+def _compiler(settings: Settings) -> Check:
+    try:
+        return _ok("compiler", str(find_compiler()))
+    except BuildFailed as error:
+        remedy = (
+            "Install g++. Without it a CPU computes with plain torch, several times slower; "
+            "a GPU needs none."
+        )
+        return Check(name="compiler", result=Result.WARNING, detail=str(error), remedy=remedy)
 
 
 def _home(settings: Settings) -> Check:
@@ -175,6 +187,7 @@ def _nearest(folder: Path) -> Path:
 CHECKS: tuple[Callable[[Settings], Check], ...] = (
     _python,
     _torch,
+    _compiler,
     _home,
     _disk,
     _database,

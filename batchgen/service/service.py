@@ -18,7 +18,7 @@ from batchgen.jobs.store import Store
 from batchgen.models.record import ModelRecord
 from batchgen.models.registry import Registry
 from batchgen.service.database import open_database
-from batchgen.service.views import JobView
+from batchgen.service.views import JobView, starts_worker
 from batchgen.settings import Settings
 
 if TYPE_CHECKING:
@@ -220,6 +220,7 @@ class Service:
             progress=self.store.jobs.progress(job.id),
             workers=tuple(worker for worker in workers if worker.model == job.model),
             dataset=self._dataset_of(job),
+            starter=starts_worker(self.settings),
         )
 
     def _dataset_of(self, job: JobRecord) -> Path | None:

@@ -6,9 +6,17 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
+from batchgen.errors import InvalidParameter
 from batchgen.jobs.records import JobRecord, Progress, WorkerRecord
 from batchgen.jobs.states import JobState
 from batchgen.jobs.windows import Window
+from batchgen.settings import Settings
+
+
+def starts_worker(settings: Settings) -> str:
+    """Return the command that starts a worker: one alone needs a broker that others know."""
+    return "batchgen worker" if settings.broker_url else "batchgen up"
+
 
 EXPECTED_WEIGHT = 4  # rows
 
@@ -23,6 +31,8 @@ class JobView:
     workers: tuple[WorkerRecord, ...] = field(default=())
     # folder of the finished dataset, None before there is one
     dataset: Path | None = None
+    # what starts a worker here; see `starts_worker`
+    starter: str = "batchgen up"
 
     @property
     def state(self) -> str:
@@ -111,11 +121,21 @@ class JobView:
             return f"waits for `batchgen resume {job.public_id}`"
         if job.not_before > now:
             return f"starts {_clock(job.not_before)}"
-        if job.window_spec and not (window := Window.parse(job.window_spec)).is_open(now):
-            return f"its window opens {_clock(window.next_open(now))}"
+        if closed := self._closed_until(now):
+            return closed
         if not self.workers:
-            return f"waits for a worker: batchgen worker --model {job.model}"
+            return f"waits for a worker: {self.starter} --model {job.model}"
         return None
+
+    def _closed_until(self, now: float) -> str | None:
+        """Return when the job's window opens, None where it is open or there is none."""
+        if self.job.window_spec is None:
+            return None
+        try:
+            window = Window.parse(self.job.window_spec)
+        except InvalidParameter as error:  # a zone that this machine does not know
+            return f"its window cannot be read here: {error.message}"
+        return None if window.is_open(now) else f"its window opens {_clock(window.next_open(now))}"
 
 
 def _clock(timestamp: float) -> str:

@@ -42,7 +42,7 @@ def exit_code_of(error: BaseException, app: App) -> int:
         error.show()
         return error.exit_code
     if isinstance(error, OSError) and error.errno == errno.EPIPE:
-        return _pipe_closed()
+        return FAILED  # a reader such as `head` went away in peace
     if debugging(app):
         app.output.warn("".join(traceback.format_exception(error)).rstrip())
     if isinstance(error, BatchgenError):
@@ -90,11 +90,3 @@ def _log_folders(app: App) -> list[Path]:
     if "settings" in vars(app) and app.settings.home.is_dir():
         folders.insert(0, app.settings.home / "logs")
     return folders
-
-
-def _pipe_closed() -> int:
-    """Let a reader such as `head` go away in peace: nothing more can reach stdout."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, sys.stdout.fileno())
-    os.close(null)
-    return FAILED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any
@@ -102,6 +103,7 @@ class RootGroup(LazyGroup):
         app = extra.setdefault("obj", App())
         try:
             code = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+            sys.stdout.flush()  # while a failure still has its exit code
         except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 (the process ends here)
             code = exit_code_of(error, app)
         finally:

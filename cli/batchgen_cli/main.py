@@ -8,6 +8,7 @@ import batchgen
 from batchgen_cli.failures import EXIT_CODES
 from batchgen_cli.group import RootGroup
 from batchgen_cli.options import home_option, verbose_option
+from batchgen_workers.streams import prepare_streams
 
 SECTIONS = {
     "Jobs": {
@@ -31,6 +32,7 @@ SECTIONS = {
     "Service": {
         "models": "models",
         "up": "up",
+        "down": "down",
         "worker": "worker",
         "workers": "workers",
         "coordinator": "coordinator",
@@ -60,6 +62,7 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line and exit with its code."""
+    prepare_streams()
     cli(prog_name="batchgen")
 
 

@@ -101,9 +101,9 @@ class Output:
             click.echo(f"Error: {error.message}", err=True)
 
 
-def is_terminal(stream: TextIO) -> bool:
-    """Tell whether a person looks at the stream."""
-    return not stream.closed and stream.isatty()
+def is_terminal(stream: TextIO | None) -> bool:
+    """Tell whether a person looks at the stream; one that is not there is no terminal."""
+    return stream is not None and not stream.closed and stream.isatty()
 
 
 def _json(value: Any, *, indent: bool = False) -> str:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from batchgen.io.numerics import kernels_named
 from batchgen_cli.formats import count, duration, iso, moment, percent, rate, short_id
 from batchgen_cli.output import Column
 
 if TYPE_CHECKING:
+    from batchgen.engine.stats import EngineInfo
     from batchgen.io.kv_totals import KVTotals
     from batchgen.jobs.records import Progress, WorkerRecord
     from batchgen.service import JobView, Rates
@@ -29,6 +32,7 @@ WORKER_COLUMNS = (
     Column(title="WORKER", value=lambda worker: worker.id),
     Column(title="MODEL", value=lambda worker: worker.model),
     Column(title="DEVICE", value=lambda worker: worker.device),
+    Column(title="KERNELS", value=lambda worker: worker.stats.get("kernels") or "-"),
     Column(title="SLOTS", value=lambda worker: count(worker.slots), right=True),
     Column(title="KV BLOCKS", value=lambda worker: count(worker.pool_blocks), right=True),
     Column(
@@ -121,6 +125,7 @@ def job_text(view: JobView, rates: Rates) -> str:
         "Tokens": _tokens(view.progress),
         "KV pool": _kv_text(view.progress.kv),
         "Speed": _speed(view, rates),
+        "Workers": _workers(view),
         "Priority": str(job.priority) if job.priority else None,
         "Not before": moment(job.not_before) if job.not_before else None,
         "Window": job.window_spec,
@@ -175,6 +180,30 @@ def _tokens(progress: Progress) -> str:
 def _share(worker: WorkerRecord, part: str, whole: str) -> str:
     total = worker.stats.get(whole, 0)
     return percent(worker.stats.get(part, 0) / total if total else None)
+
+
+def engine_text(info: EngineInfo) -> str:
+    """Say how an engine computes, and why so."""
+    return f"Computing {info.dtype} on {info.device} by " + _kernels(
+        info.kernels, info.kernels_reason
+    )
+
+
+def _workers(view: JobView) -> str | None:
+    """Say what the workers of a job that has not ended compute with, each way once."""
+    if view.has_ended:
+        return None
+    ways = Counter(
+        f"{worker.device} by "
+        + _kernels(worker.stats.get("kernels", ""), worker.stats.get("kernels_reason", ""))
+        for worker in view.workers
+    )
+    return "; ".join(f"{number} on {way}" for way, number in sorted(ways.items())) or None
+
+
+def _kernels(name: str, reason: str) -> str:
+    named = kernels_named(name) if name else "kernels that it does not name"
+    return f"{named} ({reason})" if reason else named
 
 
 def _speed(view: JobView, rates: Rates) -> str | None:

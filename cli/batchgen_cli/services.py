@@ -7,7 +7,7 @@ from batchgen_cli.app import App
 
 
 def need_broker(app: App) -> None:
-    """Raise BrokerUnavailable unless a broker is configured and answers.
+    """Raise BrokerUnavailable unless a broker is configured; say so where it does not answer.
 
     Nothing is sent to one that is on another machine without password or TLS: InvalidParameter.
     """
@@ -20,4 +20,7 @@ def need_broker(app: App) -> None:
     from batchgen.service.exposure import check_broker
 
     check_broker(app.settings)
-    ping(app.settings.broker_url)
+    try:
+        ping(app.settings.broker_url)
+    except BrokerUnavailable as error:
+        app.output.warn(f"{error.message} Waiting for it.")

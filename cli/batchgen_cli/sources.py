@@ -19,9 +19,14 @@ def open_input(file: str) -> Iterator[BinaryIO]:
     """Open FILE for reading.
 
     Raises:
-        MissingInput: it does not exist, is a folder, or may not be read.
+        MissingInput: it does not exist, is a folder, may not be read, or is a closed stream.
     """
     if file == "-":
+        if sys.stdin is None or sys.stdin.closed:
+            raise MissingInput(
+                "Standard input is closed: there is nothing to read. Name a file instead of -, or "
+                "redirect one to standard input."
+            )
         if is_terminal(sys.stdin):
             click.echo("Reading prompts from the terminal; Ctrl-D ends them.", err=True)
         yield sys.stdin.buffer

@@ -12,7 +12,7 @@ A step, as the engine runs it:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
@@ -63,6 +63,9 @@ class StepBatch:
 class AttentionKernels(Protocol):
     """Paged attention over one pool. Slots past a sequence's end are never used, even to be
     multiplied by zero: an unwritten slot may hold NaN."""
+
+    #: What the registry calls them.
+    name: ClassVar[str]
 
     def copy(self, pairs: list[tuple[int, int]]) -> None:
         """Copy whole blocks, (source, destination), all layers; no destination is a source."""

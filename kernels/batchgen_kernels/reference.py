@@ -6,6 +6,7 @@ Scores, softmax and sums are computed in float32 whatever the pool's dtype.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -38,6 +39,8 @@ class Runs:
 
 class ReferenceKernels:
     """Dense attention over gathered blocks, a few large operations per tile and layer."""
+
+    name: ClassVar[str] = "reference"
 
     def __init__(self, pool: Tensor, layout: PoolLayout) -> None:
         self.pool = pool

@@ -37,15 +37,45 @@ def create_kernels(name: str, pool: Tensor, layout: PoolLayout) -> AttentionKern
     return ReferenceKernels(pool, layout)
 
 
-def _triton_kernels(pool: Tensor, layout: PoolLayout, *, required: bool) -> AttentionKernels | None:
-    if find_spec("triton") is None:
-        reason: str | None = "triton is not installed: it comes with Linux"
-    else:
-        from batchgen_kernels.triton.kernels import TritonKernels, unsupported
+def reason_for(kernels: AttentionKernels, asked: str, pool: Tensor, layout: PoolLayout) -> str:
+    """Return why `create_kernels(asked, pool, layout)` gave these kernels, for a person to read."""
+    if asked == kernels.name:
+        return "as asked"
+    if kernels.name != "reference":
+        return "the fastest for this device"
+    return f"slower: {_obstacle(pool, layout)}"
 
-        reason = unsupported(pool, layout)
-        if reason is None:
-            return TritonKernels(pool, layout)
+
+def _obstacle(pool: Tensor, layout: PoolLayout) -> str:
+    """Return why nothing faster serves this pool."""
+    import torch
+
+    if pool.device.type == "cuda":
+        return _without_triton(pool, layout) or "Triton kernels were not taken"
+    if pool.device.type != "cpu":
+        return f"there are no other kernels for {pool.device.type}"
+    if pool.dtype != torch.float32:
+        return "the compiled kernels compute float32 alone"
+    from batchgen_kernels.cpu.build import trouble
+
+    return trouble()
+
+
+def _without_triton(pool: Tensor, layout: PoolLayout) -> str | None:
+    """Return why the Triton kernels cannot serve a pool, None where they can."""
+    if find_spec("triton") is None:
+        return "triton is not installed: it comes with Linux"
+    from batchgen_kernels.triton.kernels import unsupported
+
+    return unsupported(pool, layout)
+
+
+def _triton_kernels(pool: Tensor, layout: PoolLayout, *, required: bool) -> AttentionKernels | None:
+    reason = _without_triton(pool, layout)
+    if reason is None:
+        from batchgen_kernels.triton.kernels import TritonKernels
+
+        return TritonKernels(pool, layout)
     if required:
         raise ValueError(reason)
     return None

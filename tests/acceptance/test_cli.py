@@ -17,7 +17,7 @@ import pytest
 
 from batchgen.io.verify import verify_dataset
 from tests.support.tiny_models import tiny_llama
-from tests.support.workers import wait_until
+from tests.support.workers import is_alive, wait_until
 
 BATCHGEN = [sys.executable, "-P", "-m", "batchgen_cli.main"]
 PATIENCE = 240  # seconds for one command on a busy machine
@@ -151,3 +151,31 @@ def test_a_stack_on_one_machine(shell: Shell) -> None:
     assert shell("fsck") == ""
     shell("rm", "nightly")
     assert shell("ls", "-q") == ""
+
+
+def test_up_goes_to_the_background_and_down_ends_it(shell: Shell) -> None:
+    with shell.start("up", "-m", "tiny", "--detach") as process:
+        _, said = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, said
+    pid = int(said.partition("(pid ")[2].partition(")")[0])
+    log = shell.folder / "home" / "logs" / "up.log"
+    try:
+        assert str(log) in said
+        assert os.getsid(pid) == pid  # no terminal takes it along
+        for again in (("up", "-m", "tiny"), ("up", "-m", "tiny", "--detach")):
+            with shell.start(*again) as second:
+                _, refused = second.communicate(timeout=PATIENCE)
+            assert second.returncode == 3, refused
+            assert f"already: process {pid} on" in refused
+        job = shell("submit", "prompts.jsonl", "-m", "tiny", "-p", "max_tokens=2").strip()
+        shell("wait", job, code=1)  # row 7 is too long
+        shell("down")
+        wait_until(lambda: not is_alive(pid))
+        shell("down", code=4)
+    finally:
+        if is_alive(pid):
+            os.kill(pid, signal.SIGTERM)
+            wait_until(lambda: not is_alive(pid))
+    words = log.read_text()
+    assert words.count("worker tiny started") == 1
+    assert "worker tiny stopped" in words

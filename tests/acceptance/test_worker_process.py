@@ -130,7 +130,7 @@ def test_another_worker_finishes_what_a_drained_one_left(
 def test_a_broker_that_is_down_is_waited_for_and_spoken_of(
     store: Store, home: Path, model: ModelRecord, settings: Settings, tmp_path: Path
 ) -> None:
-    broker = BrokerServer()
+    broker = BrokerServer(home)
     absent = settings.model_copy(update={"broker_url": broker.url})
     with processes(absent, tmp_path) as starter:
         worker, coordinator = starter.worker(testing.FAST), starter.coordinator()

@@ -15,8 +15,10 @@ from typing import Any
 import orjson
 import pytest
 
+from batchgen_migrations import upgrade
 from tests.support.cluster import Cluster, Toll, running_cluster
 from tests.support.fault_table import LINE
+from tests.support.servers import PostgresProcess, server_folder
 
 # What `make ci` has five minutes for; `make faults` has all.
 IN_CI = {1, 3, 4, 6, 11, 13, 14, 21, 22, 29, 39, 40, 41, 42, 47, 49, 56, 57, 62, 64}
@@ -78,3 +80,26 @@ def needs(request: pytest.FixtureRequest) -> Any:
             pytest.xfail(f"not tested here: {', '.join(missing)} not installed")
 
     return check
+
+
+@pytest.fixture
+def own_postgres() -> Iterator[PostgresProcess]:
+    """A PostgreSQL server of the test's own, with few connections and the newest schema."""
+    with server_folder("bgpg-") as folder:
+        server = PostgresProcess(folder, max_connections="40")
+        server.start()
+        upgrade(server.url)
+        try:
+            yield server
+        finally:
+            server.stop()
+
+
+@pytest.fixture
+def own_cluster(
+    own_postgres: PostgresProcess, broker_url: str, tmp_path: Path, toll: Toll
+) -> Iterator[Cluster]:
+    """An installation on a PostgreSQL that the test may stop."""
+    with running_cluster(tmp_path, database_url=own_postgres.url, broker_url=broker_url) as cluster:
+        cluster.toll = toll
+        yield cluster

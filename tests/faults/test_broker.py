@@ -26,8 +26,8 @@ BACK = 15.0  # seconds until work goes on after the broker is there again: promi
 class Broker:
     """A Valkey of the test's own, to be killed."""
 
-    def __init__(self) -> None:
-        self._server = BrokerServer()
+    def __init__(self, home: Path) -> None:
+        self._server = BrokerServer(home)
         self.url = self._server.url
         self._process: Popen[bytes] = self._server.start()
 
@@ -50,8 +50,8 @@ class Broker:
 
 
 @pytest.fixture
-def broker() -> Iterator[Broker]:
-    broker = Broker()
+def broker(tmp_path: Path) -> Iterator[Broker]:
+    broker = Broker(tmp_path)
     yield broker
     broker.close()
 

@@ -23,13 +23,12 @@ from batchgen.jobs.schema import VERSION_TABLE
 from batchgen.jobs.states import JobState
 from batchgen.jobs.store import Store
 from batchgen.jobs.tables import parts, workers
-from batchgen_migrations import upgrade
 from batchgen_workers import testing
 from tests.support.backup import work_between_backup_and_loss
 from tests.support.cluster import RECOVERY, ROWS, TTL, Cluster, Toll, running_cluster
 from tests.support.jobs import claim_first, commit_all, new_job, part_of, running_job
 from tests.support.proxy import Drop, Proxy
-from tests.support.servers import PostgresProcess, server_folder
+from tests.support.servers import PostgresProcess
 from tests.support.workers import questions, wait_until
 
 UNAVAILABLE = 3  # exit status
@@ -38,29 +37,6 @@ CUTS = 12
 
 # With its end: BEGIN says READ COMMITTED.
 COMMIT = b"COMMIT\0"
-
-
-@pytest.fixture
-def own_postgres() -> Iterator[PostgresProcess]:
-    """A PostgreSQL server of the test's own, with few connections and the newest schema."""
-    with server_folder("bgpg-") as folder:
-        server = PostgresProcess(folder, max_connections="40")
-        server.start()
-        upgrade(server.url)
-        try:
-            yield server
-        finally:
-            server.stop()
-
-
-@pytest.fixture
-def own_cluster(
-    own_postgres: PostgresProcess, broker_url: str, tmp_path: Path, toll: Toll
-) -> Iterator[Cluster]:
-    """An installation on a PostgreSQL that the test may stop."""
-    with running_cluster(tmp_path, database_url=own_postgres.url, broker_url=broker_url) as cluster:
-        cluster.toll = toll
-        yield cluster
 
 
 @pytest.fixture

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.support.cluster import RECOVERY, Cluster, Toll, running_cluster
-from tests.support.workers import wait_until
+from batchgen_workers import testing
+from tests.support.cluster import RECOVERY, ROWS, Cluster, Toll, running_cluster
+from tests.support.homes import MODEL
+from tests.support.nursery import Member, run_job
+from tests.support.workers import is_alive, questions, wait_until
 
 # In the order a shard passes them.
 FAILPOINTS = (
@@ -128,6 +132,54 @@ def test_08_no_signal_fails_a_shard(cluster: Cluster, signals: list[signal.Signa
     cluster.worker()
     cluster.drain(job)
     cluster.toll.assert_within(RECOVERY + 10.0)  # the first may go on with its shards
+
+
+def coordinating(cluster: Cluster) -> Member:
+    member = cluster.coordinator()
+    wait_until(lambda: member.said("coordinating"))
+    return member
+
+
+def working(cluster: Cluster) -> Member:
+    member = cluster.worker()
+    wait_until(lambda: member.said("listening"))
+    return member
+
+
+def running(cluster: Cluster) -> Member:
+    job = cluster.submit(questions(ROWS, max_tokens=1_000_000))
+    member = cluster.start("run", run_job, [job.public_id, testing.SLOW])
+    wait_until(lambda: member.said("shard claimed"))
+    cluster.store.jobs.cancel(job.id)  # the next process is not to find it
+    return member
+
+
+def supervising(cluster: Cluster) -> Member:
+    member = cluster.stack()
+    wait_until(lambda: member.said(f"worker {MODEL} started"))
+    return member
+
+
+@pytest.mark.fault(8, "TERM and HUP, INT and TERM at the same moment")
+@pytest.mark.parametrize("start", [coordinating, working, running, supervising])
+def test_08_of_two_signals_at_once_none_is_lost(
+    sqlite_url: str,
+    broker_url: str,
+    tmp_path: Path,
+    toll: Toll,
+    start: Callable[[Cluster], Member],
+) -> None:
+    pairs = [(signal.SIGTERM, signal.SIGHUP), (signal.SIGINT, signal.SIGTERM)]
+    with running_cluster(tmp_path, database_url=sqlite_url, broker_url=broker_url) as cluster:
+        cluster.toll = toll
+        for pair in pairs * (1 if start is supervising else 4):
+            member = start(cluster)
+            for number in pair:
+                member.send(number)
+            cluster.hurt()
+            # the later one may come when nothing is left to save, and end it there and then
+            assert member.wait() in (0, 1, -pair[0], -pair[1])
+            assert not any(is_alive(child) for child in member.children())
 
 
 @pytest.mark.fault(12, "two coordinators at once")

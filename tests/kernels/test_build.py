@@ -12,10 +12,11 @@ import torch
 
 from batchgen_kernels.cpu import build, library
 from batchgen_kernels.cpu.attention import CpuKernels
+from batchgen_kernels.cpu.compiler import find_compiler
 from batchgen_kernels.interface import LayerShape
 from batchgen_kernels.layout import PoolLayout
 from batchgen_kernels.reference import ReferenceKernels
-from batchgen_kernels.registry import create_kernels
+from batchgen_kernels.registry import create_kernels, reason_for
 
 ANSWER = 'extern "C" __attribute__((visibility("default"))) int answer() {{ return {}; }}\n'
 LAYOUT = PoolLayout(
@@ -36,10 +37,10 @@ def small_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def forgotten() -> Iterator[None]:
     """Let this process load the library anew, now and afterwards."""
-    for load in (build.load, library.load):
+    for load in (build.attempt, library.load):
         load.cache_clear()
     yield
-    for load in (build.load, library.load):
+    for load in (build.attempt, library.load):
         load.cache_clear()
 
 
@@ -76,7 +77,7 @@ def test_another_source_is_another_library(
 def test_another_cpu_or_compiler_is_another_library(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    names = {build.digest(build.find_compiler())}
+    names = {build.digest(find_compiler())}
     other = tmp_path / "g++"
     other.write_text("#!/bin/sh\necho another compiler\n")
     other.chmod(0o755)
@@ -84,7 +85,7 @@ def test_another_cpu_or_compiler_is_another_library(
     cpu = tmp_path / "cpuinfo"
     cpu.write_text("processor : 0\nflags : fpu sse avx7\n")
     monkeypatch.setattr(build, "CPUINFO", cpu)
-    names.add(build.digest(build.find_compiler()))
+    names.add(build.digest(find_compiler()))
     assert len(names) == 3
 
 
@@ -121,6 +122,20 @@ def test_no_compiler_means_reference_and_one_warning(
         create_kernels("cpu", pool, LAYOUT)
     assert isinstance(kernels, ReferenceKernels)
     assert len(warnings) == 1
+    reason = reason_for(kernels, "auto", pool, LAYOUT)
+    assert reason == "slower: no C++ compiler on the PATH (g++, c++, clang++)"
+    assert reason_for(kernels, "reference", pool, LAYOUT) == "as asked"
+
+
+@pytest.mark.usefixtures("forgotten")
+def test_a_library_that_no_disk_takes_means_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(build, "open_library", full)
+    with pytest.warns(RuntimeWarning, match="No space left"):
+        kernels = create_kernels("auto", torch.zeros(2, LAYOUT.elements), LAYOUT)
+    assert isinstance(kernels, ReferenceKernels)
 
 
 @pytest.mark.usefixtures("forgotten")
@@ -148,10 +163,14 @@ def test_two_may_build_at_once(tmp_path: Path) -> None:
 def test_auto_takes_the_cpu_for_float32_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()  # the real source
     pool = torch.zeros(2, LAYOUT.elements)
-    assert isinstance(create_kernels("auto", pool, LAYOUT), CpuKernels)
+    kernels = create_kernels("auto", pool, LAYOUT)
+    assert isinstance(kernels, CpuKernels)
+    assert reason_for(kernels, "auto", pool, LAYOUT) == "the fastest for this device"
     assert isinstance(create_kernels("reference", pool, LAYOUT), ReferenceKernels)
     for dtype in (torch.bfloat16, torch.float16, torch.float64):
-        assert isinstance(create_kernels("auto", pool.to(dtype), LAYOUT), ReferenceKernels)
+        kernels = create_kernels("auto", pool.to(dtype), LAYOUT)
+        assert isinstance(kernels, ReferenceKernels)
+        assert "float32 alone" in reason_for(kernels, "auto", pool.to(dtype), LAYOUT)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the list of loaded libraries is Linux's")

@@ -33,7 +33,7 @@ from batchgen.settings import Settings
 from batchgen_workers import testing
 from tests.support.holding import Hold
 from tests.support.homes import MODEL, pin_model
-from tests.support.nursery import Member, run_process
+from tests.support.nursery import Member, run_process, run_stack
 from tests.support.watch import seen, watch
 from tests.support.workers import questions, submit_rows, wait_until
 
@@ -100,6 +100,10 @@ class Cluster:
 
     def worker(self, factory: str = testing.FAST, **options: Any) -> Member:
         return self.start("worker", run_process, ["worker", MODEL, factory], **options)
+
+    def stack(self) -> Member:
+        """Start `batchgen up`: a coordinator and a worker of its own."""
+        return self.start("up", run_stack, [MODEL])
 
     def start(
         self,

@@ -24,6 +24,8 @@ PRELOADED = (
     "batchgen.io.dataset",
     "batchgen.service.submission",
     "batchgen_workers.coordinator",
+    "batchgen_workers.local",
+    "batchgen_workers.stack",
     "batchgen_workers.testing",
     "batchgen_workers.worker",
     "tests.support.nursery",
@@ -81,6 +83,16 @@ class Member:
         """Return whether `text` stands in its log."""
         return text in self.log.read_text(encoding="utf-8", errors="replace")
 
+    def count(self, text: str) -> int:
+        """Return how often `text` stands in its log."""
+        return self.log.read_text(encoding="utf-8", errors="replace").count(text)
+
+    def pid_of(self, name: str) -> int:
+        """Return the process id that `up` last gave for one of its processes."""
+        lines = self.log.read_text(encoding="utf-8").splitlines()
+        line = [line for line in lines if line.startswith(f"{name} started")][-1]
+        return int(line.rpartition("pid ")[2].rstrip(")"))
+
     def wakes_up_until(self, text: str) -> bool:
         """Continue it wherever SIGSTOP holds it, and return whether `text` stands in its log."""
         if self.is_stopped:
@@ -131,6 +143,27 @@ def run_command(arguments: list[str]) -> int:
     from batchgen_cli.main import cli
 
     cli.main(arguments, prog_name="batchgen", standalone_mode=False)
+    return 0
+
+
+def run_stack(arguments: list[str]) -> int:
+    """Be `batchgen up` for these models, with the fake engine."""
+    from batchgen_workers.stack import up
+    from batchgen_workers.testing import FAST
+
+    for event in up(Settings(), arguments, factory=FAST):
+        print(event, flush=True)  # noqa: T201 (the log)
+    return 0
+
+
+def run_job(arguments: list[str]) -> int:
+    """Be `batchgen run` of a job that was submitted, with an engine of the test's choice."""
+    from batchgen_workers.local import run_local
+    from batchgen_workers.logs import configure_logging
+
+    configure_logging()
+    job, factory = arguments
+    run_local(Settings(), job, factory=factory)
     return 0
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
+from stat import S_ISDIR
 
 import redis
 
@@ -22,10 +26,17 @@ PROGRAMS = ("valkey-server", "redis-server")
 class BrokerServer:
     """A Valkey of our own, reachable for this user alone."""
 
-    def __init__(self) -> None:
+    def __init__(self, home: Path) -> None:
+        """Prepare the one broker of `home`; its folder is the same each time.
+
+        So whoever comes after an `up` that was killed finds its folder, and takes it over.
+        """
         # a socket's path may be about 100 characters long: too short for many a home
-        self._folder = Path(tempfile.mkdtemp(prefix="batchgen-"))
-        self._socket = self._folder / "broker.sock"
+        self._folder = _folder_of(home)
+        for left in self._folder.glob("*.sock"):
+            left.unlink(missing_ok=True)
+        # of this process: one that ends late must not take its successor's away
+        self._socket = self._folder / f"{os.getpid()}.sock"
 
     @property
     def url(self) -> str:
@@ -74,6 +85,19 @@ class BrokerServer:
                 return bool(client.ping())
         except redis.ConnectionError:
             return False
+
+
+def _folder_of(home: Path) -> Path:
+    """Make the folder for the socket of a home, for this user alone, and return it."""
+    name = hashlib.sha256(os.fsencode(home.resolve())).hexdigest()[:16]
+    folder = Path(tempfile.gettempdir()) / f"batchgen-{os.geteuid()}-{name}"
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    found = folder.lstat()
+    if S_ISDIR(found.st_mode) and found.st_uid == os.geteuid():
+        folder.chmod(0o700)
+        return folder
+    return Path(tempfile.mkdtemp(prefix="batchgen-"))  # another user was there first
 
 
 def find_program() -> Path:

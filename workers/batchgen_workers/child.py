@@ -38,6 +38,8 @@ from batchgen_workers.frames import (
     ToEngine,
 )
 from batchgen_workers.result_frames import in_result_frames
+from batchgen_workers.signals import ENDING
+from batchgen_workers.streams import prepare_streams
 
 REPORT_INTERVAL = 0.25  # seconds between reports while the engine works
 
@@ -173,7 +175,7 @@ def _read(stream: Stream, inbox: Inbox) -> None:
 def _ignore_signals() -> None:
     # Ctrl-C and a service manager's SIGTERM reach the whole group; the worker still needs the
     # engine while it drains, and closes the socket when it is done.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in ENDING:
         signal.signal(number, signal.SIG_IGN)
 
 
@@ -186,4 +188,5 @@ def _report_failure(stream: Stream, error: Exception) -> None:
 
 
 if __name__ == "__main__":
+    prepare_streams()  # the log may be on a full disk
     sys.exit(main(int(sys.argv[1])))

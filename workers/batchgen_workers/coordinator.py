@@ -7,20 +7,23 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
+from functools import partial
+from typing import TypeVar
 
-from batchgen.errors import BrokerUnavailable, StoreMismatch
+from batchgen.errors import BrokerUnavailable, DatabaseUnavailable, StoreMismatch, Unavailable
 from batchgen.failpoints import reach
 from batchgen.jobs.garbage import Collector
 from batchgen.jobs.identity import open_storage
 from batchgen.jobs.store import Store
-from batchgen.service.database import open_database
 from batchgen.settings import Settings
 from batchgen_workers.app import create_app
 from batchgen_workers.doorbell import Doorbell
+from batchgen_workers.exceptions import describe
 from batchgen_workers.finaliser import Finaliser
 from batchgen_workers.home_lock import locked_home
 from batchgen_workers.logs import get_logger
+from batchgen_workers.persistence import await_database
 from batchgen_workers.signals import on_ending
 from batchgen_workers.ticker import Ticker
 
@@ -29,27 +32,52 @@ MISSED_BEATS = 3  # heartbeats a live worker may be late by
 
 log = get_logger(__name__)
 
+Result = TypeVar("Result")
+
+
+def run_coordinator(settings: Settings) -> None:
+    """Coordinate until a signal to end comes, then close every connection.
+
+    A database that is away is waited for. Must be called in the main thread.
+
+    Raises:
+        BrokerUnavailable: none is configured; one that is down is waited for.
+        SchemaMismatch, StoreMismatch, DatabaseDamaged: the database cannot be used.
+        HomeLocked: another coordinator runs on this SQLite home.
+    """
+    stopping = threading.Event()
+    with ExitStack() as opened, on_ending(stopping.set):
+        doorbell = Doorbell(create_app(settings))
+        opened.callback(doorbell.close)
+        try:
+            store = Store(await_database(settings, give_up=stopping))
+        except DatabaseUnavailable:
+            if not stopping.is_set():
+                raise
+            return
+        opened.callback(store.close)
+        alone = locked_home(settings.home) if store.database.is_sqlite else nullcontext()
+        with alone, Coordinator(settings, store=store, doorbell=doorbell).running():
+            log.info("coordinating", database=store.database.shown)
+            stopping.wait()
+
 
 class Coordinator:
     """Moves every job of one database a step at each tick.
 
-    Coordinator(settings).run()                                   a process of its own
+    run_coordinator(settings)                                     a process of its own
     Coordinator(settings, store=…, doorbell=…).running()          beside a worker
     """
 
-    def __init__(
-        self, settings: Settings, *, store: Store | None = None, doorbell: Doorbell | None = None
-    ) -> None:
-        """Connect to the database and the broker, or use connections that are there.
-
-        Raises BrokerUnavailable (none configured), DatabaseUnavailable or SchemaMismatch.
-        """
+    def __init__(self, settings: Settings, *, store: Store, doorbell: Doorbell) -> None:
+        """Prepare to coordinate over connections that are there."""
         self._settings = settings
-        self._doorbell = doorbell or Doorbell(create_app(settings))
-        self._store = store or Store(open_database(settings))
-        storage = self._storage = open_storage(self._store.database, settings.home)
+        self._doorbell = doorbell
+        self._store = store
+        storage = open_storage(store.database, settings.home)
         self.finaliser = Finaliser(store=self._store, storage=storage, ttl=settings.lease_ttl)
         self._collector = Collector(self._store, storage, min_age=settings.garbage_age)
+        self._collector.on_trouble = _say_garbage_left
         #: Called after a job has ended here.
         self.on_ended: Callable[[], None] = lambda: None
         # Models whose doorbell could not be rung at the last attempt.
@@ -64,9 +92,10 @@ class Coordinator:
 
     def tick(self) -> None:
         """Start and expire jobs, take back dead leases, ring for ready shards."""
-        started = self._store.dispatch.start_due()
-        expired = self._store.dispatch.expire_due()
-        reaped = self._store.leases.reap()
+        dispatch = self._store.dispatch
+        started = _apart("starting jobs", dispatch.start_due)
+        expired = _apart("expiring jobs", dispatch.expire_due)
+        reaped = _apart("reaping leases", self._store.leases.reap)
         if started or expired or reaped:
             log.info("jobs moved", started=started, expired=expired, leases_reaped=reaped)
         self._dispatch()
@@ -88,25 +117,6 @@ class Coordinator:
             log.warning("store not seen", error=error.message)
         if removed:
             log.info("garbage collected", files=len(removed), bytes=sum(removed))
-
-    def run(self) -> None:
-        """Coordinate until a signal to end comes, then close every connection.
-
-        Raises HomeLocked where another coordinator runs on this SQLite home, StoreMismatch where
-        the home is not the database's.
-        """
-        stopping = threading.Event()
-        alone = (
-            locked_home(self._settings.home) if self._store.database.is_sqlite else nullcontext()
-        )
-        try:
-            self._storage.check()
-            with alone, on_ending(stopping.set), self.running():
-                log.info("coordinating", database=self._store.database.shown)
-                stopping.wait()
-        finally:
-            self._doorbell.close()
-            self._store.close()
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -131,19 +141,19 @@ class Coordinator:
         with_work = self._store.dispatch.models_with_work()
         for model in with_work:
             if slots.get(model):
-                self._ring(model, DOORBELLS_PER_SLOT * slots[model])
+                _apart(f"ringing for {model}", partial(self._ring, model, slots[model]))
         for model in self._store.workers.idle(alive_within=alive_within):
             if model not in with_work and (shard := self._store.splits.ask(model)):
                 log.info("split asked for", model=model, shard=shard)
 
-    def _ring(self, model: str, window: int) -> None:
-        """Ring for up to `window` shards of a model, counting what waits in the broker already.
+    def _ring(self, model: str, slots: int) -> None:
+        """Ring for a few shards for each slot, counting what waits in the broker already.
 
         A shard is rung for again after a while; while workers are busy the queue must not grow
         by repetitions.
         """
         try:
-            limit = window - self._doorbell.waiting(model)
+            limit = DOORBELLS_PER_SLOT * slots - self._doorbell.waiting(model)
         except BrokerUnavailable as error:
             self._say_silent(model, error.message)
             return
@@ -166,3 +176,21 @@ class Coordinator:
         if model not in self._silent:
             self._silent.add(model)
             log.warning("broker unavailable", model=model, error=error)
+
+
+def _say_garbage_left(job: str, error: Exception) -> None:
+    log.warning("garbage left", job=job, error=describe(error))
+
+
+def _apart(step: str, action: Callable[[], Result]) -> Result | None:
+    """Return what `action` returns; where it fails, say so and let the rest of the tick go on.
+
+    A database that is away ends the tick: nothing else of it would succeed.
+    """
+    try:
+        return action()
+    except Unavailable:
+        raise
+    except Exception:
+        log.exception("step failed", step=step)
+        return None

@@ -256,7 +256,9 @@ class EngineHost:
         client.on_answers = lambda: self.on_change()
         info = client.start(give_up=give_up)
         device, _, _ = info.device.partition(":")
-        self.numerics = Numerics(device=device, dtype=info.dtype, quantize=info.quantize)
+        self.numerics = Numerics(
+            device=device, dtype=info.dtype, quantize=info.quantize, kernels=info.kernels
+        )
         return info
 
     def _died(self, client: EngineClient, keys: list[int]) -> None:

@@ -91,9 +91,9 @@ class Finaliser:
             return True
         except (OSError, DatabaseUnavailable, StoreMismatch) as error:
             log.error("dataset not written", error=str(error), **context)
-            self._not_before[job_id] = time.monotonic() + PAUSE_AFTER_TROUBLE
-            self._release(final, str(error))
+            self._try_later(final, str(error))
         except Exception as error:
+            # one job's trouble: the others' datasets are not to wait for it
             log.exception("dataset failed", **context)
             return self._count_failure(final, describe(error))
         else:
@@ -115,9 +115,12 @@ class Finaliser:
         if self._failures[job_id] >= MAX_FAILURES:
             self._fail(final, f"The dataset could not be written: {reason}")
             return True
-        self._not_before[job_id] = time.monotonic() + PAUSE_AFTER_TROUBLE
-        self._release(final, reason)
+        self._try_later(final, reason)
         return False
+
+    def _try_later(self, final: FinalLease, error: str) -> None:
+        self._not_before[final.job.id] = time.monotonic() + PAUSE_AFTER_TROUBLE
+        self._release(final, error)
 
     def _write(self, final: FinalLease) -> JobRecord:
         root = f"datasets/{final.job.public_id}/e{final.epoch}"

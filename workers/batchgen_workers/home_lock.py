@@ -1,25 +1,115 @@
-"""The lock of an SQLite home: one coordinator at a time; the kernel frees it at death."""
+"""The locks of a home, each one process at a time; the kernel frees them at death.
+
+coordinator.lock    what coordinates an SQLite home: a coordinator, or a run
+up.lock             `batchgen up`, whatever the database
+
+A lock's file says who holds it: process id and host.
+"""
 
 from __future__ import annotations
 
 import fcntl
+import os
+import socket
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from batchgen.errors import HomeLocked
 
-LOCK_FILE = "coordinator.lock"
+COORDINATOR_LOCK = "coordinator.lock"
+STACK_LOCK = "up.lock"
+ATTEMPTS, PAUSE = 3, 0.05  # seconds between them: who only looks holds the lock for an instant
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holder:
+    """The process that holds a lock of a home."""
+
+    # 0 where its file does not say: the disk was full
+    pid: int
+    host: str
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it can be sent a signal from this machine."""
+        return self.pid > 0 and self.host == socket.gethostname()
+
+    def __str__(self) -> str:
+        return f"process {self.pid or 'unknown'} on {self.host or 'an unknown host'}"
 
 
 @contextmanager
 def locked_home(home: Path) -> Iterator[None]:
-    """Hold the lock of `home` for the block; raise HomeLocked where another process has it."""
-    with (home / LOCK_FILE).open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+    """Hold what coordinates `home` for the block; raise HomeLocked where another process does."""
+    with _held(home / COORDINATOR_LOCK) as other:
+        if other is not None:
             raise HomeLocked(
-                f"Another coordinator runs on {home}. Stop it first, or use another home."
-            ) from None
+                f"Another coordinator runs on {home}: {other}. Stop it first, or use another home."
+            )
         yield
+
+
+@contextmanager
+def locked_stack(home: Path) -> Iterator[None]:
+    """Be the one `batchgen up` of `home` for the block; raise HomeLocked where there is one."""
+    with _held(home / STACK_LOCK) as other:
+        if other is not None:
+            raise HomeLocked(
+                f"`batchgen up` runs on {home} already: {other}. Stop it first with "
+                "`batchgen down`; to serve several models, name them all."
+            )
+        yield
+
+
+def holder(home: Path, name: str) -> Holder | None:
+    """Return who holds a lock of `home`, None where nobody does."""
+    try:
+        with (home / name).open() as lock:
+            if _take(lock, fcntl.LOCK_SH):
+                return None
+            return _read(lock)
+    except FileNotFoundError:
+        return None
+
+
+def await_free(home: Path, name: str) -> None:
+    """Return once nobody holds a lock of `home`."""
+    with (home / name).open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+
+
+@contextmanager
+def _held(path: Path) -> Iterator[Holder | None]:
+    """Hold a lock for the block, and yield None; where another process does, yield that."""
+    with path.open("a+") as lock:  # never emptied before it is ours
+        for _ in range(ATTEMPTS):
+            if _take(lock, fcntl.LOCK_EX):
+                _sign(lock)
+                yield None
+                return
+            time.sleep(PAUSE)
+        yield _read(lock)
+
+
+def _take(lock: IO[str], kind: int) -> bool:
+    try:
+        fcntl.flock(lock, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _sign(lock: IO[str]) -> None:
+    with suppress(OSError):  # a full disk keeps nobody from working
+        os.ftruncate(lock.fileno(), 0)
+        os.write(lock.fileno(), f"{os.getpid()} {socket.gethostname()}\n".encode())
+
+
+def _read(lock: IO[str]) -> Holder:
+    lock.seek(0)
+    pid, _, host = lock.read().strip().partition(" ")
+    return Holder(pid=int(pid) if pid.isdigit() else 0, host=host)

@@ -144,7 +144,12 @@ class Node:
         threading.Thread(target=to_table, args=([],), name="warm-up", daemon=True).start()
         info = self.host.start(give_up=give_up)
         log.info("engine ready", **msgspec.to_builtins(info))
-        self._beat()
+        if info.is_slow:
+            log.warning("engine is slow", kernels=info.kernels, reason=info.kernels_reason)
+        try:
+            self._beat()
+        except DatabaseUnavailable as error:  # the heartbeat says it later
+            log.warning("worker not signed on", error=error.message)
         for ticker in self._tickers:
             ticker.start()
 
@@ -276,6 +281,8 @@ class Node:
                 version=__version__,
                 stats={
                     **msgspec.to_builtins(self.stats or EngineStats()),
+                    "kernels": info.kernels,
+                    "kernels_reason": info.kernels_reason,
                     "shards": len(self.shards),
                     "rows": self.host.outstanding,
                 },

@@ -8,7 +8,11 @@ from typing import TypeVar
 
 import tenacity
 
-from batchgen.errors import DatabaseUnavailable
+from batchgen.errors import BatchgenError, DatabaseDamaged, DatabaseUnavailable
+from batchgen.jobs.database import Database
+from batchgen.jobs.identity import open_storage
+from batchgen.service.database import open_database
+from batchgen.settings import Settings
 from batchgen_workers.logs import get_logger
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0  # seconds between attempts
@@ -38,3 +42,52 @@ def persist(action: Callable[[], Result], *, what: str, give_up: threading.Event
         reraise=True,
     )
     return retrying(action)
+
+
+def await_database(settings: Settings, *, give_up: threading.Event) -> Database:
+    """Open the database, however long it is away, and say once that it is waited for.
+
+    Raises DatabaseUnavailable once `give_up` is set; DatabaseDamaged, and whatever else
+    `open_checked` raises, at once.
+    """
+    said = False
+
+    def say(state: tenacity.RetryCallState) -> None:
+        nonlocal said
+        error = state.outcome.exception() if state.outcome else None
+        if not said:
+            log.warning("waiting for the database", error=str(error))
+        said = True
+
+    retrying = tenacity.Retrying(
+        retry=tenacity.retry_if_exception(may_come_back),
+        wait=tenacity.wait_exponential_jitter(multiplier=FIRST_PAUSE, max=LONGEST_PAUSE),
+        stop=tenacity.stop_when_event_set(give_up),
+        sleep=tenacity.sleep_using_event(give_up),
+        before_sleep=say,
+        reraise=True,
+    )
+    database = retrying(open_checked, settings)
+    if said:
+        log.info("database back", database=database.shown)
+    return database
+
+
+def open_checked(settings: Settings) -> Database:
+    """Open the database and see that the home is its store.
+
+    Raises what `open_database` does (DatabaseUnavailable, SchemaMismatch, InvalidParameter), and
+    StoreMismatch.
+    """
+    database = open_database(settings)
+    try:
+        open_storage(database, settings.home).check()
+    except BatchgenError:
+        database.close()
+        raise
+    return database
+
+
+def may_come_back(error: BaseException) -> bool:
+    """Tell whether an error says that the database is away, and nothing worse."""
+    return isinstance(error, DatabaseUnavailable) and not isinstance(error, DatabaseDamaged)

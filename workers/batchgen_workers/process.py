@@ -6,6 +6,7 @@ Standard input stays open as long as whoever started it lives; its end is a sign
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -18,8 +19,13 @@ from typing import Any
 from batchgen.errors import BatchgenError
 from batchgen.settings import Settings
 from batchgen_workers.logs import configure_logging, get_logger
+from batchgen_workers.persistence import may_come_back
+from batchgen_workers.streams import prepare_streams
 
 STDERR = 2  # our own standard error, where logs go
+#: Exit status of a process that met what passes without anybody's help: sysexits' EX_TEMPFAIL.
+TRY_AGAIN = 75
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 log = get_logger(__name__)
 
@@ -31,9 +37,9 @@ def main(arguments: list[str]) -> int:
     try:
         match arguments:
             case ["coordinator"]:
-                from batchgen_workers.coordinator import Coordinator
+                from batchgen_workers.coordinator import run_coordinator
 
-                Coordinator(Settings()).run()
+                run_coordinator(Settings())
             case ["worker", model, *factory]:
                 from batchgen_workers.worker import run_worker
 
@@ -42,7 +48,12 @@ def main(arguments: list[str]) -> int:
                 raise BatchgenError(f"{arguments} is no process of the stack.")
     except BatchgenError as error:
         log.error("process failed", error=error.message)
-        return error.exit_code
+        return TRY_AGAIN if may_come_back(error) else error.exit_code
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        log.error("process failed", error=str(error))
+        return TRY_AGAIN
     return 0
 
 
@@ -78,4 +89,5 @@ def _factory(given: list[str]) -> dict[str, str]:
 
 
 if __name__ == "__main__":
+    prepare_streams()
     sys.exit(main(sys.argv[1:]))

@@ -85,6 +85,8 @@ class FakeEngine:
             model=self._config.model_name,
             device="cpu",
             dtype="float32",
+            kernels="reference",
+            kernels_reason="slower: nothing computes here",
             block_size=self._config.block_size,
             num_blocks=1024,
             max_length=MAX_LENGTH,

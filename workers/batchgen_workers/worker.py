@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import threading
+from contextlib import ExitStack
 
-from batchgen.errors import EngineFailed
+from batchgen.errors import DatabaseUnavailable, EngineFailed
 from batchgen.jobs.identity import open_storage
 from batchgen.jobs.store import Store
 from batchgen.models.registry import Registry
-from batchgen.service.database import open_database
 from batchgen.settings import Settings
 from batchgen_workers.app import create_app
 from batchgen_workers.consumer import Consumer
 from batchgen_workers.engine_client import ENGINE
 from batchgen_workers.logs import get_logger
 from batchgen_workers.node import Node
+from batchgen_workers.persistence import await_database
 from batchgen_workers.signals import on_ending
 
 log = get_logger(__name__)
@@ -23,33 +24,32 @@ log = get_logger(__name__)
 def run_worker(settings: Settings, model: str, *, factory: str = ENGINE) -> None:
     """Compute shards of one model until a signal to end, then drain and return.
 
-    Must be called in the main thread. `factory` names another engine (tests).
+    A database or broker that is away is waited for. Must be called in the main thread. `factory`
+    names another engine (tests).
 
     Raises:
         UnknownModel, ModelError, InvalidParameter: the model or the device cannot be used.
         BrokerUnavailable: none is configured; one that is down is waited for.
-        DatabaseUnavailable, SchemaMismatch, StoreMismatch: at the start; later absences are waited
-            out.
+        SchemaMismatch, StoreMismatch, DatabaseDamaged: the database cannot be used.
         EngineFailed: the engine did not start, or died again and again.
     """
     record = Registry(settings.home / "models").get(model)
-    app = create_app(settings, model=model)
-    store = Store(open_database(settings))
-    storage = open_storage(store.database, settings.home)
-    node = Node(settings, record, store=store, storage=storage, factory=factory)
     stopping = threading.Event()
-    try:
-        storage.check()
-        with on_ending(stopping.set):
+    with ExitStack() as opened, on_ending(stopping.set):
+        app = create_app(settings, model=model)
+        opened.callback(app.close)
+        try:
+            store = Store(await_database(settings, give_up=stopping))
+            opened.callback(store.close)
+            storage = open_storage(store.database, settings.home)
+            node = Node(settings, record, store=store, storage=storage, factory=factory)
+            opened.callback(node.close)
             node.start(give_up=stopping.is_set)
             _serve(node, Consumer(app, node), stopping)
-    except EngineFailed:
-        if not stopping.is_set():  # else it was told to end while it loaded its model
-            raise
-    finally:
-        node.close()
-        app.close()
-        store.close()
+        except (EngineFailed, DatabaseUnavailable):
+            if not stopping.is_set():  # else it was told to end before it was ready
+                raise
+            return
     if node.failure is not None:
         raise node.failure
 

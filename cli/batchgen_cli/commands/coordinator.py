@@ -17,11 +17,12 @@ from batchgen_cli.services import need_broker
 def command(app: App) -> None:
     """Start jobs that are due, hand their shards to workers and write their datasets.
 
-    One is enough; several on one PostgreSQL database do no harm.
+    One is enough; several on one PostgreSQL database do no harm. A database or broker that is
+    away is waited for.
     """
     need_broker(app)
-    from batchgen_workers.coordinator import Coordinator
+    from batchgen_workers.coordinator import run_coordinator
     from batchgen_workers.logs import configure_logging
 
     configure_logging(verbose=app.verbose)
-    Coordinator(app.settings).run()
+    run_coordinator(app.settings)

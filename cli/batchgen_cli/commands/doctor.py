@@ -21,7 +21,7 @@ COLUMNS = (
 @output_options
 @pass_app
 def command(app: App) -> None:
-    """Check Python, torch, the database, its schema, the broker, the disk and the models.
+    """Check Python, torch, the compiler, the database, its schema, the broker, disk and models.
 
     Exits 3 if any check fails; a warning names what is missing for some commands only.
     """

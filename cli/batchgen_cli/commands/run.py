@@ -22,11 +22,12 @@ from batchgen_cli.options import (
     output_options,
 )
 from batchgen_cli.output import Format
-from batchgen_cli.presentation import job_json
+from batchgen_cli.presentation import engine_text, job_json
 from batchgen_cli.progress import choose_display
 from batchgen_cli.sources import open_input
 
 if TYPE_CHECKING:
+    from batchgen.engine.stats import EngineInfo
     from batchgen.service.run_folder import RunFolder
     from batchgen.service.views import JobView
 
@@ -94,8 +95,12 @@ def _compute(app: App, folder: RunFolder, job: str) -> None:
     app.output.note(f"Loading {view.job.model} …")
     meter = Meter()
     with log_file(folder.settings.home, verbose=app.verbose), choose_display(app.output) as display:
+        said: list[EngineInfo] = []
 
         def show(progress: LocalProgress) -> None:
+            if progress.engine is not None and not said:
+                said.append(progress.engine)
+                app.output.note(engine_text(progress.engine))
             seen = local_view(progress)
             display.update(seen, meter.observe(seen))
 

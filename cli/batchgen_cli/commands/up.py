@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import click
 
+from batchgen_cli import background
 from batchgen_cli.app import App, pass_app
 from batchgen_cli.group import Command
 from batchgen_cli.options import complete_models, engine_options, insecure_option, verbose_option
 
 
-@click.command(cls=Command, examples=["batchgen up --model smollm2-135m"])
+@click.command(
+    cls=Command,
+    examples=["batchgen up --model smollm2-135m", "batchgen up -m smollm2-135m --detach"],
+)
 @click.option(
     "--model",
     "-m",
@@ -20,18 +24,32 @@ from batchgen_cli.options import complete_models, engine_options, insecure_optio
     shell_complete=complete_models,
     help="A model to serve; each gets a worker of its own.",
 )
+@click.option(
+    "--detach",
+    "-d",
+    is_flag=True,
+    help="Run in the background, with logs/up.log in the home, until `batchgen down`.",
+)
+@click.option("--ready", type=int, hidden=True)  # a descriptor: see `background`
 @engine_options
 @insecure_option
 @verbose_option
 @pass_app
-def command(app: App, models: tuple[str, ...]) -> None:
+def command(app: App, models: tuple[str, ...], detach: bool, ready: int | None) -> None:
     """Run everything on this machine until Ctrl-C: a coordinator and a worker for each model.
 
-    Brings its own broker where BATCHGEN_BROKER_URL names none.
+    Brings its own broker where BATCHGEN_BROKER_URL names none. Ends with its terminal, unless
+    --detach is given. A home has one at a time.
     """
     for model in models:
         app.service.model(model)
+    if detach:
+        background.start(app, models)
+        return
     from batchgen_workers.stack import up
 
     for event in up(app.settings, models):
+        if ready is not None:
+            background.say_ready(ready)
+            ready = None
         app.output.note(str(event))

@@ -15,10 +15,12 @@ from batchgen_cli.presentation import WORKER_COLUMNS, worker_json
 @pass_app
 def command(app: App) -> None:
     """List the workers whose heartbeat is fresh."""
+    from batchgen.service.views import starts_worker
+
     app.output.table(
         app.service.workers(),
         WORKER_COLUMNS,
         quiet=lambda worker: worker.id,
         json=worker_json,
-        empty="No workers. Start one with: batchgen worker --model NAME",
+        empty=f"No workers. Start one with: {starts_worker(app.settings)} --model NAME",
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import weakref
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -19,6 +20,8 @@ class CpuKernels:
 
     A row's result has the same bits whatever else is in the batch.
     """
+
+    name: ClassVar[str] = "cpu"
 
     def __init__(self, library: ctypes.CDLL, pool: Tensor, layout: PoolLayout) -> None:
         """Take a contiguous float32 `pool` [num_blocks, E] in the machine's memory."""

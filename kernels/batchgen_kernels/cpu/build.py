@@ -12,7 +12,6 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import platform
-import shutil
 import subprocess
 import tempfile
 import warnings
@@ -22,10 +21,10 @@ from pathlib import Path
 import torch
 from platformdirs import user_cache_path
 
+from batchgen_kernels.cpu.compiler import BuildFailed, find_compiler
+
 SOURCE = Path(__file__).with_name("kernels.cpp")
 CPUINFO = Path("/proc/cpuinfo")
-# GCC comes first: it shares torch's OpenMP runtime, where clang brings one of its own.
-COMPILERS = ("g++", "c++", "clang++")
 # Sums keep their order and NaN stays NaN: no -ffast-math.
 FLAGS = (
     *("-std=c++17", "-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno"),
@@ -35,22 +34,28 @@ TIMEOUT = 300.0  # seconds for one compilation
 TRAILER = hashlib.sha256().digest_size  # bytes
 
 
-class BuildFailed(Exception):
-    """There is no library; the message says why."""
+def load() -> ctypes.CDLL | None:
+    """Return the library, or None, after one warning, where this machine cannot build it."""
+    return attempt()[0]
+
+
+def trouble() -> str:
+    """Return why this machine has no library; empty where it has one."""
+    return attempt()[1]
 
 
 @cache
-def load() -> ctypes.CDLL | None:
-    """Return the library, or None, after one warning, where this machine cannot build it."""
+def attempt() -> tuple[ctypes.CDLL | None, str]:
+    """Load the library once in this process; return it, or why there is none."""
     try:
-        return open_library(user_cache_path("batchgen") / "kernels")
-    except BuildFailed as error:
+        return open_library(user_cache_path("batchgen") / "kernels"), ""
+    except (BuildFailed, OSError) as error:  # no compiler, or no disk takes what it makes
         warnings.warn(
             f"no CPU kernels, computing with plain torch, which is slower: {error}",
             RuntimeWarning,
             stacklevel=2,
         )
-        return None
+        return None, str(error)
 
 
 def open_library(folder: Path) -> ctypes.CDLL:
@@ -70,14 +75,6 @@ def open_library(folder: Path) -> ctypes.CDLL:
             path = Path(scratch) / path.name
             build(compiler, path)
             return _open(path)
-
-
-def find_compiler() -> Path:
-    """Return the first C++ compiler on the PATH; raise BuildFailed."""
-    for name in COMPILERS:
-        if found := shutil.which(name):
-            return Path(found)
-    raise BuildFailed(f"no C++ compiler on the PATH ({', '.join(COMPILERS)})")
 
 
 def digest(compiler: Path) -> str:

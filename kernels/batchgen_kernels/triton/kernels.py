@@ -7,6 +7,7 @@ in the environment when triton is first imported.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -72,6 +73,8 @@ class TritonKernels:
 
     What depends on the step alone is computed once, in `plan`, and sent in one copy.
     """
+
+    name: ClassVar[str] = "triton"
 
     def __init__(self, pool: Tensor, layout: PoolLayout) -> None:
         """Take a contiguous `pool` [num_blocks, E] that `unsupported` has nothing against."""

@@ -56,11 +56,20 @@ def test_ls_of_nothing_is_empty_data(batchgen: Command) -> None:
     assert batchgen.json("ls") == []
 
 
+def test_what_starts_a_worker_depends_on_whether_there_is_a_broker(
+    batchgen: Command, job: JobRecord
+) -> None:
+    assert "batchgen up --model" in batchgen.ok("workers").stderr
+    batchgen.env["BATCHGEN_BROKER_URL"] = "redis://127.0.0.1:1/0"
+    assert "batchgen worker --model" in batchgen.ok("workers").stderr
+    assert "batchgen worker --model tiny" in batchgen.ok("status", "nightly").stdout
+
+
 def test_status_of_a_queued_job(batchgen: Command, job: JobRecord) -> None:
     shown = batchgen.ok("status", "nightly").stdout
     assert job.public_id in shown
     assert "0 of 4 done" in shown
-    assert "batchgen worker --model tiny" in shown
+    assert "batchgen up --model tiny" in shown
     assert "KV pool" not in shown
     kv = batchgen.json("status", "nightly")["kv"]
     assert kv == {"utilisation": None, "sharing_saving": None, "preemptions": 0, "copies": 0}
@@ -233,6 +242,19 @@ def test_workers_are_listed(batchgen: Command, service: Service) -> None:
     assert "host/1" in batchgen.ok("workers").stdout
     (shown,) = batchgen.json("workers")
     assert (shown["id"], shown["model"], shown["slots"]) == ("host/1", "tiny", 4)
+
+
+def test_the_kernels_of_a_worker_are_shown_with_the_reason(
+    batchgen: Command, service: Service, job: JobRecord
+) -> None:
+    worker = a_worker()
+    kernels = {"kernels": "reference", "kernels_reason": "slower: no C++ compiler"}
+    service.store.workers.heartbeat(replace(worker, stats={**worker.stats, **kernels}))
+    service.store.workers.heartbeat(replace(worker, id="host/2"))  # of an earlier version
+    lines = batchgen.ok("workers").stdout.splitlines()
+    assert ["reference" in line for line in lines] == [False, True, False]
+    shown = batchgen.ok("status", "nightly").stdout
+    assert "1 on cpu by plain torch (slower: no C++ compiler)" in shown
 
 
 def test_workers_show_how_their_pool_does(batchgen: Command, service: Service) -> None:

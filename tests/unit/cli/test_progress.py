@@ -30,7 +30,7 @@ def test_a_sentence_tells_all_there_is() -> None:
 
 
 def test_a_job_that_waits_says_for_what() -> None:
-    assert "batchgen worker" in progress.sentence(a_view(workers=()), Rates())
+    assert "batchgen up" in progress.sentence(a_view(workers=()), Rates())
 
 
 def test_an_ended_job_says_how_long_it_took() -> None:

@@ -23,6 +23,8 @@ INFO = EngineInfo(
     model="tiny",
     device="cpu",
     dtype="float32",
+    kernels="reference",
+    kernels_reason="slower: no C++ compiler",
     block_size=16,
     num_blocks=64,
     max_length=256,
@@ -94,6 +96,8 @@ def test_the_dataset_is_in_the_folder(
     assert verify_dataset(out) == []
     assert (out / ".batchgen" / "batchgen.db").exists()
     assert "32/40 rows" in result.stderr
+    told = "Computing float32 on cpu by plain torch (slower: no C++ compiler)\n"
+    assert result.stderr.count(told) == 1
     assert "KV 25 %" in result.stderr
     assert runner.settings
     assert (runner.settings.engine.block_size, runner.models) == (32, batchgen.home / "models")

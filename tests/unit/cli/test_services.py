@@ -19,12 +19,8 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Started:
     """What was started instead of the real processes."""
     started: Started = []
 
-    class Coordinator:
-        def __init__(self, settings: Settings) -> None:
-            self.broker = settings.broker_url
-
-        def run(self) -> None:
-            started.append(("coordinator", self.broker))
+    def run_coordinator(settings: Settings) -> None:
+        started.append(("coordinator", settings.broker_url))
 
     def run_worker(settings: Settings, model: str) -> None:
         started.append(("worker", model, settings.engine.device))
@@ -33,7 +29,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Started:
         started.append(("up", *models))
         yield StackEvent(kind=StackEventKind.STARTED, process="coordinator", pid=7)
 
-    monkeypatch.setattr(coordinator, "Coordinator", Coordinator)
+    monkeypatch.setattr(coordinator, "run_coordinator", run_coordinator)
     monkeypatch.setattr(worker, "run_worker", run_worker)
     monkeypatch.setattr(stack, "up", up)
     monkeypatch.setattr(logs, "configure_logging", lambda **_: None)

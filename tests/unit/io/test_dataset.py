@@ -95,7 +95,7 @@ def test_the_totals_of_the_parts_are_added_up(storage: LocalStorage) -> None:
 
 def test_every_way_the_parts_were_computed_is_told(storage: LocalStorage) -> None:
     plain = Numerics(device="cpu", dtype="float32")
-    small = Numerics(device="cpu", dtype="float32", quantize="int8")
+    small = Numerics(device="cpu", dtype="float32", quantize="int8", kernels="cpu")
     parts: list[Segment] = [
         put_part(storage, mixed_rows(0, 3), seq=0, numerics=(plain,)),
         mixed_rows(3, 6),
@@ -104,7 +104,7 @@ def test_every_way_the_parts_were_computed_is_told(storage: LocalStorage) -> Non
     ]
     folder, _ = put_dataset(storage.root, parts, n_rows=12)
     assert read_manifest(folder).totals.numerics == (small, plain)
-    told = "- Computed in: float32 with int8 weights on cpu, float32 on cpu\n"
+    told = "- Computed in: float32 with int8 weights on cpu by compiled kernels, float32 on cpu\n"
     assert told in (folder / "README.md").read_text()
 
 

@@ -305,6 +305,31 @@ def test_a_submit_waits_while_its_input_is_removed(store: Store, storage: LocalS
     assert manager.remove_input(SHA256, delete_input=delete_input) is False
 
 
+def test_garbage_of_one_job_that_stays_does_not_keep_that_of_others(
+    store: Store, storage: LocalStorage, collector: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stubborn, other = running_job(store, 10), running_job(store, 10)
+    keys = {}
+    for job in (stubborn, other):
+        late = claim_first(store, job)
+        keys[job.id] = put_part(storage, late)
+        reclaim(store, late)
+    delete = LocalStorage.delete
+
+    def refuse(self: LocalStorage, key: str) -> None:
+        if key == keys[stubborn.id]:
+            raise PermissionError(1, "Operation not permitted")
+        delete(self, key)
+
+    monkeypatch.setattr(LocalStorage, "delete", refuse)
+    with pytest.raises(PermissionError):
+        list(collector.collect())
+    told: list[str] = []
+    collector.on_trouble = lambda job, error: told.append(job)
+    assert {garbage.key for garbage in collector.collect()} == {keys[other.id]}
+    assert told == [stubborn.public_id]
+
+
 def test_what_was_registered_meanwhile_stays(
     store: Store, storage: LocalStorage, collector: Collector, job: JobRecord
 ) -> None:

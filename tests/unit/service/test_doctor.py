@@ -40,6 +40,7 @@ def test_a_fresh_home_is_healthy_and_stays_unmade(settings: Settings) -> None:
     assert {check.name: check.result for check in checks} == {
         "python": Result.OK,
         "torch": Result.OK,
+        "compiler": Result.OK,
         "home": Result.OK,
         "disk": Result.OK,
         "database": Result.OK,
@@ -62,6 +63,18 @@ def test_a_home_that_is_not_the_database_s(settings: Settings, tmp_path: Path) -
     check = look(elsewhere, "store")
     assert check.failed
     assert f"belongs to the store {store.detail}" in check.detail
+
+
+def test_a_missing_compiler_is_a_warning(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    check = look(settings, "compiler")
+    assert (check.result, check.detail) == (
+        Result.WARNING,
+        "no C++ compiler on the PATH (g++, c++, clang++)",
+    )
+    assert "several times slower" in (check.remedy or "")
 
 
 def test_models_are_named(settings: Settings) -> None:

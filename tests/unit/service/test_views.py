@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from batchgen.jobs.states import JobState
+from batchgen.service.views import starts_worker
+from batchgen.settings import Settings
 from tests.support.views import a_view
 
 # 1970-01-02 00:00 UTC, outside and before a window of 02:00-03:00 UTC
@@ -54,11 +57,17 @@ def test_state(changes: dict[str, Any], state: str) -> None:
         ({"paused": True}, "batchgen resume"),
         ({"state": JobState.QUEUED, "not_before": MIDNIGHT + 3600}, "starts 1970-01-02"),
         ({"window_spec": "02:00-03:00 UTC"}, "its window opens 1970-01-02"),
-        ({"workers": ()}, "batchgen worker --model tiny"),
+        ({"window_spec": "02:00-03:00 Mars/Base"}, "cannot be read here: 'Mars/Base' is not a"),
+        ({"workers": ()}, "batchgen up --model tiny"),
     ],
 )
 def test_what_a_job_waits_for(changes: dict[str, Any], reason: str) -> None:
     assert reason in (a_view(now=MIDNIGHT, **changes).waiting_for or "")
+
+
+def test_what_starts_a_worker_is_what_works_here() -> None:
+    view = replace(a_view(workers=()), starter=starts_worker(Settings(broker_url="redis://host/0")))
+    assert view.waiting_for == "waits for a worker: batchgen worker --model tiny"
 
 
 @pytest.mark.parametrize(

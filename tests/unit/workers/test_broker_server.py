@@ -14,8 +14,8 @@ from batchgen_workers.broker_server import BrokerServer, find_program
 
 
 @pytest.fixture
-def server() -> Iterator[BrokerServer]:
-    server = BrokerServer()
+def server(tmp_path: Path) -> Iterator[BrokerServer]:
+    server = BrokerServer(tmp_path)
     yield server
     server.remove()
 
@@ -57,6 +57,34 @@ def test_nothing_is_left_behind(server: BrokerServer) -> None:
     assert path.parent.is_dir()
     server.remove()
     assert not path.parent.exists()
+
+
+def test_the_folder_of_one_that_was_killed_is_taken_over(
+    server: BrokerServer, tmp_path: Path
+) -> None:
+    folder = Path(server.url.removeprefix("redis+socket://")).parent
+    (folder / "1.sock").touch()
+    again = BrokerServer(tmp_path)
+    assert Path(again.url.removeprefix("redis+socket://")).parent == folder
+    assert list(folder.iterdir()) == []
+    other = BrokerServer(tmp_path / "other")
+    other.remove()
+    assert folder.is_dir()
+
+
+def test_a_folder_that_is_no_folder_of_ours_is_not_used(
+    server: BrokerServer, tmp_path: Path
+) -> None:
+    folder = Path(server.url.removeprefix("redis+socket://")).parent
+    server.remove()
+    folder.symlink_to(tmp_path)
+    try:
+        elsewhere = BrokerServer(tmp_path)
+        assert elsewhere.url.rpartition("/")[0] != server.url.rpartition("/")[0]
+        elsewhere.remove()
+        assert tmp_path.is_dir()
+    finally:
+        folder.unlink()
 
 
 def test_a_program_that_does_not_start_is_a_named_error(

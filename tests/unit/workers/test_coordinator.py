@@ -178,6 +178,59 @@ def test_a_job_past_its_deadline_stops(store: Store, coordinator: Coordinator) -
     assert state_of(store, job) is JobState.STOPPING
 
 
+MARS = "00:00-24:00 Mars/Base"  # as a machine with other time zones may have stored it
+
+
+def test_a_window_that_cannot_be_read_holds_its_own_job_and_says_so(
+    store: Store, coordinator: Coordinator, bell: Bell
+) -> None:
+    sign_on(store)
+    queued, running = submitted(store, 10), submitted(store, 10)
+    set_job(store, queued.id, window_spec=MARS)
+    coordinator.tick()
+    set_job(store, running.id, window_spec=MARS)
+    store.dispatch.unmark(bell.rung)
+    dead = submitted(store, 10)
+    set_job(store, dead.id, deadline=1.0)
+    healthy = submitted(store, 10)
+    bell.rung.clear()
+    coordinator.tick()
+    assert state_of(store, queued) is JobState.QUEUED
+    assert state_of(store, dead) is JobState.STOPPING
+    assert bell.rung == [shard.id for shard in store.jobs.shards(healthy.id)]
+    for job in (queued, running):
+        assert "'Mars/Base' is not a time zone" in (store.jobs.by_id(job.id).error or "")
+    set_job(store, running.id, window_spec="00:00-24:00 UTC")
+    coordinator.tick()
+    assert store.jobs.by_id(running.id).error is None
+    assert len(bell.rung) == 2
+
+
+def test_a_worker_does_not_claim_in_a_window_it_cannot_read(store: Store) -> None:
+    job = submitted(store, 10)
+    store.dispatch.start_due()
+    set_job(store, job.id, window_spec=MARS)
+    (shard,) = store.jobs.shards(job.id)
+    assert store.leases.claim(shard.id, owner="host/1", ttl=60.0) is None
+    assert "'Mars/Base' is not a time zone" in (store.jobs.by_id(job.id).error or "")
+
+
+@pytest.mark.parametrize("broken", ["start_due", "expire_due"])
+def test_a_step_that_fails_does_not_end_the_tick(
+    store: Store, coordinator: Coordinator, broken: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = submitted(store, 10)
+    store.dispatch.start_due()
+    let_expire(store, claim_first(store, job))
+
+    def fail() -> None:
+        raise ValueError(broken)
+
+    monkeypatch.setattr(store.dispatch, broken, fail)
+    coordinator.tick()
+    assert states_of(store, job) == [ShardState.READY]
+
+
 def test_two_coordinators_ring_for_each_shard_once(
     store: Store, coordinator: Coordinator, bell: Bell, tmp_path: Path
 ) -> None:

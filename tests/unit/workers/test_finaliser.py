@@ -208,6 +208,28 @@ def test_a_dataset_that_fails_each_time_fails_its_job_and_no_other(
     )
 
 
+def test_one_dataset_that_cannot_be_written_does_not_keep_the_others_waiting(
+    store: Store,
+    home: Path,
+    model: ModelRecord,
+    finaliser: Finaliser,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    broken, healthy = (computed(store, home, model, 10) for _ in range(2))
+
+    def fail_once(*args: Any, **fields: Any) -> Any:
+        if fields["meta"].job_id == broken.public_id:
+            raise RuntimeError("nobody thought of this")
+        return write_dataset(*args, **fields)
+
+    monkeypatch.setattr(module, "write_dataset", fail_once)
+    assert finaliser.run_once() == 1
+    assert state_of(store, healthy) is JobState.COMPLETED
+    left = store.jobs.by_id(broken.id)
+    assert left.state is JobState.FINALIZING
+    assert left.error == "RuntimeError: nobody thought of this"
+
+
 def test_a_finaliser_that_lost_its_lease_leaves_nothing(
     store: Store,
     home: Path,

@@ -89,7 +89,7 @@ def test_what_the_rows_did_to_the_pool_is_counted(
         assert part is not None
         footer = read_footer(LocalStorage(home), part.path)
         assert footer.kv == part.kv == expected_kv(part.n_ok)
-        assert footer.numerics == (Numerics(device="cpu", dtype="float32"),)
+        assert footer.numerics == (Numerics(device="cpu", dtype="float32", kernels="reference"),)
 
 
 def test_the_last_rows_go_to_the_engine_longest_first(
@@ -370,6 +370,8 @@ def test_a_worker_says_what_it_is_and_signs_off(
         (record,) = store.workers.list(alive_within=60.0)
         assert (record.id, record.model, record.slots) == (worker.id, "tiny", 4)
         assert record.stats["kv_blocks_used"] == 0
+        assert record.stats["kernels"] == "reference"
+        assert record.stats["kernels_reason"] == "slower: nothing computes here"
         job = submit_rows(store, home, model, questions(8))
         run_all(worker, job)
         wait_until(lambda: store.workers.list(alive_within=60.0)[0].stats["generated_tokens"] == 32)

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import itertools
 import os
 import signal
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -54,3 +57,58 @@ def test_outside_the_main_thread_signals_stay_as_they_are() -> None:
     thread.start()
     thread.join()
     assert during == [before]
+
+
+# A main thread that waits without a limit, as those of our processes do, beside busy and idle ones.
+WAITING = """
+import sys, threading, time
+from batchgen_workers.signals import on_ending
+def work():
+    while True:
+        sum(range(1000))
+        time.sleep(0)
+for _ in range(3):
+    threading.Thread(target=work, daemon=True).start()
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
+for _ in sys.stdin:
+    arrived, both = [], threading.Event()
+    def act():
+        arrived.append(True)
+        if len(arrived) == 2:
+            both.set()
+    with on_ending(act):
+        print("waiting", flush=True)
+        both.wait()
+    print("ended", flush=True)
+"""
+
+
+def test_of_two_signals_at_once_none_is_lost_while_the_main_thread_waits() -> None:
+    pairs = list(itertools.permutations(ENDING, 2))
+    with subprocess.Popen(
+        [sys.executable, "-c", WAITING], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        for pair in pairs * 4:
+            print(file=process.stdin, flush=True)
+            assert process.stdout.readline() == "waiting\n"
+            for number in pair:
+                process.send_signal(number)
+            assert process.stdout.readline() == "ended\n", pair
+        process.stdin.close()
+        assert process.wait() == 0
+
+
+def test_a_hang_up_that_nohup_ignores_stays_ignored() -> None:
+    former = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    calls: list[bool] = []
+    try:
+        with on_ending(lambda: calls.append(True)):
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+            os.kill(os.getpid(), signal.SIGTERM)
+            wait_until(lambda: bool(calls))
+    finally:
+        signal.signal(signal.SIGHUP, former)
+    assert len(calls) == 1

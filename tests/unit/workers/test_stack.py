@@ -1,14 +1,20 @@
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from batchgen.errors import BatchgenError, SchemaMismatch
+from batchgen.errors import BatchgenError, HomeLocked, SchemaMismatch
 from batchgen.settings import Settings
 from batchgen_workers import stack
-from batchgen_workers.stack import StackEvent, StackEventKind, up
+from batchgen_workers.home_lock import locked_home
+from batchgen_workers.process import TRY_AGAIN
+from batchgen_workers.stack import MAX_RESTARTS, StackEvent, StackEventKind, up
 from batchgen_workers.testing import FAST
 from tests.support.homes import pin_model
 from tests.support.workers import is_alive
@@ -81,6 +87,50 @@ def test_a_process_that_ends_again_and_again_ends_the_stack(
             seen.append(event)
     ended = [event for event in seen if event.kind is StackEventKind.ENDED]
     assert [event.status for event in ended] == [1, 1, 1]
+
+
+def test_a_process_that_waits_is_no_crash_and_says_so_once(
+    home: Path, broker_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spawned: list[str] = []
+
+    def spawn(settings: Settings, name: str, *_: str) -> subprocess.Popen[bytes]:
+        spawned.append(name)
+        if spawned.count(name) == 2 * MAX_RESTARTS:
+            os.kill(os.getpid(), signal.SIGTERM)
+        status = 0 if name == "coordinator" else TRY_AGAIN
+        code = f"import sys; {status} or sys.stdin.read(); sys.exit({status})"
+        return subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE)
+
+    monkeypatch.setattr(stack, "spawn", spawn)
+    events = list(up(Settings(home=home, broker_url=broker_url), ["tiny"]))
+    kinds = [event.kind for event in events if event.process == "worker tiny"]
+    assert kinds[:2] == [StackEventKind.STARTED, StackEventKind.WAITING]
+    assert StackEventKind.WAITING not in kinds[2:]
+    assert StackEventKind.ENDED not in kinds
+    assert spawned.count("worker") >= 2 * MAX_RESTARTS
+
+
+def test_a_second_stack_of_a_home_ends_before_it_starts_anything(
+    home: Path, broker_url: str
+) -> None:
+    settings = Settings(home=home, broker_url=broker_url)
+    events = up(settings, [])
+    next(events)
+    with pytest.raises(HomeLocked, match=f"process {os.getpid()} on .*batchgen down"):
+        next(up(settings, []))
+    events.close()  # type: ignore[attr-defined]
+    following = up(settings, [])
+    assert next(following).process == "coordinator"
+    following.close()  # type: ignore[attr-defined]
+
+
+def test_a_stack_does_not_start_beside_a_coordinator_of_its_own(
+    home: Path, broker_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stack, "ORPHAN_LIMIT", 0.0)
+    with locked_home(home), pytest.raises(HomeLocked, match=f"process {os.getpid()} "):
+        next(up(Settings(home=home, broker_url=broker_url), []))
 
 
 def test_nothing_is_started_on_a_database_of_another_schema(

@@ -1,0 +1,35 @@
+"""Openings: which jobs may be worked on now; a window that cannot be read holds its job only."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+from sqlalchemy import Connection, update
+
+from batchgen.errors import InvalidParameter
+from batchgen.jobs.tables import jobs
+from batchgen.jobs.windows import Window
+from batchgen.jobs.words import storable
+
+
+def is_open(connection: Connection, job: Any, now: float) -> bool:
+    """Return whether a job (`id`, `window_spec`, `error`) may be worked on at `now`.
+
+    The time zones of machines differ: a window that this one cannot read is closed here, and the
+    job's error says so until it can be read again.
+    """
+    trouble = f"Its window cannot be read on {socket.gethostname()}: "
+    try:
+        opened = job.window_spec is None or Window.parse(job.window_spec).is_open(now)
+    except InvalidParameter as error:
+        _note(connection, job, storable(f"{trouble}{error.message}"))
+        return False
+    if job.error is not None and job.error.startswith(trouble):
+        _note(connection, job, None)
+    return opened
+
+
+def _note(connection: Connection, job: Any, error: str | None) -> None:
+    if job.error != error:
+        connection.execute(update(jobs).where(jobs.c.id == job.id).values(error=error))
