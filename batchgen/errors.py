@@ -14,6 +14,7 @@ BatchgenError                     exit 1
 ├── OutputConflict                exit 2   the output folder holds another job
 ├── JobNotFound                   exit 4
 ├── NotAllowed                    exit 4   a transition the job's state does not permit
+├── NoPermission                  exit 4   a file or folder that is another user's
 ├── Unavailable                   exit 3
 │   ├── DatabaseUnavailable
 │   ├── BrokerUnavailable
@@ -139,6 +140,21 @@ class NotAllowed(BatchgenError):
     """The job's state does not permit this. See `batchgen status JOB`."""
 
     exit_code = 4
+
+
+class NoPermission(BatchgenError):
+    """Permission denied: this user may not use a file or folder that is needed."""
+
+    exit_code = 4
+
+    @classmethod
+    def of(cls, error: PermissionError) -> NoPermission:
+        """Return the error of a file that the system refuses, with its name."""
+        where = f": {error.filename}" if error.filename else ""
+        return cls(
+            f"Permission denied{where}. It is another user's; docs/configuration.md says who may "
+            "read what of a home."
+        )
 
 
 class Unavailable(BatchgenError):

@@ -10,6 +10,7 @@ from pathlib import Path
 pytest_plugins = [
     "tests.support.databases",
     "tests.support.fault_table",
+    "tests.support.permissions",
     "tests.support.servers",
     "tests.support.smollm2",
 ]
