@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from batchgen.errors import Corrupt, InvalidParameter
+from batchgen.io.finish_reasons import UNCOUNTED, FinishReasons
 from batchgen.io.folders import sha256_of
 from batchgen.io.kv_totals import UNMEASURED, KVTotals
 from batchgen.io.numerics import Numerics, decode_numerics, encode_numerics
@@ -46,6 +47,7 @@ class PartInfo:
     completion_tokens: int
     cached_tokens: int = 0
     kv: KVTotals = UNMEASURED
+    finish_reasons: FinishReasons = UNCOUNTED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,6 +160,14 @@ def count_tokens(table: pa.Table, kind: str) -> int:
     return int(pc.sum(pc.struct_field(table["usage"], kind)).as_py() or 0)
 
 
+def count_finish_reasons(table: pa.Table) -> FinishReasons:
+    """Return why the answers of a table ended; failed rows are not counted."""
+    counted = {
+        one["values"]: one["counts"] for one in table["finish_reason"].value_counts().to_pylist()
+    }
+    return FinishReasons(stop=counted.get("stop", 0), length=counted.get("length", 0))
+
+
 def _info(table: pa.Table, footer: PartFooter, *, key: str, size: int, sha256: str) -> PartInfo:
     failed = len(table) - table["error"].null_count
     return PartInfo(
@@ -171,6 +181,7 @@ def _info(table: pa.Table, footer: PartFooter, *, key: str, size: int, sha256: s
         completion_tokens=count_tokens(table, "completion_tokens"),
         cached_tokens=count_tokens(table, "cached_tokens"),
         kv=footer.kv,
+        finish_reasons=count_finish_reasons(table),
     )
 
 
