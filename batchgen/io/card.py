@@ -27,7 +27,7 @@ _COLUMNS: Final = """\
 | `custom_id` | as given, or `row-<n>` |
 | `response` | text of the first choice; null on an error row |
 | `choices` | all answers, best first; `tokens` and `logprobs` only where asked for |
-| `finish_reason` | of the first choice: `stop` or `length` |
+| `finish_reason` | of the first choice: `stop`, or `length` where max_tokens cut it |
 | `model` | registry name |
 | `usage` | tokens of prompt and answer; null on an error row |
 | `error` | `code`, `message`, `param`; null on success |
@@ -40,8 +40,9 @@ _COLUMNS: Final = """\
 def render_card(meta: DatasetMeta, totals: Totals) -> str:
     """Return README.md: YAML with explicit `configs:`, then Markdown.
 
-    Config `default` is the answered rows and `errors` the failed ones, each named only where it
-    has rows: `datasets` cannot load a split without any.
+    Config `default` is the answered rows, its split `train`; config `errors` is the failed ones,
+    its split `errors`, so that nothing that asks for `train` gets a failure. Each is named only
+    where it has rows: `datasets` cannot load a split without any.
     """
     title = _line(meta.name or f"batchgen job {meta.job_id}")
     return "\n".join(
@@ -80,24 +81,24 @@ def render_card(meta: DatasetMeta, totals: Totals) -> str:
 def _configs(totals: Totals) -> list[str]:
     lines = ["configs:"]
     if totals.ok or not totals.errors:
-        lines += _config("default", "data/train-*")
+        lines += _config("default", "train", "data/train-*")
     if totals.errors:
-        lines += _config("errors", "errors/errors-*")
+        lines += _config("errors", "errors", "errors/errors-*")
     return lines
 
 
-def _config(name: str, pattern: str) -> list[str]:
+def _config(name: str, split: str, pattern: str) -> list[str]:
     return [
         f"- config_name: {name}",
         "  data_files:",
-        "  - split: train",
+        f"  - split: {split}",
         f"    path: {pattern}",
     ]
 
 
 def _facts(meta: DatasetMeta, totals: Totals) -> list[str]:
     facts = [
-        ("Answers", f"{totals.ok} of {totals.rows} rows, {totals.errors} failed"),
+        ("Answers", _answers(totals)),
         ("Tokens", _tokens(totals)),
         ("KV pool", _kv(totals)),
         ("Computed in", ", ".join(map(str, totals.numerics))),
@@ -108,6 +109,12 @@ def _facts(meta: DatasetMeta, totals: Totals) -> list[str]:
         ("Job", f"`{meta.job_id}`, {meta.created_text}, batchgen {meta.engine_version}"),
     ]
     return [f"- {name}: {text}" for name, text in facts if text]
+
+
+def _answers(totals: Totals) -> str:
+    text = f"{totals.ok} of {totals.rows} rows, {totals.errors} failed"
+    cut = totals.finish_reasons.length
+    return f"{text}, {cut} cut at max_tokens" if cut else text
 
 
 def _tokens(totals: Totals) -> str:
@@ -126,16 +133,16 @@ def _kv(totals: Totals) -> str | None:
 
 
 def _snippets(totals: Totals) -> list[str]:
-    lines = [
-        "```python",
-        "import datasets",
-        'rows = datasets.load_dataset("path/to/this/folder", split="train")',
-    ]
+    lines = []
+    if totals.ok or not totals.errors:
+        lines.append('rows = datasets.load_dataset("path/to/this/folder", split="train")')
     if totals.errors:
         lines.append(
-            'failed = datasets.load_dataset("path/to/this/folder", "errors", split="train")'
+            'failed = datasets.load_dataset("path/to/this/folder", "errors", split="errors")'
         )
     return [
+        "```python",
+        "import datasets",
         *lines,
         "",
         "import polars",

@@ -14,6 +14,7 @@ import pytest
 from batchgen.errors import Corrupt, Fenced, NotAllowed
 from batchgen.io import reader
 from batchgen.io.dataset import Limits, Segment
+from batchgen.io.finish_reasons import FinishReasons
 from batchgen.io.kv_totals import KVTotals
 from batchgen.io.manifest import MANIFEST, read_manifest
 from batchgen.io.numerics import Numerics
@@ -23,6 +24,7 @@ from batchgen.io.rows import ResultRow
 from batchgen.io.storage import LocalStorage
 from batchgen.io.verify import verify_dataset
 from tests.support.disk_events import open_files, recorded_disk, small_disk
+from tests.support.permissions import writable
 from tests.support.result_rows import (
     ROOT,
     bytes_below,
@@ -73,6 +75,7 @@ def test_the_manifest_tells_sums_and_totals(storage: LocalStorage) -> None:
     assert manifest.totals.prompt_tokens == 13 * 3
     assert manifest.totals.completion_tokens == 13 * 2
     assert manifest.totals.cached_tokens == 13
+    assert manifest.totals.finish_reasons == FinishReasons(stop=13)
     assert [entry.rows for entry in manifest.data_files()] == [8, 5]
     assert {entry.path for entry in manifest.files} | {MANIFEST} == set(bytes_below(folder))
     assert verify_dataset(folder, manifest_sha256=info.manifest_sha256) == []
@@ -196,7 +199,7 @@ def test_a_changed_part_is_named(storage: LocalStorage) -> None:
     path = storage.path(part.path)
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
-    path.write_bytes(data)
+    writable(path).write_bytes(data)
     assert f"part {part.path} was changed" in refused(storage.root, [part], n_rows=6)
 
 

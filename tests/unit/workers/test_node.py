@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from batchgen.errors import DatabaseUnavailable, UnsupportedModel
+from batchgen.io.finish_reasons import FinishReasons
 from batchgen.io.numerics import Numerics
 from batchgen.io.parts import read_footer
 from batchgen.io.rows import GenerationRequest
@@ -26,6 +27,7 @@ from batchgen_workers.node import Node
 from tests.support.holding import Hold
 from tests.support.homes import pin_model
 from tests.support.jobs import let_expire, set_job, shard, states_of
+from tests.support.permissions import writable
 from tests.support.workers import (
     answer_of,
     expected_kv,
@@ -81,6 +83,7 @@ def test_what_the_rows_did_to_the_pool_is_counted(
         run_all(worker, job)
     progress = store.jobs.progress(job.id)
     assert (progress.rows_ok, progress.rows_err) == (40, 2)
+    assert progress.finish_reasons == FinishReasons(length=40)  # as the fake engine ends them all
     assert progress.kv == expected_kv(40)
     assert progress.cached_tokens == 40 * testing.CACHED_TOKENS
     parts = [segment.part for segment in store.finals.segments(job.id)]
@@ -196,7 +199,7 @@ def test_a_damaged_checkpoint_costs_time_and_no_row(
         worker.drain(0.0)
     hold.release()
     (name,) = files_below(home / "parts")
-    (home / "parts" / name).write_bytes(b"PAR1 no more")
+    writable(home / "parts" / name).write_bytes(b"PAR1 no more")
     with fake_node(store, home) as worker:
         run_all(worker, job)
     assert [row.attempt for row in rows_of_parts(store, home, job)] == [2, 2, 2, 2]
