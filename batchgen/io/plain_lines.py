@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from batchgen.io.checks import MAX_STOP_LENGTH, MAX_STOP_STRINGS, MAX_TOKEN_ID
+from batchgen.io.columns import is_column
 from batchgen.io.fields import (
     MAX_ALTERNATIVES,
     MAX_BEAMS,
@@ -23,7 +24,6 @@ from batchgen.io.fields import (
     MAX_STOP_TOKENS,
     MAX_TOKENS,
     MAX_TOP_K,
-    SHORTHAND_FIELDS,
 )
 from batchgen.io.line_error import LineError
 from batchgen.io.lines import MAX_ID_LENGTH, LineParser, implicit_id
@@ -96,6 +96,7 @@ class _Line(_Envelope, _Request, total=False):
     pass
 
 
+_FIELDS = _Line.__required_keys__ | _Line.__optional_keys__
 _decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(_Line)
 _decode = _decoder.decode
 
@@ -106,20 +107,23 @@ class PlainLines:
     def __init__(self, parser: LineParser) -> None:
         self._parser = parser
         self._model = parser.model
+        self._columns = parser.columns
+        # A column that is called like a field of a line is not the field.
+        self._refused = not _FIELDS.isdisjoint(parser.columns)
         # What a line may set as max_tokens if it sets none of the coupled fields.
         self._least = parser.params.min_tokens
         self._most = MAX_TOKENS if parser.context is None else parser.context - 1
 
     def id_of(self, raw: bytes, row: int) -> str | None:
         """Return the id of a plain line, given or implicit; None where the line is not plain."""
-        if len(raw) > MAX_LINE_BYTES:
+        if len(raw) > MAX_LINE_BYTES or self._refused:
             return None
         try:
             line = _decode(raw)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
         # A field that is unknown, or given twice, was dropped: the text has more words.
-        if _count_words(line) != count_words(raw) and not _only_data_was_dropped(raw, line):
+        if _count_words(line) != count_words(raw) and not self._only_data_was_dropped(raw, line):
             return None
         if "body" in line:
             return line["custom_id"] if self._is_batch_line(line) else None
@@ -128,6 +132,18 @@ class PlainLines:
         if "custom_id" in line:
             return None if "id" in line else line["custom_id"]
         return line.get("id") or implicit_id(row)
+
+    def _only_data_was_dropped(self, raw: bytes, line: dict[str, Any]) -> bool:
+        """Whether a shorthand line has columns at its top beside its fields, and nothing else."""
+        if "body" in line:
+            return False
+        try:
+            data = decode_object(raw)
+        except LineError:
+            return False
+        return data.get("messages") == line.get("messages") and all(
+            is_column(name) or name in self._columns for name in data.keys() - line.keys()
+        )
 
     def _is_batch_line(self, line: dict[str, Any]) -> bool:
         if len(line) != 4 or not ("custom_id" in line and "method" in line and "url" in line):
@@ -161,19 +177,6 @@ class PlainLines:
         except LineError:
             return False
         return True
-
-
-def _only_data_was_dropped(raw: bytes, line: dict[str, Any]) -> bool:
-    """Whether a shorthand line has further fields of the caller's at its top, and no others."""
-    if "body" in line:
-        return False
-    try:
-        data = decode_object(raw)
-    except LineError:
-        return False
-    return data.get("messages") == line.get("messages") and SHORTHAND_FIELDS.keys().isdisjoint(
-        data.keys() - line.keys()
-    )
 
 
 def _count_words(fields: dict[str, Any]) -> int:

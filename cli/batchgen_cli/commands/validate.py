@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from batchgen.errors import BadLines, UnknownModel
+from batchgen.spelling import Spelling
 from batchgen_cli.app import App, pass_app
 from batchgen_cli.formats import count
 from batchgen_cli.group import Command
@@ -56,10 +57,13 @@ def _context(app: App, model: str | None) -> int | None:
     """Return the tokens that the model holds, None where it is not here to ask."""
     if model is None:
         return None
+    models = app.service.models
     try:
-        return app.service.models.get(model).max_length
-    except UnknownModel:  # lines can be checked where no model is
-        return None
+        return models.get(model).max_length
+    except UnknownModel:
+        if Spelling(models.names()).meant(model):
+            raise
+        return None  # lines can be checked where no model is
 
 
 def _show(app: App, file: str, report: ValidationReport) -> None:

@@ -60,3 +60,9 @@ def test_stores_nothing(batchgen: Command) -> None:
     before = sorted(batchgen.home.rglob("*"))
     batchgen.ok("validate", batchgen.file("p.jsonl", prompts(3)))
     assert sorted(batchgen.home.rglob("*")) == before
+
+
+def test_a_misspelt_model_is_not_taken_for_one_elsewhere(batchgen: Command) -> None:
+    result = batchgen("validate", batchgen.file("p.jsonl", prompts(1)), "--model", "Tiny")
+    assert result.exit_code == 4
+    assert "Did you mean tiny?" in result.stderr
