@@ -62,6 +62,9 @@ class EmptyInput(InvalidInput):
     """The input holds no rows. Write one JSON object a line."""
 
 
+SHOWN = 20  # problems that a message lists
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LineProblem:
     """What is wrong with one line of an input file."""
@@ -83,8 +86,9 @@ class BadLines(InvalidInput):
     def __init__(self, problems: list[LineProblem], total: int, *, remedy: str = REMEDY) -> None:
         self.problems = problems
         self.total = total
-        shown = "\n".join(f"  {problem}" for problem in problems[:20])
-        more = f"\n  … and {total - 20} more" if total > 20 else ""
+        shown = "\n".join(f"  {problem}" for problem in problems[:SHOWN])
+        hidden = total - len({problem.line for problem in problems[:SHOWN]})
+        more = f"\n  … and {hidden} more" if hidden else ""
         plural = "line is" if total == 1 else "lines are"
         super().__init__(f"{total} {plural} not usable:\n{shown}{more}\n{remedy}")
 

@@ -74,6 +74,7 @@ def _show(app: App, file: str, report: ValidationReport) -> None:
                 "ok": report.n_bad == 0,
                 "rows": report.n_rows,
                 "bad": report.n_bad,
+                "ended_early": report.ended_early,
                 "problems": [dataclasses.asdict(problem) for problem in report.problems],
             }
         )
@@ -81,7 +82,10 @@ def _show(app: App, file: str, report: ValidationReport) -> None:
     for problem in report.problems:
         quiet = app.output.format is Format.QUIET
         app.output.data(str(problem.line) if quiet else str(problem))
-    if hidden := report.n_bad - len(report.problems):
+    # A line may have two problems: it cannot be used, and its id is another's.
+    if hidden := report.n_bad - len({problem.line for problem in report.problems}):
         app.output.note(f"… and {count(hidden)} more")
+    if report.ended_early:
+        app.output.note(f"Line {count(report.n_rows)} is too long: what follows was not read.")
     bad = f"{count(report.n_bad)} bad" if report.n_bad else "all usable"
     app.output.note(f"{file}: {count(report.n_rows)} rows, {bad}")
