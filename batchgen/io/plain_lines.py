@@ -7,7 +7,7 @@ alone decides what a row means. A plain line is always one that LineParser accep
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypedDict
+from typing import Annotated, Any, Final, Literal, TypedDict
 
 import msgspec
 from msgspec import Meta
@@ -29,6 +29,9 @@ from batchgen.io.line_error import LineError
 from batchgen.io.lines import MAX_ID_LENGTH, LineParser, implicit_id
 from batchgen.io.openai_lines import CHAT_URL
 from batchgen.io.strict_json import MAX_LINE_BYTES, count_words, decode_object
+
+MOST_COLUMNS: Final = 4_096  # names that are remembered
+LONGEST_COLUMN: Final = 64  # characters of such a name
 
 _Id = Annotated[str, Meta(min_length=1, max_length=MAX_ID_LENGTH)]
 _Tokens = Annotated[int, Meta(ge=1, le=MAX_TOKENS)]
@@ -107,7 +110,8 @@ class PlainLines:
     def __init__(self, parser: LineParser) -> None:
         self._parser = parser
         self._model = parser.model
-        self._columns = parser.columns
+        # Names that are known to be columns; those of a line are mostly those of all.
+        self._columns = set(parser.columns)
         # A column that is called like a field of a line is not the field.
         self._refused = not _FIELDS.isdisjoint(parser.columns)
         # What a line may set as max_tokens if it sets none of the coupled fields.
@@ -141,9 +145,16 @@ class PlainLines:
             data = decode_object(raw)
         except LineError:
             return False
-        return data.get("messages") == line.get("messages") and all(
-            is_column(name) or name in self._columns for name in data.keys() - line.keys()
-        )
+        if data.get("messages") != line.get("messages"):
+            return False
+        names = data.keys() - line.keys()
+        return names <= self._columns or self._are_columns(names)
+
+    def _are_columns(self, names: set[str]) -> bool:
+        found = {name for name in names if name in self._columns or is_column(name)}
+        if len(self._columns) < MOST_COLUMNS:
+            self._columns |= {name for name in found if len(name) <= LONGEST_COLUMN}
+        return len(found) == len(names)
 
     def _is_batch_line(self, line: dict[str, Any]) -> bool:
         if len(line) != 4 or not ("custom_id" in line and "method" in line and "url" in line):

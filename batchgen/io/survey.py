@@ -73,10 +73,11 @@ class Survey:
                 if custom_id is None and not raw.strip():
                     blanks += 1  # a row, if a record follows that is not blank
                     continue
-                for blank in range(row, row + blanks):
-                    add_id(self._parsed_id(b"", blank))
-                row += blanks
-                blanks = 0
+                if blanks:
+                    for blank in range(row, row + blanks):
+                        add_id(self._parsed_id(b"", blank))
+                    row += blanks
+                    blanks = 0
                 add_id(custom_id or self._parsed_id(raw, row))
                 row += 1
         self.n_rows = row

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
 import json
@@ -134,6 +135,8 @@ FIELDS: dict[str, tuple[dict[str, Any], str | None]] = {
     "an id of 1 MB": ({"custom_id": "x" * 1_000_000}, "invalid_value"),
     "a prompt of another type": ({"prompt": 7}, "invalid_type"),
     "a field nobody knows": ({"colour": "blue"}, None),  # the caller's own
+    "a parameter misspelt": ({"max_tokns": 5}, "unknown_parameter"),
+    "a parameter of others": ({"echo": True}, "unsupported_parameter"),
     "a million samples": ({"n": 10**6}, "invalid_value"),
     "a billion tokens": ({"max_tokens": 10**9}, "invalid_value"),
     "negative tokens": ({"max_tokens": -1}, "invalid_value"),
@@ -151,6 +154,10 @@ def test_41_a_field_out_of_bounds_is_its_rows_error(cluster: Cluster, service: S
     assert dict(zip(FIELDS, codes(rows), strict=True)) == {
         name: code for name, (_, code) in FIELDS.items()
     }
+    columns = {"columns": ["max_tokns", "echo"]}  # which the worker must know of, too
+    kept = drain(cluster, submit(service, b"\n".join(lines[7:9]), params=columns))
+    assert [json.loads(str(row.extra)) for row in kept] == [{"max_tokns": 5}, {"echo": True}]
+    assert codes(kept) == [None, None]
     twice = b'{"id": "a", "prompt": "x"}\n'
     with pytest.raises(BadLines, match=r"line 3: .* line 1") as error:
         submit(service, twice + GOOD + b"\n" + twice)
@@ -214,6 +221,7 @@ def zipped() -> bytes:
 COMPRESSED: dict[str, Callable[[], bytes]] = {
     "gzip": lambda: gzip.compress(GOOD),
     "a bomb of 256 MiB": lambda: gzip.compress(bytes(256 << 20), 9),
+    "bzip2": lambda: bz2.compress(GOOD),
     "gzip in gzip": lambda: gzip.compress(gzip.compress(GOOD)),
     "gzip cut short": lambda: gzip.compress(GOOD * 1000)[:-20],
     "zip": zipped,

@@ -134,3 +134,16 @@ def test_an_input_that_goes_on_behind_its_last_row_is_refused(policy: OnInvalid)
     assert problems(result) == [(2, "line_too_long")]
     with pytest.raises(InvalidInput, match=r"[Ll]ine 2"):
         result.refuse(policy)
+
+
+def test_one_mistake_in_many_lines_is_one_message() -> None:
+    result = survey(rows(*({"prompt": "x", "max_tokns": 5} for _ in range(30)), {"prompt": 5}))
+    with pytest.raises(BadLines) as caught:
+        result.refuse(OnInvalid.REFUSE)
+    head, misspelt, mistyped, _ = caught.value.message.splitlines()
+    assert head == "31 lines are not usable:"
+    assert "line 1: 'max_tokns'" in misspelt
+    assert misspelt.endswith("(and 29 more lines alike)")
+    assert "line 31: 'prompt' must be a string" in mistyped
+    assert "alike" not in mistyped
+    assert len(caught.value.problems) == caught.value.total == 31
