@@ -38,6 +38,8 @@ NAMES = frozenset(
         "migration.applied",
         "part.committed",
         "part.committing",
+        "rm.committed",
+        "rm.committing",
         "row.answered",
         "shard.claimed",
         "shard.fed",
