@@ -66,6 +66,9 @@ class EmptyInput(InvalidInput):
     """The input holds no rows. Write one JSON object a line."""
 
 
+SHOWN = 20  # mistakes that a message lists
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LineProblem:
     """What is wrong with one line of an input file."""
@@ -79,6 +82,20 @@ class LineProblem:
         return f"line {self.line}: {self.message} [{self.code}]"
 
 
+def _alike(problems: list[LineProblem]) -> list[tuple[LineProblem, list[int]]]:
+    """Return each mistake once: the first line that makes it, and the numbers of all that do."""
+    lines: dict[str, list[int]] = {}
+    first: dict[str, LineProblem] = {}
+    for problem in problems:
+        first.setdefault(problem.message, problem)
+        lines.setdefault(problem.message, []).append(problem.line)
+    return [(first[message], numbers) for message, numbers in lines.items()]
+
+
+def _others(number: int) -> str:
+    return f" (and {number} more {'line' if number == 1 else 'lines'} alike)" if number else ""
+
+
 class BadLines(InvalidInput):
     """Some lines are not usable. Correct them, or submit with --on-invalid row-error."""
 
@@ -87,8 +104,10 @@ class BadLines(InvalidInput):
     def __init__(self, problems: list[LineProblem], total: int, *, remedy: str = REMEDY) -> None:
         self.problems = problems
         self.total = total
-        shown = "\n".join(f"  {problem}" for problem in problems[:20])
-        more = f"\n  … and {total - 20} more" if total > 20 else ""
+        mistakes = _alike(problems)[:SHOWN]
+        shown = "\n".join(f"  {first}{_others(len(lines) - 1)}" for first, lines in mistakes)
+        hidden = total - len({line for _, lines in mistakes for line in lines})
+        more = f"\n  … and {hidden} more" if hidden else ""
         plural = "line is" if total == 1 else "lines are"
         super().__init__(f"{total} {plural} not usable:\n{shown}{more}\n{remedy}")
 

@@ -21,8 +21,37 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from batchgen.errors import InvalidParameter
+from batchgen.spelling import suggestion
 
 VARIABLE = "BATCHGEN_FAILPOINT"
+
+#: Every point that code reaches; a test looks for them.
+NAMES = frozenset(
+    {
+        "checkpoint.registered",
+        "checkpoint.registering",
+        "dispatch.rung",
+        "dispatch.taken",
+        "final.claimed",
+        "final.completed",
+        "final.completing",
+        "migration.applied",
+        "part.committed",
+        "part.committing",
+        "rm.committed",
+        "rm.committing",
+        "row.answered",
+        "shard.claimed",
+        "shard.fed",
+        "shard.releasing",
+        "storage.opening",
+        "storage.renamed",
+        "storage.synced",
+        "storage.written",
+        "submit.committed",
+        "submit.stored",
+    }
+)
 
 
 @dataclass(slots=True)
@@ -63,6 +92,9 @@ def _parse(text: str) -> tuple[str, _Failpoint]:
     name, _, wanted = text.partition("=")
     what, _, when = wanted.partition("@")
     kind, _, argument = what.partition(":")
+    if name not in NAMES:
+        known = suggestion(name, NAMES) or f" There are: {', '.join(sorted(NAMES))}."
+        raise InvalidParameter(f"{VARIABLE} names no point: {name!r}.{known}", param=VARIABLE)
     try:
         first, last = _times(when)
         return name, _Failpoint(_ACTIONS[kind](argument), first, last)

@@ -12,8 +12,9 @@ from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
-    TomlConfigSettingsSource,
 )
+
+from batchgen.setting_sources import ProjectFile, checked_environment
 
 PROJECT_FILE = Path("batchgen.toml")
 USER_FILE = user_config_path("batchgen") / "config.toml"
@@ -120,14 +121,18 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Order the sources; the first that names a field wins."""
+        """Order the sources; the first that names a field wins.
+
+        Raises InvalidParameter where a source misspells a name or leaves a value empty.
+        """
         return (
+            *checked_environment(settings_cls, dotenv_settings),
             init_settings,
             env_settings,
             dotenv_settings,
             file_secret_settings,
-            TomlConfigSettingsSource(settings_cls, toml_file=PROJECT_FILE),
-            TomlConfigSettingsSource(settings_cls, toml_file=USER_FILE),
+            ProjectFile(settings_cls, PROJECT_FILE),
+            ProjectFile(settings_cls, USER_FILE),
         )
 
     @property

@@ -10,8 +10,7 @@ What several fields may be together is for `batchgen.io.rules`, once the job's a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
+from collections.abc import Mapping
 from typing import Any, Final
 
 from msgspec import UNSET
@@ -30,6 +29,7 @@ from batchgen.io.checks import (
 )
 from batchgen.io.grammars import REGEX, SCHEMA, read_response_format, read_structured_outputs
 from batchgen.io.line_error import LineError
+from batchgen.io.unserved import UNSERVED, unserved
 
 MAX_TOKENS: Final = 1 << 20  # longer than any context a model here has
 MAX_TOP_K: Final = (1 << 31) - 1
@@ -41,7 +41,6 @@ MAX_REPETITION_PENALTY: Final = 10
 MAX_LENGTH_PENALTY: Final = 10
 MAX_ALLOWED_TOKENS: Final = 1 << 16
 MAX_STOP_TOKENS: Final = 128
-_COMPARED: Final = 64  # characters of a name that are looked at for a suggestion
 
 _MAX_TOKENS = whole(1, MAX_TOKENS)
 _SAMPLES = whole(1, MAX_SAMPLES)
@@ -74,38 +73,6 @@ def _also(parameter: str, field: Field) -> Check:
 
     def check(name: str, value: Any) -> Sets:
         return Sets({parameter: field.check(name, value)})
-
-    return check
-
-
-def _unserved(*neutral: Any) -> Check:
-    """Return a check for a field that would change the answer, unless its value is neutral."""
-
-    def check(name: str, value: Any) -> Any:
-        if value in neutral:
-            return UNSET
-        raise LineError("unsupported_parameter", f"'{name}' is not served: remove it.", name)
-
-    return check
-
-
-def _stream(name: str, value: Any) -> Any:
-    if value is False:
-        return UNSET
-    raise LineError(
-        "unsupported_parameter",
-        f"'{name}' must be false or absent: answers are delivered as a dataset.",
-        name,
-    )
-
-
-def _called(ours: str, *neutral: Any) -> Check:
-    """Return a check for another system's name of a field that is served."""
-
-    def check(name: str, value: Any) -> Any:
-        if value in neutral:
-            return UNSET
-        raise LineError("unknown_parameter", f"'{name}' is called '{ours}' here: rename it.", name)
 
     return check
 
@@ -153,39 +120,17 @@ ALIASES: Final[Mapping[str, Check]] = {
     "response_format": read_response_format,
     "structured_outputs": read_structured_outputs,
 }
-_UNSERVED: Final[Mapping[str, Check]] = {
-    "bad_words": _unserved([]),
-    "best_of": _unserved(1),
-    "function_call": _unserved("none"),
-    "functions": _unserved([]),
-    "guided_choice": _unserved(),
-    "guided_grammar": _unserved(),
-    "stream": _stream,
-    "tool_choice": _unserved("none"),
-    "tools": _unserved([]),
-    "max_new_tokens": _called("max_tokens"),
-    "max_output_tokens": _called("max_tokens"),
-    "stop_sequences": _called("stop"),
-    "use_beam_search": _called("num_beams", False),
-}
 # The fields of a shorthand line and of --param. Whatever else a shorthand line holds is the
 # caller's own data, so only names that can mean nothing but sampling are listed.
 SHORTHAND_FIELDS: Final[Mapping[str, Check]] = {
     **{name: field.check for name, field in SAMPLING.items()},
     **ALIASES,
-    **_UNSERVED,
+    **UNSERVED,
 }
 # The fields of an OpenAI request body, beside `prompt` and `model`.
 COMPLETION_FIELDS: Final[Mapping[str, Check]] = {
     **SHORTHAND_FIELDS,
-    "audio": _unserved(),
-    "echo": _unserved(False),
-    "modalities": _unserved(["text"]),
-    "prediction": _unserved(),
-    "reasoning_effort": _unserved("none"),
-    "suffix": _unserved(""),
-    "verbosity": _unserved(),
-    "web_search_options": _unserved(),
+    "prediction": unserved(),  # in a shorthand line a column: predictions are ordinary data
     "metadata": _ignored,
     "parallel_tool_calls": _ignored,
     "prompt_cache_key": _ignored,
@@ -234,9 +179,3 @@ def _set(known: dict[str, Any], parameter: str, value: Any, name: str) -> None:
             "give one of them.",
             name,
         )
-
-
-def suggestion(name: str, fields: Iterable[str]) -> str:
-    """Return ' Did you mean …?' where a known field is spelled nearly so, else ''."""
-    close = get_close_matches(name[:_COMPARED], fields, n=1)
-    return f" Did you mean '{close[0]}'?" if close else ""

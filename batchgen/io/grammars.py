@@ -16,6 +16,7 @@ import msgspec
 
 from batchgen.io.checks import Field, Sets
 from batchgen.io.line_error import LineError, quoted
+from batchgen.spelling import suggestion
 
 ANY_OBJECT: Final = '{"type":"object"}'  # what OpenAI calls json_object
 
@@ -145,7 +146,8 @@ def _check_object(path: str, value: Any, fields: frozenset[str]) -> None:
             served = ", ".join(sorted(fields))
             raise LineError(
                 "unsupported_parameter",
-                f"'{path}' has a field {quoted(field)} that is not served. Served: {served}.",
+                f"'{path}' has a field {quoted(field)} that is not served."
+                f"{suggestion(field, fields)} Served: {served}.",
                 path,
             )
 

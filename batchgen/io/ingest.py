@@ -19,8 +19,9 @@ from batchgen.errors import LineProblem
 from batchgen.io.inputs import index_key, input_key
 from batchgen.io.lengths import RowLengths
 from batchgen.io.lines import LineParser
-from batchgen.io.records import RecordFile, RecordReader
+from batchgen.io.records import MAX_RECORD_BYTES, OFFSET, RecordFile, RecordReader
 from batchgen.io.storage import Storage
+from batchgen.io.strict_json import MAX_LINE_BYTES
 from batchgen.io.survey import OnInvalid, Survey
 
 __all__ = ["OnInvalid", "StoredInput", "ValidationReport", "ingest", "validate"]
@@ -33,6 +34,8 @@ class ValidationReport:
     n_rows: int
     n_bad: int
     problems: list[LineProblem]
+    # The last row is too long, and what follows it was not read.
+    ended_early: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,8 +58,9 @@ def validate(
 ) -> ValidationReport:
     """Check every line and id of an input, and store nothing.
 
-    `source` is read to its end. `model` and `context` are those of LineParser. Raises EmptyInput,
-    MissingInput, InvalidInput where it is no text at all, and InvalidParameter for `defaults`.
+    `source` is read to its end, or to that of a line that is too long. `model` and `context` are
+    those of LineParser. Raises EmptyInput, MissingInput, InvalidInput where it is another format,
+    and InvalidParameter for `defaults`.
     """
     parser = LineParser(defaults, model, context)
     with ExitStack() as stack:
@@ -67,10 +71,13 @@ def validate(
             again = stack.enter_context(_scratch())
             copy, base = again.write, 0
         survey = Survey(parser, spill)
-        survey.read(RecordReader(source, index=index, copy=copy))
+        survey.read(RecordReader(source, index=index, copy=copy, longest=MAX_LINE_BYTES))
         survey.compare_ids(RecordFile(again, index, base=base))
         return ValidationReport(
-            n_rows=survey.n_rows, n_bad=survey.n_unusable, problems=survey.problems
+            n_rows=survey.n_rows,
+            n_bad=survey.n_unusable,
+            problems=survey.problems,
+            ended_early=survey.ended_early,
         )
 
 
@@ -102,8 +109,10 @@ def ingest(
             data.file.write(chunk)
 
         survey = Survey(parser, spill)
-        reader = RecordReader(source, index=index.file, copy=copy)
+        longest = MAX_LINE_BYTES if on_invalid is OnInvalid.REFUSE else MAX_RECORD_BYTES
+        reader = RecordReader(source, index=index.file, copy=copy, longest=longest)
         survey.read(reader)
+        index.file.truncate((survey.n_rows + 1) * OFFSET.itemsize)  # blank lines at the end
         data.file.flush()
         index.file.flush()
         with data.path.open("rb") as written, index.path.open("rb") as offsets:

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from batchgen.errors import InvalidParameter
-from batchgen.io.fields import SAMPLING, SHORTHAND_FIELDS, read_sampling, suggestion
+from batchgen.io.columns import COLUMNS, read_columns, split
+from batchgen.io.fields import SAMPLING, SHORTHAND_FIELDS, read_sampling
 from batchgen.io.line_error import LineError, quoted
 from batchgen.io.openai_lines import is_openai_line, read_openai_line
 from batchgen.io.params import SamplingParams
@@ -18,6 +19,7 @@ from batchgen.io.rows import BadRow, InputRow
 from batchgen.io.rules import check_together, filled
 from batchgen.io.shorthand import read_shorthand_line
 from batchgen.io.strict_json import decode_object
+from batchgen.spelling import suggestion
 
 MAX_ID_LENGTH: Final = 512  # characters
 
@@ -25,6 +27,7 @@ MAX_ID_LENGTH: Final = 512  # characters
 class LineParser:
     """Parses the lines of one job; `defaults` fill what a row does not set.
 
+    The fields that `defaults["columns"]` names are the caller's data, whatever they are called.
     `model` is the job's model: an OpenAI line that names another one is a bad row. None accepts
     any. `context` is what the model holds of prompt and answer, in tokens: a row that asks for more
     is a bad row. None leaves that to the engine. Raises InvalidParameter where the defaults
@@ -35,6 +38,7 @@ class LineParser:
         self, defaults: Mapping[str, Any], model: str | None = None, context: int | None = None
     ) -> None:
         self._defaults, self.params = _read_defaults(defaults, context)
+        self.columns = read_columns(defaults)
         self.model = model
         self.context = context
 
@@ -42,7 +46,7 @@ class LineParser:
         """Return record `row`, 0-based, of the input; never raises for what the bytes hold."""
         custom_id = None
         try:
-            data = decode_object(raw)
+            data, columns = split(decode_object(raw), self.columns)
             custom_id = read_id(data)
             if is_openai_line(data):
                 question = read_openai_line(data, self.model)
@@ -57,7 +61,7 @@ class LineParser:
             params=params,
             messages=question.messages,
             prompt=question.prompt,
-            extra=question.extra,
+            extra={**question.extra, **columns} if columns else question.extra,
         )
 
     def filled(self, own: Mapping[str, Any]) -> SamplingParams:
@@ -108,8 +112,10 @@ def read_id(data: dict[str, Any]) -> str | None:
 def _read_defaults(
     params: Mapping[str, Any], context: int | None
 ) -> tuple[dict[str, Any], SamplingParams]:
+    read_columns(params)
+    values = {name: value for name, value in params.items() if name != COLUMNS}
     try:
-        known, unknown = read_sampling(params, SHORTHAND_FIELDS)
+        known, unknown = read_sampling(values, SHORTHAND_FIELDS)
         together = filled({}, known)
         check_together(together, context)
     except LineError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from batchgen.io.line_error import LineError, quoted
+from batchgen.spelling import suggestion
 
 Message = dict[str, Any]
 
@@ -75,7 +76,10 @@ def _check_other_field(field: str, value: Any, path: str) -> None:
             )
     else:
         raise LineError(
-            "unknown_parameter", f"'{path}' has an unknown field {quoted(field)}: remove it.", path
+            "unknown_parameter",
+            f"'{path}' has an unknown field {quoted(field)}: remove it."
+            + suggestion(field, ("role", "content", *_TEXT_FIELDS, *_UNSERVED_FIELDS)),
+            path,
         )
 
 

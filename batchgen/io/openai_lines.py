@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Final, NoReturn
 
-from batchgen.io.fields import CHAT_FIELDS, COMPLETION_FIELDS, read_sampling, suggestion
+from batchgen.io.columns import check_beside_body
+from batchgen.io.fields import CHAT_FIELDS, COMPLETION_FIELDS, read_sampling
 from batchgen.io.line_error import LineError, quoted
 from batchgen.io.messages import check_messages
 from batchgen.io.shorthand import Question, check_prompt
+from batchgen.spelling import suggestion
 
 CHAT_URL: Final = "/v1/chat/completions"
 COMPLETIONS_URL: Final = "/v1/completions"
@@ -58,6 +60,7 @@ def read_openai_line(data: dict[str, Any], model: str | None) -> Question:
     extra = {}
     if len(data) > len(_ENVELOPE):
         extra = {name: value for name, value in data.items() if name not in _ENVELOPE}
+        check_beside_body(extra)
     return Question(messages=messages, prompt=prompt, params=params, extra=extra)
 
 

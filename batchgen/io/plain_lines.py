@@ -7,12 +7,13 @@ alone decides what a row means. A plain line is always one that LineParser accep
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypedDict
+from typing import Annotated, Any, Final, Literal, TypedDict
 
 import msgspec
 from msgspec import Meta
 
 from batchgen.io.checks import MAX_STOP_LENGTH, MAX_STOP_STRINGS, MAX_TOKEN_ID
+from batchgen.io.columns import is_column
 from batchgen.io.fields import (
     MAX_ALTERNATIVES,
     MAX_BEAMS,
@@ -23,12 +24,14 @@ from batchgen.io.fields import (
     MAX_STOP_TOKENS,
     MAX_TOKENS,
     MAX_TOP_K,
-    SHORTHAND_FIELDS,
 )
 from batchgen.io.line_error import LineError
 from batchgen.io.lines import MAX_ID_LENGTH, LineParser, implicit_id
 from batchgen.io.openai_lines import CHAT_URL
 from batchgen.io.strict_json import MAX_LINE_BYTES, count_words, decode_object
+
+MOST_COLUMNS: Final = 4_096  # names that are remembered
+LONGEST_COLUMN: Final = 64  # characters of such a name
 
 _Id = Annotated[str, Meta(min_length=1, max_length=MAX_ID_LENGTH)]
 _Tokens = Annotated[int, Meta(ge=1, le=MAX_TOKENS)]
@@ -96,6 +99,7 @@ class _Line(_Envelope, _Request, total=False):
     pass
 
 
+_FIELDS = _Line.__required_keys__ | _Line.__optional_keys__
 _decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(_Line)
 _decode = _decoder.decode
 
@@ -106,20 +110,24 @@ class PlainLines:
     def __init__(self, parser: LineParser) -> None:
         self._parser = parser
         self._model = parser.model
+        # Names that are known to be columns; those of a line are mostly those of all.
+        self._columns = set(parser.columns)
+        # A column that is called like a field of a line is not the field.
+        self._refused = not _FIELDS.isdisjoint(parser.columns)
         # What a line may set as max_tokens if it sets none of the coupled fields.
         self._least = parser.params.min_tokens
         self._most = MAX_TOKENS if parser.context is None else parser.context - 1
 
     def id_of(self, raw: bytes, row: int) -> str | None:
         """Return the id of a plain line, given or implicit; None where the line is not plain."""
-        if len(raw) > MAX_LINE_BYTES:
+        if len(raw) > MAX_LINE_BYTES or self._refused:
             return None
         try:
             line = _decode(raw)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
         # A field that is unknown, or given twice, was dropped: the text has more words.
-        if _count_words(line) != count_words(raw) and not _only_data_was_dropped(raw, line):
+        if _count_words(line) != count_words(raw) and not self._only_data_was_dropped(raw, line):
             return None
         if "body" in line:
             return line["custom_id"] if self._is_batch_line(line) else None
@@ -128,6 +136,25 @@ class PlainLines:
         if "custom_id" in line:
             return None if "id" in line else line["custom_id"]
         return line.get("id") or implicit_id(row)
+
+    def _only_data_was_dropped(self, raw: bytes, line: dict[str, Any]) -> bool:
+        """Whether a shorthand line has columns at its top beside its fields, and nothing else."""
+        if "body" in line:
+            return False
+        try:
+            data = decode_object(raw)
+        except LineError:
+            return False
+        if data.get("messages") != line.get("messages"):
+            return False
+        names = data.keys() - line.keys()
+        return names <= self._columns or self._are_columns(names)
+
+    def _are_columns(self, names: set[str]) -> bool:
+        found = {name for name in names if name in self._columns or is_column(name)}
+        if len(self._columns) < MOST_COLUMNS:
+            self._columns |= {name for name in found if len(name) <= LONGEST_COLUMN}
+        return len(found) == len(names)
 
     def _is_batch_line(self, line: dict[str, Any]) -> bool:
         if len(line) != 4 or not ("custom_id" in line and "method" in line and "url" in line):
@@ -161,19 +188,6 @@ class PlainLines:
         except LineError:
             return False
         return True
-
-
-def _only_data_was_dropped(raw: bytes, line: dict[str, Any]) -> bool:
-    """Whether a shorthand line has further fields of the caller's at its top, and no others."""
-    if "body" in line:
-        return False
-    try:
-        data = decode_object(raw)
-    except LineError:
-        return False
-    return data.get("messages") == line.get("messages") and SHORTHAND_FIELDS.keys().isdisjoint(
-        data.keys() - line.keys()
-    )
 
 
 def _count_words(fields: dict[str, Any]) -> int:

@@ -16,28 +16,22 @@ from typing import BinaryIO, Final
 import numpy as np
 
 from batchgen.errors import Corrupt, InvalidInput, MissingInput
+from batchgen.io.formats import HEAD_BYTES, Format, recognise
 from batchgen.io.strict_json import MAX_LINE_BYTES
 
 CHUNK_BYTES: Final = 1 << 18
+MAX_RECORD_BYTES: Final = 64 << 20  # of a record that comes cut; what goes on longer has no lines
 OFFSET: Final = np.dtype("<u8")
 _CUT: Final = MAX_LINE_BYTES + 1  # of a longer record no more is kept: enough to see it is too long
 _BOM: Final = b"\xef\xbb\xbf"
 _LINE_FEED: Final = 0x0A
-_FOREIGN: Final = {
-    b"\x1f\x8b": "gzip-compressed: decompress it first, `gunzip -c FILE | batchgen … -`",
-    b"\x28\xb5\x2f\xfd": "zstd-compressed: decompress it first, `zstd -dc FILE | batchgen … -`",
-    b"\xfd7zXZ\x00": "xz-compressed: decompress it first, `xz -dc FILE | batchgen … -`",
-    b"PK\x03\x04": "a ZIP archive: unpack it first",
-    b"PAR1": "a Parquet file: write its rows as JSON, one object a line",
-    b"\xff\xfe": "UTF-16: convert it to UTF-8, `iconv -f UTF-16 -t UTF-8 FILE`",
-    b"\xfe\xff": "UTF-16: convert it to UTF-8, `iconv -f UTF-16 -t UTF-8 FILE`",
-}
 
 
 class RecordReader:
     """Splits a stream into records once, front to back; memory is a chunk and one record.
 
-    Every byte read goes to `copy` as well, and the offset of every record to `index`.
+    Every byte read goes to `copy` as well, and the offset of every record to `index`. A record of
+    more than `longest` bytes is the last: what follows it is not read.
     """
 
     def __init__(
@@ -46,11 +40,16 @@ class RecordReader:
         *,
         index: BinaryIO,
         copy: Callable[[bytes], object] | None = None,
+        longest: int = MAX_RECORD_BYTES,
+        recognise: Callable[[bytes], Format | None] = recognise,
     ) -> None:
         self._source = source
         self._index = index
         self._copy = copy
+        self._longest = longest
+        self._recognise = recognise
         self.bytes = 0  # read so far
+        self.ended_early = False  # behind a record that is too long
 
     def batches(self) -> Iterator[list[bytes]]:
         """Yield the records of one chunk after another, without their line feeds.
@@ -59,9 +58,19 @@ class RecordReader:
         where the first bytes show another format, MissingInput where the source fails.
         """
         carry = b""
+        held = 0  # bytes of the record that the chunks so far leave open
         for chunk in self._chunks():
             records = chunk.split(b"\n")
+            held += len(records[0])
             records[0] = carry + records[0]
+            if held > self._longest:
+                self.ended_early = True
+                if len(records) == 1:
+                    self._write_offsets(np.array([self.bytes]))
+                yield [records[0][:_CUT]]
+                return
+            if len(records) > 1:
+                held = len(records[-1])
             carry = records.pop()[:_CUT]
             yield records
         if carry:
@@ -85,11 +94,10 @@ class RecordReader:
     def _head(self) -> bytes:
         """Return the first chunk, long enough to know the format by."""
         head = self._read()
-        while len(head) < max(map(len, _FOREIGN)) and (more := self._read()):
+        while len(head) < HEAD_BYTES and (more := self._read()):
             head += more
-        for magic, remedy in _FOREIGN.items():
-            if head.startswith(magic):
-                raise InvalidInput(f"The input is not JSON lines but {remedy}.")
+        if (found := self._recognise(head)) is not None:
+            raise InvalidInput(f"The input is not JSON Lines but {found.name}: {found.remedy}.")
         return head
 
     def _read(self) -> bytes:

@@ -6,9 +6,11 @@ from typing import Any
 
 import msgspec
 
+from batchgen.io.columns import check_misspelt
 from batchgen.io.fields import SHORTHAND_FIELDS, read_sampling
-from batchgen.io.line_error import LineError
+from batchgen.io.line_error import LineError, quoted
 from batchgen.io.messages import Message, check_messages
+from batchgen.spelling import suggestion
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,8 +25,11 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_shorthand_line(data: dict[str, Any]) -> Question:
-    """Return what the line asks; raise LineError. Fields of no meaning here are carried along."""
-    params, extra = read_sampling(data, SHORTHAND_FIELDS)
+    """Return what the line asks; raise LineError. Other fields are columns."""
+    try:
+        params, extra = read_sampling(data, SHORTHAND_FIELDS)
+    except LineError as error:
+        raise _or_a_column(error) from None
     messages = extra.pop("messages", None)
     prompt = extra.pop("prompt", None)
     # The id is what the row is called; only an `id` beside a `custom_id` is data.
@@ -39,10 +44,26 @@ def read_shorthand_line(data: dict[str, Any]) -> Question:
     else:
         raise LineError(
             "missing_required_parameter",
-            "'messages' or 'prompt' is missing: give a chat or a text.",
+            "'messages' or 'prompt' is missing: give a chat or a text." + _meant(extra),
             "messages",
         )
+    check_misspelt(extra)
     return Question(messages=messages, prompt=prompt, params=params, extra=extra)
+
+
+def _or_a_column(error: LineError) -> LineError:
+    """Return the error of a field with what helps where the field is data."""
+    code, message, param = error.error.code, error.error.message, error.error.param
+    if code not in ("unsupported_parameter", "unknown_parameter", "invalid_type"):
+        return error
+    return LineError(code, f"{message} Is it a column? Say so with --columns.", param)
+
+
+def _meant(extra: dict[str, Any]) -> str:
+    for name in extra:
+        if hint := suggestion(name, ("messages", "prompt")):
+            return f"{hint.removesuffix('?')} by {quoted(name)}?"
+    return ""
 
 
 def check_prompt(value: Any) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, Final, NoReturn
 
 import msgspec
@@ -98,6 +99,7 @@ def _refuse_undecodable(raw: bytes, error: Exception) -> NoReturn:
             "invalid_json", "A byte order mark stands inside the file: remove it."
         ) from None
     _refuse_lone_surrogates(text)
+    _refuse_no_number(text)
     raise LineError("invalid_json", f"The line is not valid JSON: {_reason(raw, error)}.") from None
 
 
@@ -116,6 +118,18 @@ def _refuse_lone_surrogates(text: str) -> None:
                 "write the whole character.",
                 path or None,
             ) from None
+
+
+def _refuse_no_number(text: str) -> None:
+    """Raise LineError for NaN and Infinity, which some writers take for JSON."""
+
+    def refuse(word: str) -> NoReturn:
+        raise LineError(
+            "invalid_json", f"{word} is no number of JSON: write null, or leave the field out."
+        ) from None
+
+    with suppress(ValueError, RecursionError):
+        json.loads(text, parse_constant=refuse)
 
 
 def _reason(raw: bytes, error: Exception) -> str:

@@ -10,13 +10,13 @@ from typing import BinaryIO, Final
 
 import numpy as np
 
-from batchgen.errors import BadLines, EmptyInput, LineProblem
+from batchgen.errors import BadLines, EmptyInput, InvalidInput, LineProblem
 from batchgen.io.duplicates import Duplicate, IdHashes
 from batchgen.io.lengths import LengthSample, RowLengths
 from batchgen.io.line_error import quoted
 from batchgen.io.lines import LineParser, implicit_id
 from batchgen.io.plain_lines import PlainLines
-from batchgen.io.records import RecordFile, RecordReader
+from batchgen.io.records import MAX_RECORD_BYTES, RecordFile, RecordReader
 from batchgen.io.rows import BadRow, InputRow
 
 MAX_PROBLEMS: Final = 1_000  # described; beyond that they are only counted
@@ -44,6 +44,8 @@ class Survey:
         self._bad: list[LineProblem] = []
         self._repeated: list[LineProblem] = []
         self.n_rows = 0
+        #: The reading ended behind the last row, which is too long.
+        self.ended_early = False
 
     @property
     def n_bad(self) -> int:
@@ -61,15 +63,25 @@ class Survey:
         return sorted(self._bad + self._repeated, key=lambda each: each.line)[:MAX_PROBLEMS]
 
     def read(self, reader: RecordReader) -> None:
-        """Parse every record; raise EmptyInput where there is none."""
+        """Parse every record but the blank ones at the end; raise EmptyInput where none is left."""
         plain_id, add_id = self._plain.id_of, self._ids.add
-        row = 0
+        row = blanks = 0
         for batch in reader.batches():
             self._look_closely(batch[:: 1 + len(batch) // SAMPLED])
             for raw in batch:
-                add_id(plain_id(raw, row) or self._parsed_id(raw, row))
+                custom_id = plain_id(raw, row + blanks)
+                if custom_id is None and not raw.strip():
+                    blanks += 1  # a row, if a record follows that is not blank
+                    continue
+                if blanks:
+                    for blank in range(row, row + blanks):
+                        add_id(self._parsed_id(b"", blank))
+                    row += blanks
+                    blanks = 0
+                add_id(custom_id or self._parsed_id(raw, row))
                 row += 1
         self.n_rows = row
+        self.ended_early = reader.ended_early
         if not row:
             raise EmptyInput
 
@@ -99,6 +111,11 @@ class Survey:
         Repeated ids always refuse it: ids tell the caller which answer is whose.
         """
         if on_invalid is OnInvalid.ROW_ERROR:
+            if self.ended_early:
+                raise InvalidInput(
+                    f"Line {self.n_rows} goes on for more than {MAX_RECORD_BYTES >> 20} MiB: "
+                    "this is no file of lines. Check that it is the file you mean."
+                )
             if self._repeated:
                 raise BadLines(self._repeated, len(self._repeated_rows), remedy=_OWN_IDS)
         elif self._bad and self._repeated:

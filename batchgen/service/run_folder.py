@@ -12,15 +12,14 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from batchgen.errors import BatchgenError, Corrupt, InvalidParameter, NotAllowed, OutputConflict
 from batchgen.io.export import check_free
 from batchgen.io.folders import exists
+from batchgen.io.inputs import input_key
 from batchgen.io.lines import check_defaults
 from batchgen.io.manifest import MANIFEST, read_manifest
 from batchgen.io.store_id import STORE_ID
@@ -77,8 +76,9 @@ class RunFolder:
         check_defaults(dict(submission.params), model.max_length)
         job = self._finished() or self._job()
         if job is not None:
-            with _spooled(source) as rows:
-                self._refuse_other(job, submission, model, _sha256_of(rows))
+            # Of another input, which a pipe may never end, no more is read than of the right one.
+            most = self.service.storage.size(input_key(job.input_sha256))
+            self._refuse_other(job, submission, model, _sha256_of(source, most=most))
             return job
         check_free(self.out)
         self._make_home()
@@ -202,20 +202,11 @@ class RunFolder:
         )
 
 
-@contextmanager
-def _spooled(source: BinaryIO) -> Iterator[BinaryIO]:
-    """Make a pipe readable twice."""
-    if source.seekable():
-        yield source
-        return
-    with tempfile.TemporaryFile() as copy:
-        shutil.copyfileobj(source, copy, CHUNK)
-        copy.seek(0)
-        yield copy
-
-
-def _sha256_of(source: BinaryIO) -> str:
+def _sha256_of(source: BinaryIO, *, most: int | None) -> str:
+    """Return the SHA-256 of what is left of a source, or of more than `most` bytes of it."""
     digest = hashlib.sha256()
-    while chunk := source.read(CHUNK):
+    n_read = 0
+    while (most is None or n_read <= most) and (chunk := source.read(CHUNK)):
+        n_read += len(chunk)
         digest.update(chunk)
     return digest.hexdigest()

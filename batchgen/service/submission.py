@@ -81,15 +81,15 @@ def check_timing(submission: Submission) -> Timing:
     # Only distances count from this machine's clock; it is never compared with the database's.
     now = time.time()
     start, end = submission.not_before, submission.deadline
-    not_before = parse_time(start, now=now, param="not_before") if start else 0.0
-    deadline = parse_time(end, now=now, param="deadline") if end else None
+    not_before = parse_time(start, now=now, param="not_before") if start is not None else 0.0
+    deadline = parse_time(end, now=now, param="deadline") if end is not None else None
     # With a key the store decides: the job may be there since before the deadline.
     earliest = not_before if submission.idempotency_key else max(now, not_before)
     if deadline is not None and deadline <= earliest:
         raise InvalidParameter(
             f"The deadline {end!r} has passed, or is before the job may start.", param="deadline"
         )
-    window = str(Window.parse(submission.window)) if submission.window else None
+    window = None if submission.window is None else str(Window.parse(submission.window))
     return Timing(not_before=not_before, deadline=deadline, window=window)
 
 

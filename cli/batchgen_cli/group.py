@@ -16,7 +16,26 @@ from batchgen_cli.failures import exit_code_of
 Sections = Mapping[str, Mapping[str, str]]
 
 
-class Command(click.Command):
+class NothingEmpty(click.Command):
+    """A command that takes no empty value: it comes of a shell variable that is not set."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the arguments; raise BadParameter for an empty one, naming it."""
+        if not ctx.resilient_parsing:
+            given, _, _ = self.make_parser(ctx).parse_args(args=list(args))
+            for param in self.get_params(ctx):
+                if _is_empty(given.get(param.name or "")):
+                    message = "it is empty. Give it a value, or leave it out."
+                    raise click.BadParameter(message, ctx=ctx, param=param)
+        return super().parse_args(ctx, args)
+
+
+def _is_empty(value: Any) -> bool:
+    values = value if isinstance(value, list | tuple) else (value,)
+    return any(isinstance(each, str) and not each.strip() for each in values)
+
+
+class Command(NothingEmpty):
     """A command whose help ends with examples."""
 
     def __init__(self, *args: Any, examples: Sequence[str] = (), **kwargs: Any) -> None:
@@ -32,7 +51,7 @@ class Command(click.Command):
                     formatter.write(f"{'':>{formatter.current_indent}}{example}\n")
 
 
-class LazyGroup(click.Group):
+class LazyGroup(NothingEmpty, click.Group):
     """A group that imports the module of a command only when it is needed.
 
     A module of `batchgen_cli.commands` holds one `command`.

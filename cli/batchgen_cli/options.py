@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import click
 
 from batchgen.errors import BatchgenError
 from batchgen_cli.app import App, current_app
 from batchgen_cli.output import Format
-from batchgen_cli.params import KeyValue, collect
+from batchgen_cli.params import KeyValue, Names, collect
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -110,7 +111,26 @@ def input_options(function: F) -> F:
 
 
 def param_option(function: F) -> F:
-    """Add --param KEY=VALUE…"""
+    """Add --param KEY=VALUE… and --columns, which is a parameter of the whole job."""
+
+    @wraps(function)
+    def with_columns(
+        *args: Any, params: dict[str, Any], columns: tuple[tuple[str, ...], ...], **others: Any
+    ) -> Any:
+        names = sorted({name for several in columns for name in several})
+        return function(*args, params={**params, "columns": names} if names else params, **others)
+
+    option = click.option(
+        "--columns",
+        type=Names(),
+        multiple=True,
+        help="Fields of the lines that are data to carry along, even where they are called like "
+        "a parameter, or nearly so. May be repeated.",
+    )
+    return _decoding_option(option(cast("F", with_columns)))
+
+
+def _decoding_option(function: F) -> F:
     return click.option(
         "--param",
         "-p",

@@ -38,6 +38,23 @@ def parse_value(text: str) -> Any:
         return text
 
 
+class Names(click.ParamType[tuple[str, ...]]):
+    """NAME[,NAME]: names in one word, apart by commas."""
+
+    name = "NAME[,NAME]"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, ...]:
+        """Split one value."""
+        if isinstance(value, tuple):
+            return value
+        names = tuple(name.strip() for name in str(value).split(","))
+        if not all(names):
+            self.fail(f"{value!r} holds an empty name. Write NAME or NAME,NAME.", param, ctx)
+        return names
+
+
 def collect(
     ctx: click.Context, param: click.Parameter, pairs: tuple[tuple[str, Any], ...]
 ) -> dict[str, Any]:

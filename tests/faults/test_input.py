@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
 import json
@@ -68,9 +69,10 @@ FILES: dict[str, tuple[bytes, list[str | None]]] = {
     "no final line feed": (GOOD + b"\n" + GOOD, [None, None]),
     "CRLF": (GOOD + b"\r\n" + GOOD + b"\r\n", [None, None]),
     "blank lines": (
-        GOOD + b"\n\n  \t\n" + GOOD + b"\n\n",
-        [None, "blank_line", "blank_line", None, "blank_line"],
+        GOOD + b"\n\n  \t\n" + GOOD + b"\n",
+        [None, "blank_line", "blank_line", None],
     ),
+    "blank lines at the end": (GOOD + b"\n" + GOOD + b"\n\n \t\r\n\n", [None, None]),
     "a byte order mark": (b"\xef\xbb\xbf" + GOOD + b"\n" + GOOD + b"\n", [None, None]),
     "invalid UTF-8": (
         GOOD + b'\n{"prompt": "\xc3\x28"}\n' + GOOD + b"\n",
@@ -90,7 +92,7 @@ def test_39_a_row_is_what_a_line_feed_ends(cluster: Cluster, service: Service) -
     jobs = {name: submit(service, content) for name, (content, _) in FILES.items()}
     for name, (content, expected) in FILES.items():
         cluster.toll.injections += 1
-        assert len(expected) == content.count(b"\n") + (not content.endswith(b"\n")), name
+        assert len(expected) == content.rstrip().count(b"\n") + 1, name
         rows = drain(cluster, jobs[name])
         assert codes(rows) == expected, name
         assert rows[0].choices[0].text == ANSWER
@@ -134,6 +136,8 @@ FIELDS: dict[str, tuple[dict[str, Any], str | None]] = {
     "an id of 1 MB": ({"custom_id": "x" * 1_000_000}, "invalid_value"),
     "a prompt of another type": ({"prompt": 7}, "invalid_type"),
     "a field nobody knows": ({"colour": "blue"}, None),  # the caller's own
+    "a parameter misspelt": ({"max_tokns": 5}, "unknown_parameter"),
+    "a parameter of others": ({"echo": True}, "unsupported_parameter"),
     "a million samples": ({"n": 10**6}, "invalid_value"),
     "a billion tokens": ({"max_tokens": 10**9}, "invalid_value"),
     "negative tokens": ({"max_tokens": -1}, "invalid_value"),
@@ -151,6 +155,10 @@ def test_41_a_field_out_of_bounds_is_its_rows_error(cluster: Cluster, service: S
     assert dict(zip(FIELDS, codes(rows), strict=True)) == {
         name: code for name, (_, code) in FIELDS.items()
     }
+    columns = {"columns": ["max_tokns", "echo"]}  # which the worker must know of, too
+    kept = drain(cluster, submit(service, b"\n".join(lines[7:9]), params=columns))
+    assert [json.loads(str(row.extra)) for row in kept] == [{"max_tokns": 5}, {"echo": True}]
+    assert codes(kept) == [None, None]
     twice = b'{"id": "a", "prompt": "x"}\n'
     with pytest.raises(BadLines, match=r"line 3: .* line 1") as error:
         submit(service, twice + GOOD + b"\n" + twice)
@@ -214,6 +222,7 @@ def zipped() -> bytes:
 COMPRESSED: dict[str, Callable[[], bytes]] = {
     "gzip": lambda: gzip.compress(GOOD),
     "a bomb of 256 MiB": lambda: gzip.compress(bytes(256 << 20), 9),
+    "bzip2": lambda: bz2.compress(GOOD),
     "gzip in gzip": lambda: gzip.compress(gzip.compress(GOOD)),
     "gzip cut short": lambda: gzip.compress(GOOD * 1000)[:-20],
     "zip": zipped,

@@ -75,6 +75,7 @@ def environment_of(settings: Settings) -> dict[str, str]:
     return {
         f"BATCHGEN_{name.upper()}": value if isinstance(value, str) else json.dumps(value)
         for name, value in values.items()
+        if value != ""  # the default; an empty variable would be refused
     }
 
 

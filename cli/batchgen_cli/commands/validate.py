@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from batchgen.errors import BadLines, UnknownModel
+from batchgen.spelling import Spelling
 from batchgen_cli.app import App, pass_app
 from batchgen_cli.formats import count
 from batchgen_cli.group import Command
@@ -56,10 +57,13 @@ def _context(app: App, model: str | None) -> int | None:
     """Return the tokens that the model holds, None where it is not here to ask."""
     if model is None:
         return None
+    models = app.service.models
     try:
-        return app.service.models.get(model).max_length
-    except UnknownModel:  # lines can be checked where no model is
-        return None
+        return models.get(model).max_length
+    except UnknownModel:
+        if Spelling(models.names()).meant(model):
+            raise
+        return None  # lines can be checked where no model is
 
 
 def _show(app: App, file: str, report: ValidationReport) -> None:
@@ -70,6 +74,7 @@ def _show(app: App, file: str, report: ValidationReport) -> None:
                 "ok": report.n_bad == 0,
                 "rows": report.n_rows,
                 "bad": report.n_bad,
+                "ended_early": report.ended_early,
                 "problems": [dataclasses.asdict(problem) for problem in report.problems],
             }
         )
@@ -77,7 +82,10 @@ def _show(app: App, file: str, report: ValidationReport) -> None:
     for problem in report.problems:
         quiet = app.output.format is Format.QUIET
         app.output.data(str(problem.line) if quiet else str(problem))
-    if hidden := report.n_bad - len(report.problems):
+    # A line may have two problems: it cannot be used, and its id is another's.
+    if hidden := report.n_bad - len({problem.line for problem in report.problems}):
         app.output.note(f"… and {count(hidden)} more")
+    if report.ended_early:
+        app.output.note(f"Line {count(report.n_rows)} is too long: what follows was not read.")
     bad = f"{count(report.n_bad)} bad" if report.n_bad else "all usable"
     app.output.note(f"{file}: {count(report.n_rows)} rows, {bad}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import json
 import sqlite3
 import sys
@@ -77,6 +78,29 @@ def test_not_utf_8(entrance: Entrance) -> None:
 def test_bad_json_names_the_line_and_the_remedy(entrance: Entrance) -> None:
     result = entrance.refuses(GOOD + b"{oops\n", code=2, saying="line 3")
     assert "--on-invalid row-error" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "saying"),
+    [
+        (b"prompt,topic\nWhy?,sky\nWho?,ada\n" * 50, "a table (CSV)"),
+        (json.dumps([{"prompt": "x"}] * 50, indent=1).encode(), "a JSON array"),
+        (json.dumps({"prompt": "x"}, indent=1).encode() * 50, "JSON over several lines"),
+        (GOOD.decode().encode("utf-16-le"), "UTF-16LE"),
+        (bz2.compress(GOOD), "bzip2-compressed"),
+    ],
+)
+def test_a_file_of_another_format_gets_one_error(
+    entrance: Entrance, content: bytes, saying: str
+) -> None:
+    for policy in ("refuse", "row-error"):
+        result = entrance.refuses(content, "--on-invalid", policy, code=2, saying=saying)
+        assert len(result.stderr.splitlines()) == 1
+
+
+def test_a_device_is_no_file_of_prompts(entrance: Entrance) -> None:
+    (entrance.batchgen.folder / "bad.jsonl").symlink_to("/dev/zero")
+    entrance.refuses(None, code=2, saying="it is a device")
 
 
 def test_duplicate_ids_name_both_lines(entrance: Entrance) -> None:

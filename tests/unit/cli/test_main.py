@@ -141,3 +141,34 @@ def test_a_closed_pipe_is_no_error() -> None:
         check=False,
     )
     assert done.stderr == ""
+
+
+def valued() -> list[tuple[str, str]]:
+    """Return (command, option or argument) of everything that takes a value."""
+    return [
+        (path, param.opts[0] if isinstance(param, click.Option) else param.make_metavar(context))
+        for path, command in [("", cli), *walk(cli)]
+        for context in [click.Context(command)]
+        for param in command.get_params(context)
+        if not (isinstance(param, click.Option) and (param.is_flag or param.count))
+    ]
+
+
+@pytest.mark.parametrize("value", ["", " "])
+@pytest.mark.parametrize(("path", "name"), valued())
+def test_a_shell_variable_that_is_not_set_never_becomes_a_value(
+    batchgen: Command, path: str, name: str, value: str
+) -> None:
+    given = [name, value] if name.startswith("-") else [value]
+    result = batchgen(*path.split(), *given)
+    assert result.exit_code == 2
+    assert "it is empty" in result.stderr
+    assert name.strip("[]") in result.stderr
+    assert not list(batchgen.home.glob("batchgen.db"))
+
+
+def test_an_empty_variable_names_itself(batchgen: Command) -> None:
+    batchgen.env["BATCHGEN_HOME"] = ""
+    result = batchgen("ls")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "BATCHGEN_HOME is empty" in result.stderr

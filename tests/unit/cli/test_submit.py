@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from batchgen.io.inputs import parse_rows
+from batchgen.io.rows import InputRow
 from batchgen.jobs.records import JobRecord
 from batchgen.service import Service
 from tests.support.homes import prompts
@@ -83,3 +85,25 @@ def test_a_parameter_given_twice_is_a_usage_error(batchgen: Command) -> None:
 
 def test_json_and_quiet_exclude_each_other(batchgen: Command, job: JobRecord) -> None:
     assert batchgen("status", job.public_id, "--json", "-q").exit_code == 2
+
+
+def test_columns_are_kept_with_the_job(batchgen: Command, service: Service) -> None:
+    line = b'{"prompt": "x", "n": "a dozen", "max_tokns": 5, "echo": true}\n'
+    prompt_file = batchgen.file("p.jsonl", line)
+    assert batchgen("submit", prompt_file, "-m", "tiny").exit_code == 2
+    columns = ("--columns", "n,max_tokns", "--columns", "echo")
+    shown = batchgen.json("submit", prompt_file, "-m", "tiny", "-p", "temperature=0", *columns)
+    assert shown["params"] == {"temperature": 0, "columns": ["echo", "max_tokns", "n"]}
+    job = service.job(shown["id"])
+    [row] = parse_rows(
+        service.storage, job.input_sha256, 0, 1, defaults=job.params, model=job.model
+    )
+    assert isinstance(row, InputRow)
+    assert row.extra == {"n": "a dozen", "max_tokns": 5, "echo": True}
+    assert row.params.temperature == 0
+
+
+def test_columns_are_names(batchgen: Command) -> None:
+    result = batchgen("validate", batchgen.file("p.jsonl", prompts(1)), "--columns", "a,,b")
+    assert result.exit_code == 2
+    assert "empty name" in result.stderr

@@ -60,3 +60,35 @@ def test_stores_nothing(batchgen: Command) -> None:
     before = sorted(batchgen.home.rglob("*"))
     batchgen.ok("validate", batchgen.file("p.jsonl", prompts(3)))
     assert sorted(batchgen.home.rglob("*")) == before
+
+
+def test_a_misspelt_model_is_not_taken_for_one_elsewhere(batchgen: Command) -> None:
+    result = batchgen("validate", batchgen.file("p.jsonl", prompts(1)), "--model", "Tiny")
+    assert result.exit_code == 4
+    assert "Did you mean tiny?" in result.stderr
+
+
+def test_a_line_with_two_mistakes_is_one_bad_line(batchgen: Command) -> None:
+    lines = b'{"prompt": "x", "id": "a"}\n' + b'{"prompt": 5, "id": "a"}\n' * 1_200
+    result = batchgen("validate", batchgen.file("p.jsonl", lines))
+    # Of 2,400 problems the first 1,000 are listed: those of 500 lines.
+    assert result.stderr.splitlines()[-2:] == [
+        "… and 700 more",
+        f"{batchgen.folder / 'p.jsonl'}: 1,201 rows, 1,200 bad",
+    ]
+    few = batchgen("validate", batchgen.file("q.jsonl", lines[: lines.index(b"\n", 40) + 1]))
+    assert "more" not in few.stderr
+    assert "2 rows, 1 bad" in few.stderr
+    refused = batchgen("submit", batchgen.folder / "p.jsonl", "-m", "tiny")
+    assert "1200 lines are not usable" in refused.stderr
+    assert "line 2: 'prompt' must be a string" in refused.stderr
+    assert refused.stderr.count("(and 499 more lines alike)") == 2
+    assert "… and 700 more" in refused.stderr
+
+
+def test_what_follows_a_line_that_is_too_long_is_not_read(batchgen: Command) -> None:
+    file = batchgen.file("p.jsonl", prompts(1) + b"x" * (1 << 21) + b"\n{oops\n")
+    result = batchgen("validate", file)
+    assert [line.partition(":")[0] for line in result.stdout.splitlines()] == ["line 2"]
+    assert "Line 2 is too long: what follows was not read." in result.stderr
+    assert json.loads(batchgen("validate", file, "--json").stdout)["ended_early"] is True

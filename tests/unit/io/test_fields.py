@@ -14,7 +14,6 @@ from batchgen.io.fields import (
     SAMPLING,
     SHORTHAND_FIELDS,
     read_sampling,
-    suggestion,
 )
 from batchgen.io.grammars import ANY_OBJECT
 from batchgen.io.line_error import LineError
@@ -227,12 +226,6 @@ def test_a_response_format_of_text_asks_for_nothing(reverse: bool) -> None:
     values = {"response_format": {"type": "text"}, "guided_json": INT_SCHEMA}
     ordered = dict(reversed(values.items())) if reverse else values
     assert known(**ordered) == {"json_schema": '{"type":"integer"}'}
-
-
-def test_near_misses_get_a_suggestion() -> None:
-    assert suggestion("temprature", SAMPLING) == " Did you mean 'temperature'?"
-    assert suggestion("colour", SAMPLING) == ""
-    assert suggestion("x" * 1_000_000, SAMPLING) == ""
 
 
 def documented() -> dict[str, list[str]]:

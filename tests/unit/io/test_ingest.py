@@ -6,7 +6,7 @@ import json
 import os
 import tempfile
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import numpy as np
 import pytest
@@ -24,6 +24,7 @@ from batchgen.io.ingest import (
 from batchgen.io.inputs import index_key, input_key, parse_rows
 from batchgen.io.rows import BadRow
 from batchgen.io.storage import LocalStorage
+from batchgen.io.strict_json import MAX_LINE_BYTES
 from tests.support.permissions import writable
 
 GOOD = b'{"prompt": "a", "id": "x"}\n{"messages": [{"role": "user", "content": "b"}]}\n'
@@ -160,9 +161,9 @@ def test_defaults_are_checked_before_anything_is_read(storage: LocalStorage) -> 
 
 
 def test_a_report_of_everything_wrong() -> None:
-    data = GOOD + b'{"prompt": "c", "id": "x"}\n\n'
+    data = GOOD + b'{"prompt": "c", "id": "x"}\n\n{"prompt": "d"}\n'
     report = validate(io.BytesIO(data), defaults={})
-    assert (report.n_rows, report.n_bad) == (4, 2)
+    assert (report.n_rows, report.n_bad) == (5, 2)
     assert [(each.line, each.code) for each in report.problems] == [
         (3, "duplicate_custom_id"),
         (4, "blank_line"),
@@ -217,7 +218,10 @@ def test_any_bytes_are_as_many_rows_as_records(data: bytes) -> None:
         report = validate(io.BytesIO(data), defaults={})
     except InvalidInput:  # no record at all, or another format
         return
-    assert report.n_rows == data.count(b"\n") + (not data.endswith(b"\n"))
+    records = data.split(b"\n")
+    while not records[-1].strip():  # blank lines at the end are no rows
+        records.pop()
+    assert report.n_rows == len(records)
     with tempfile.TemporaryDirectory() as folder:
         storage = LocalStorage(Path(folder))
         try:
@@ -226,6 +230,45 @@ def test_any_bytes_are_as_many_rows_as_records(data: bytes) -> None:
             assert all(each.code == "duplicate_custom_id" for each in refused.problems)
             return
         assert (stored.n_rows, stored.n_bad) == (report.n_rows, report.n_bad)
+        index = storage.path(index_key(stored.sha256))
+        assert index.stat().st_size == 8 * (stored.n_rows + 1)
         rows = list(parse_rows(storage, stored.sha256, 0, stored.n_rows, defaults={}, model="m"))
         assert sum(isinstance(row, BadRow) for row in rows) == report.n_bad
         assert len({row.custom_id for row in rows}) == len(rows) == stored.n_rows
+
+
+class Endless(io.RawIOBase):
+    """A pipe that never ends; how much of it was read is what its copies hold."""
+
+    n_read = 0
+
+    def read(self, size: int = -1, /) -> bytes:
+        data = (
+            GOOD
+            if not self.n_read
+            else b'{"prompt": "'
+            if self.n_read == len(GOOD)
+            else b"x" * size
+        )
+        self.n_read += len(data)
+        return data
+
+    def seekable(self) -> bool:
+        return False
+
+
+@pytest.mark.parametrize(
+    ("policy", "most"), [(OnInvalid.REFUSE, MAX_LINE_BYTES), (OnInvalid.ROW_ERROR, 64 << 20)]
+)
+def test_an_endless_line_fills_no_disk(storage: LocalStorage, policy: OnInvalid, most: int) -> None:
+    source = Endless()
+    with pytest.raises(InvalidInput, match=r"[Ll]ine 3"):
+        store(storage, cast("BinaryIO", source), policy)
+    assert most < source.n_read < most + (1 << 20)
+    assert left_behind(storage) == []
+
+
+def test_validation_ends_with_an_endless_line() -> None:
+    report = validate(cast("BinaryIO", Endless()), defaults={})
+    assert (report.n_rows, report.n_bad, report.ended_early) == (3, 1, True)
+    assert [problem.code for problem in report.problems] == ["line_too_long"]

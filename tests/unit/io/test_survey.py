@@ -5,9 +5,10 @@ import json
 
 import pytest
 
-from batchgen.errors import BadLines, EmptyInput
+from batchgen.errors import BadLines, EmptyInput, InvalidInput
 from batchgen.io.lines import LineParser
-from batchgen.io.records import RecordFile, RecordReader
+from batchgen.io.records import CHUNK_BYTES, MAX_RECORD_BYTES, RecordFile, RecordReader
+from batchgen.io.strict_json import MAX_LINE_BYTES
 from batchgen.io.survey import MAX_PROBLEMS, OnInvalid, Survey
 
 
@@ -106,3 +107,43 @@ def test_the_remedy_fits_the_problem() -> None:
     assert "row-error" not in caught.value.message
     with pytest.raises(BadLines, match="--on-invalid row-error"):
         survey(b"{").refuse(OnInvalid.REFUSE)
+
+
+def test_blank_lines_at_the_end_are_no_rows() -> None:
+    result = survey(rows({"prompt": "x"}, {"prompt": "y"}) + b"\n \t\r\n\n")
+    assert (result.n_rows, result.problems) == (2, [])
+    with pytest.raises(EmptyInput):
+        survey(b"\n\r\n  \n")
+
+
+def test_blank_lines_between_others_are_rows_with_their_own_number() -> None:
+    n_blank = 2 * CHUNK_BYTES + 3  # over several chunks
+    result = survey(rows({"prompt": "x"}) + b"\n" * n_blank + rows({"prompt": 5}))
+    assert (result.n_rows, result.n_bad) == (n_blank + 2, n_blank + 1)
+    assert problems(result)[:2] == [(2, "blank_line"), (3, "blank_line")]
+
+
+@pytest.mark.parametrize("policy", OnInvalid)
+def test_an_input_that_goes_on_behind_its_last_row_is_refused(policy: OnInvalid) -> None:
+    longest = MAX_LINE_BYTES if policy is OnInvalid.REFUSE else MAX_RECORD_BYTES
+    data = rows({"prompt": "x"}) + b"{" * (longest + 1) + b"\n{}\n"
+    index = io.BytesIO()
+    result = Survey(LineParser({}, "m"), io.BytesIO())
+    result.read(RecordReader(io.BytesIO(data), index=index, longest=longest))
+    assert (result.n_rows, result.ended_early) == (2, True)
+    assert problems(result) == [(2, "line_too_long")]
+    with pytest.raises(InvalidInput, match=r"[Ll]ine 2"):
+        result.refuse(policy)
+
+
+def test_one_mistake_in_many_lines_is_one_message() -> None:
+    result = survey(rows(*({"prompt": "x", "max_tokns": 5} for _ in range(30)), {"prompt": 5}))
+    with pytest.raises(BadLines) as caught:
+        result.refuse(OnInvalid.REFUSE)
+    head, misspelt, mistyped, _ = caught.value.message.splitlines()
+    assert head == "31 lines are not usable:"
+    assert "line 1: 'max_tokns'" in misspelt
+    assert misspelt.endswith("(and 29 more lines alike)")
+    assert "line 31: 'prompt' must be a string" in mistyped
+    assert "alike" not in mistyped
+    assert len(caught.value.problems) == caught.value.total == 31

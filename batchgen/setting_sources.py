@@ -1,0 +1,122 @@
+"""Where settings come from, read so that a misspelt name or an empty value never passes.
+
+BATCHGEN_LEESE_TTL=30     a near miss of a known variable       an error
+BATCHGEN_SOMETHING=1      somebody else's: no setting is near   ignored
+BATCHGEN_HOME=            a shell variable that was not set     an error
+leese_ttl = 30            in a file of ours nothing is somebody else's
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from pydantic import BaseModel
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    PydanticBaseSettingsSource,
+    TomlConfigSettingsSource,
+)
+
+from batchgen.errors import InvalidParameter
+from batchgen.failpoints import VARIABLE as FAILPOINT
+from batchgen.spelling import Spelling, suggestion
+
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+
+PREFIX: Final = "BATCHGEN_"
+#: Variables of ours that are no settings.
+OTHER_VARIABLES: Final = frozenset({FAILPOINT, f"{PREFIX}DEBUG", f"{PREFIX}MODEL"})
+
+
+class Variables(PydanticBaseSettingsSource):
+    """Sets nothing: checks the names and values of variables, in the environment or in .env."""
+
+    def __init__(
+        self, settings_cls: type[BaseSettings], variables: Mapping[str, str | None], where: str
+    ) -> None:
+        super().__init__(settings_cls)
+        self._variables = variables
+        self._where = where
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """Return no value."""
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        """Return nothing; raise InvalidParameter for a variable that cannot be meant."""
+        settings = set(_variables_of(self.settings_cls, PREFIX))
+        spelling = Spelling({name.removeprefix(PREFIX) for name in settings | OTHER_VARIABLES})
+        for given, value in self._variables.items():
+            name = given.upper()
+            if name in settings:
+                _refuse_empty(name, value, self._where, "unset it, or give it a value")
+            elif name.startswith(PREFIX) and (near := spelling.meant(name.removeprefix(PREFIX))):
+                raise InvalidParameter(
+                    f"There is no setting {name} ({self._where}). Did you mean {PREFIX}{near}?",
+                    param=name,
+                )
+        return {}
+
+
+class ProjectFile(TomlConfigSettingsSource):
+    """A TOML file in which every name must be a setting's, and every value be one."""
+
+    def __init__(self, settings_cls: type[BaseSettings], path: Path) -> None:
+        super().__init__(settings_cls, path)
+        self._path = path
+
+    def __call__(self) -> dict[str, Any]:
+        """Return the file's values; raise InvalidParameter for a name that is no setting's."""
+        values = super().__call__()
+        self._check(values, self.settings_cls, "")
+        return values
+
+    def _check(self, values: Mapping[str, Any], model: type[BaseModel], prefix: str) -> None:
+        for name, value in values.items():
+            field = model.model_fields.get(name)
+            if field is None:
+                hint = suggestion(name, model.model_fields) or " See `batchgen config show`."
+                raise InvalidParameter(
+                    f"{self._path} has no setting '{prefix}{name}' to set.{hint}",
+                    param=f"{prefix}{name}",
+                )
+            if (nested := _model_of(field)) and isinstance(value, Mapping):
+                self._check(value, nested, f"{prefix}{name}.")
+            else:
+                _refuse_empty(
+                    f"{prefix}{name}", value, str(self._path), "remove it, or give it a value"
+                )
+
+
+def checked_environment(
+    settings_cls: type[BaseSettings], dotenv: PydanticBaseSettingsSource
+) -> tuple[Variables, ...]:
+    """Return the checks of the environment and of the .env file."""
+    assert isinstance(dotenv, DotEnvSettingsSource)
+    return (
+        Variables(settings_cls, os.environ, "environment"),
+        Variables(settings_cls, dotenv.env_vars, str(dotenv.env_file)),
+    )
+
+
+def _variables_of(model: type[BaseModel], prefix: str) -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        variable = prefix + name.upper()
+        yield variable
+        if nested := _model_of(field):
+            yield from _variables_of(nested, f"{variable}__")
+
+
+def _model_of(field: FieldInfo) -> type[BaseModel] | None:
+    kind = field.annotation
+    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+
+
+def _refuse_empty(name: str, value: Any, where: str, remedy: str) -> None:
+    if isinstance(value, str) and not value.strip():
+        raise InvalidParameter(f"{name} is empty ({where}): {remedy}.", param=name)
