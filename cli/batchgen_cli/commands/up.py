@@ -30,7 +30,7 @@ from batchgen_cli.options import complete_models, engine_options, insecure_optio
     is_flag=True,
     help="Run in the background, with logs/up.log in the home, until `batchgen down`.",
 )
-@click.option("--ready", type=int, hidden=True)  # a descriptor: see `background`
+@click.option("--ready", type=int, hidden=True, help="Descriptor that is told of the start.")
 @engine_options
 @insecure_option
 @verbose_option

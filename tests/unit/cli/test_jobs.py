@@ -272,7 +272,7 @@ def test_workers_show_how_their_pool_does(batchgen: Command, service: Service) -
     service.store.workers.heartbeat(replace(worker, stats={**worker.stats, **counters}))
     header, line = batchgen.ok("workers").stdout.splitlines()
     assert "KV USED  PREFIX HITS  PREEMPTED" in header
-    assert line.split()[5:10] == ["25", "%", "25", "%", "1,234"]
+    assert line.split()[6:11] == ["25", "%", "25", "%", "1,234"]
     assert batchgen.json("workers")[0]["stats"]["prefix_hits"] == 10
 
 
@@ -280,4 +280,4 @@ def test_the_pool_of_a_worker_that_never_said_is_unknown(
     batchgen: Command, service: Service
 ) -> None:
     service.store.workers.heartbeat(a_worker(stats={}))
-    assert batchgen.ok("workers").stdout.splitlines()[1].split()[5:8] == ["-", "-", "0"]
+    assert batchgen.ok("workers").stdout.splitlines()[1].split()[6:9] == ["-", "-", "0"]
