@@ -40,8 +40,9 @@ _COLUMNS: Final = """\
 def render_card(meta: DatasetMeta, totals: Totals) -> str:
     """Return README.md: YAML with explicit `configs:`, then Markdown.
 
-    Config `default` is the answered rows and `errors` the failed ones, each named only where it
-    has rows: `datasets` cannot load a split without any.
+    Config `default` is the answered rows, its split `train`; config `errors` is the failed ones,
+    its split `errors`, so that nothing that asks for `train` gets a failure. Each is named only
+    where it has rows: `datasets` cannot load a split without any.
     """
     title = _line(meta.name or f"batchgen job {meta.job_id}")
     return "\n".join(
@@ -80,17 +81,17 @@ def render_card(meta: DatasetMeta, totals: Totals) -> str:
 def _configs(totals: Totals) -> list[str]:
     lines = ["configs:"]
     if totals.ok or not totals.errors:
-        lines += _config("default", "data/train-*")
+        lines += _config("default", "train", "data/train-*")
     if totals.errors:
-        lines += _config("errors", "errors/errors-*")
+        lines += _config("errors", "errors", "errors/errors-*")
     return lines
 
 
-def _config(name: str, pattern: str) -> list[str]:
+def _config(name: str, split: str, pattern: str) -> list[str]:
     return [
         f"- config_name: {name}",
         "  data_files:",
-        "  - split: train",
+        f"  - split: {split}",
         f"    path: {pattern}",
     ]
 
@@ -126,16 +127,16 @@ def _kv(totals: Totals) -> str | None:
 
 
 def _snippets(totals: Totals) -> list[str]:
-    lines = [
-        "```python",
-        "import datasets",
-        'rows = datasets.load_dataset("path/to/this/folder", split="train")',
-    ]
+    lines = []
+    if totals.ok or not totals.errors:
+        lines.append('rows = datasets.load_dataset("path/to/this/folder", split="train")')
     if totals.errors:
         lines.append(
-            'failed = datasets.load_dataset("path/to/this/folder", "errors", split="train")'
+            'failed = datasets.load_dataset("path/to/this/folder", "errors", split="errors")'
         )
     return [
+        "```python",
+        "import datasets",
         *lines,
         "",
         "import polars",

@@ -149,7 +149,7 @@ def hugging_face(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def load(library: Any, folder: Path, config: str | None = None, **options: Any) -> Any:
-    return library.load_dataset(str(folder), config, split="train", **options)
+    return library.load_dataset(str(folder), config, **{"split": "train", **options})
 
 
 def test_hugging_face(folder: Path, hugging_face: Any) -> None:
@@ -166,7 +166,7 @@ def test_hugging_face_has_the_errors_in_a_config_of_their_own(
     folder: Path, hugging_face: Any
 ) -> None:
     assert hugging_face.get_dataset_config_names(str(folder)) == ["default", "errors"]
-    failed = load(hugging_face, folder, "errors")
+    failed = load(hugging_face, folder, "errors", split="errors")
     assert failed["row"][:] == FAILED
     assert failed[0]["error"]["code"] == "context_length_exceeded"
     assert failed[0]["response"] is None
@@ -183,9 +183,12 @@ def test_hugging_face_without_errors_has_no_errors_config(
     assert load(hugging_face, no_errors)["row"][:] == [0, 1]
 
 
-def test_hugging_face_without_answers_loads_the_errors(
-    only_errors: Path, hugging_face: Any
+@pytest.mark.parametrize("config", [None, "errors"])
+def test_hugging_face_never_takes_a_failure_for_training_data(
+    only_errors: Path, hugging_face: Any, config: str | None
 ) -> None:
-    rows = load(hugging_face, only_errors)
-    assert rows["row"][:] == [0, 1]
-    assert rows["response"][:] == [None, None]
+    with pytest.raises(ValueError, match=r"Unknown split .?train"):
+        load(hugging_face, only_errors, config)
+    failed = load(hugging_face, only_errors, config, split="errors")
+    assert failed["row"][:] == [0, 1]
+    assert list(hugging_face.load_dataset(str(only_errors))) == ["errors"]

@@ -17,22 +17,23 @@ def front_matter(text: str) -> dict[str, Any]:
     return vars(DatasetCard(text).data)
 
 
-def configs(totals: Totals) -> dict[str, str]:
+DEFAULT = {"default": [{"split": "train", "path": "data/train-*"}]}
+ERRORS = {"errors": [{"split": "errors", "path": "errors/errors-*"}]}
+
+
+def configs(totals: Totals) -> dict[str, list[dict[str, str]]]:
     found = front_matter(render_card(META, totals))["configs"]
-    return {config["config_name"]: config["data_files"][0]["path"] for config in found}
+    return {config["config_name"]: config["data_files"] for config in found}
 
 
 def test_both_configs_are_explicit() -> None:
-    assert configs(Totals(rows=3, ok=2, errors=1)) == {
-        "default": "data/train-*",
-        "errors": "errors/errors-*",
-    }
+    assert configs(Totals(rows=3, ok=2, errors=1)) == {**DEFAULT, **ERRORS}
 
 
 def test_a_config_without_rows_is_not_named() -> None:
-    assert configs(Totals(rows=2, ok=2)) == {"default": "data/train-*"}
-    assert configs(Totals(rows=2, errors=2)) == {"errors": "errors/errors-*"}
-    assert configs(Totals()) == {"default": "data/train-*"}
+    assert configs(Totals(rows=2, ok=2)) == DEFAULT
+    assert configs(Totals(rows=2, errors=2)) == ERRORS
+    assert configs(Totals()) == DEFAULT
 
 
 def test_tags_and_size_category() -> None:
@@ -120,5 +121,6 @@ def test_a_parameter_cannot_close_its_block() -> None:
 
 def test_each_reader_has_its_snippet() -> None:
     text = render_card(META, Totals(rows=2, ok=1, errors=1))
-    for call in ("datasets.load_dataset(", '"errors"', "polars.scan_parquet(", "SELECT "):
+    for call in ('split="train")', '"errors", split="errors")', "polars.scan_parquet(", "SELECT "):
         assert call in text
+    assert 'split="train"' not in render_card(META, Totals(rows=2, errors=2))
