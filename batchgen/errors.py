@@ -16,6 +16,7 @@ BatchgenError                     exit 1
 ├── JobNotFound                   exit 4
 ├── NotAllowed                    exit 4   a transition the job's state does not permit
 ├── NotRunning                    exit 4   there is no `batchgen up` to end
+├── NoPermission                  exit 4   a file or folder that is another user's
 ├── Unavailable                   exit 3
 │   ├── DatabaseUnavailable
 │   │   └── DatabaseDamaged               waiting would not mend it
@@ -152,6 +153,21 @@ class NotRunning(BatchgenError):
     """No `batchgen up` runs on this home. Start one with `batchgen up --model NAME`."""
 
     exit_code = 4
+
+
+class NoPermission(BatchgenError):
+    """Permission denied: this user may not use a file or folder that is needed."""
+
+    exit_code = 4
+
+    @classmethod
+    def of(cls, error: PermissionError) -> NoPermission:
+        """Return the error of a file that the system refuses, with its name."""
+        where = f": {error.filename}" if error.filename else ""
+        return cls(
+            f"Permission denied{where}. It is another user's; docs/configuration.md says who may "
+            "read what of a home."
+        )
 
 
 class Unavailable(BatchgenError):

@@ -128,7 +128,6 @@ def local_run(home: Path, questions: Path, ids: list[str], out: Path) -> dict[st
         "seconds_after_kill": round(time.monotonic() - start, 1),
         **inspect(out, ids),
         "verify": call("verify", out, env=env),
-        "fsck": call("fsck", env=inner),
         "attempts": attempts(out),
     }
 

@@ -11,6 +11,7 @@ pytest_plugins = [
     "tests.support.databases",
     "tests.support.fault_table",
     "tests.support.holding",
+    "tests.support.permissions",
     "tests.support.servers",
     "tests.support.smollm2",
 ]

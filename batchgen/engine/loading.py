@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import transformers
 
 from batchgen.engine.claims import check_weights_held, left_out
-from batchgen.errors import UnsupportedModel
+from batchgen.errors import ModelError, UnsupportedModel
 from batchgen.models.references import check_pinned, check_references
 from batchgen.models.safety import scan_folder
 
@@ -31,9 +31,18 @@ def load_config(path: Path) -> Any:
     """Return the transformers config of the model in `path`; raise UnsupportedModel.
 
     Raises UnsafeModel, before anything is opened, where somebody has put code into the folder, or
-    a file that names one outside.
+    a file that names one outside, and ModelError where this user may not read it.
     """
-    scan_folder(path)
+    try:
+        scan_folder(path)
+        for file in path.iterdir():
+            if file.is_file():
+                file.open("rb").close()  # of a file it may not open safetensors says it is missing
+    except PermissionError as error:
+        raise ModelError(
+            f"The model in {path} cannot be loaded: permission denied: {error.filename}. Its files "
+            "have to be readable for the user of the worker."
+        ) from error
     check_pinned(path)
     check_references(path)
     try:

@@ -1,19 +1,21 @@
-"""A finished dataset at a place of the user's choice, by hard link or copy, manifest last.
+"""A finished dataset at a place of the user's choice, as a copy or moved, manifest last.
 
-    files ──► OUT/.batchgen/export-*.tmp ──► summed ──► renamed to their place ──► manifest
+    copy    files ──► OUT/.batchgen/export-*.tmp ──► summed ──► renamed to their place ──► manifest
+    move    files ──► summed ──► renamed to their place ──► manifest
 
-A file appears under its name only whole and checked, so an export cut short is simply run again.
+Nothing there shares an inode with what batchgen keeps, and everything may be written as the umask
+says. A file appears under its name only whole and checked, so an export cut short is run again.
 """
 
 from __future__ import annotations
 
-import os
 import secrets
-import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from batchgen.errors import Corrupt, InvalidParameter, OutputConflict
-from batchgen.io.folders import fsync, make_folder, sha256_of
+from batchgen.io.folders import copy_file, exists, fsync, make_folder, sha256_of
 from batchgen.io.manifest import (
     MANIFEST,
     FileEntry,
@@ -26,12 +28,12 @@ from batchgen.io.storage import writing
 from batchgen.io.verify import check_file, files_in
 
 
-def export_dataset(folder: Path, out: Path) -> Manifest:
+def export_dataset(folder: Path, out: Path, *, move: bool = False) -> Manifest:
     """Make `out` a copy of the dataset in `folder` and return its manifest.
 
-    Parquet files are hard links where the file system allows; the card is always a copy, for
-    people edit it. Everything in `out/.batchgen/` but the manifest is left alone. Running it
-    again completes or confirms what is there.
+    With `move` the files themselves go there, from the same file system, and the source is no
+    dataset any more. Everything in `out/.batchgen/` but the manifest is left alone.
+    Running it again completes or confirms what is there.
 
     Raises OutputConflict where `out` holds another dataset or files of somebody else, Corrupt
     where a file of the source is missing or changed, InvalidParameter where `out` cannot be
@@ -42,14 +44,17 @@ def export_dataset(folder: Path, out: Path) -> Manifest:
     _refuse_other(out, data, manifest)
     try:
         _make_own_folder((out / MANIFEST).parent)
+        move = move and folder.stat().st_dev == out.stat().st_dev
         for entry in manifest.files:
-            _place(folder, out, entry)
+            _place(folder, out, entry, move=move)
         for path in {local_path(out, entry).parent for entry in manifest.files}:
             fsync(path)
         if _manifest_of(out) is None:
             with writing(out / MANIFEST) as file:
                 file.write(data)
     except (PermissionError, NotADirectoryError, FileExistsError) as error:
+        if error.filename and Path(error.filename).is_relative_to(folder):
+            raise  # it is the dataset that may not be read
         raise InvalidParameter(f"{out} cannot be written: {error}", param="output") from error
     return manifest
 
@@ -60,29 +65,30 @@ def check_free(out: Path) -> None:
     A folder is free where it is missing, empty, or holds dot-names alone and no manifest. Asked
     before a job starts, so that it is not asked when the answers are there.
     """
-    if out.exists() and not out.is_dir():
+    if exists(out) and not out.is_dir():
         raise OutputConflict(f"{out} is not a folder. Choose another with -o.")
     if _manifest_of(out) is not None:
         raise OutputConflict(f"{out} holds a dataset already. Choose another folder with -o.")
-    if out.exists():
+    if exists(out):
         _refuse_files(out, set())
 
 
 def _make_own_folder(path: Path) -> None:
     make_folder(path)
-    for left in path.glob("export-*.tmp"):  # by an export that was killed
-        left.unlink()
+    for pattern in ("export-*.tmp", ".manifest.json.*.tmp"):  # of an export that was killed
+        for left in path.glob(pattern):
+            left.unlink()
 
 
 def _refuse_other(out: Path, data: bytes, manifest: Manifest) -> None:
-    if out.exists() and not out.is_dir():
+    if exists(out) and not out.is_dir():
         raise OutputConflict(f"{out} is not a folder. Choose another with -o.")
     found = _manifest_of(out)
     if found == data:
         return
     if found is not None:
         raise OutputConflict(f"{out} holds another dataset. Choose another folder with -o.")
-    if out.exists():
+    if exists(out):
         _refuse_files(out, {entry.path for entry in manifest.files})
 
 
@@ -99,35 +105,37 @@ def _manifest_of(out: Path) -> bytes | None:
         return None
 
 
-def _place(folder: Path, out: Path, entry: FileEntry) -> None:
-    target = local_path(out, entry)
-    if target.is_symlink() or target.exists():
+def _place(folder: Path, out: Path, entry: FileEntry, *, move: bool) -> None:
+    source, target = local_path(folder, entry), local_path(out, entry)
+    if target.is_symlink() or exists(target):
         # Ours from an export that was cut short, or not ours at all.
         if check_file(out, entry) is not None:
             raise OutputConflict(
                 f"{target} differs from the dataset. Remove it, or choose another folder with -o."
             )
         return
-    make_folder(target.parent)
-    pending = (out / MANIFEST).parent / f"export-{secrets.token_hex(6)}.tmp"
-    try:
-        _link_or_copy(local_path(folder, entry), pending, entry)
-        if sha256_of(pending) != entry.sha256:
-            raise Corrupt(f"{local_path(folder, entry)} was changed. See `batchgen verify`.")
-        fsync(pending)
-        pending.rename(target)
-    finally:
-        pending.unlink(missing_ok=True)
-
-
-def _link_or_copy(source: Path, target: Path, entry: FileEntry) -> None:
-    if not source.is_file():
+    if not exists(source):
         raise Corrupt(f"{source} is missing. See `batchgen verify`.")
-    if entry.rows is not None:
-        try:
-            os.link(source, target, follow_symlinks=False)
-        except OSError:  # another file system, or one without links
-            pass
+    make_folder(target.parent)
+    with _pending(out) as pending:
+        if move:
+            pending.touch(exist_ok=False)
+            source.chmod(pending.stat().st_mode)  # as a file is made here
+            taken = source
         else:
-            return
-    shutil.copyfile(source, target)
+            copy_file(source, pending)
+            taken = pending
+        if sha256_of(taken) != entry.sha256:
+            raise Corrupt(f"{source} was changed. See `batchgen verify`.")
+        fsync(taken)
+        taken.rename(target)
+
+
+@contextmanager
+def _pending(out: Path) -> Iterator[Path]:
+    """Yield the name of a file to be, which is gone after the block."""
+    path = (out / MANIFEST).parent / f"export-{secrets.token_hex(6)}.tmp"
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)

@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import Final, Self
 
+from batchgen.io.folders import exists
 from batchgen.io.storage import Storage
 
 JOB_ID: Final = re.compile(r"[0-9a-f]{32}")
@@ -52,7 +53,7 @@ class PartFile:
 def list_part_files(storage: Storage) -> dict[str, list[PartFile]]:
     """Return the files that have the name of a part, by the public id of their job."""
     top = storage.path("parts")
-    if not top.exists():
+    if not exists(top):
         return {}
     return {
         folder.name: [

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchgen.errors import Corrupt
-from batchgen.io.folders import fsync, make_folder, sha256_of
+from batchgen.io.folders import fsync, make_folder, make_read_only, sha256_of
 from batchgen.io.manifest import FileEntry
 from batchgen.io.schema import PARQUET_OPTIONS
 
@@ -57,7 +57,7 @@ class RollingWriter:
         """Write what is buffered, give the files their names, and return them in order.
 
         `path` is `<folder name>/<file name>`. `at_least_one` writes a file of no rows where
-        there was nothing to write. Files and folder are durable on return.
+        there was nothing to write. Files and folder are durable on return, and the files read-only.
         """
         self._flush()
         if at_least_one and not self._finished and self._writer is None:
@@ -125,6 +125,7 @@ class RollingWriter:
         path = self._pending(len(self._finished))
         if pq.read_metadata(path).num_rows != self._file_rows:
             raise Corrupt(f"{path} does not hold the rows that were written.")
+        make_read_only(path)
         fsync(path)
         self._finished.append(
             FileEntry(

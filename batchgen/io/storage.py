@@ -12,7 +12,7 @@ from typing import BinaryIO, Protocol
 
 from batchgen.errors import InvalidParameter, StoreMismatch
 from batchgen.failpoints import reach
-from batchgen.io.folders import fsync, make_folder
+from batchgen.io.folders import fsync, make_folder, make_private, make_read_only
 
 
 class Guard(Protocol):
@@ -31,7 +31,8 @@ class Storage(Protocol):
     """What the rest of batchgen knows of storage; nothing above it knows of renames.
 
     Every method but `path` raises StoreMismatch where the store is not seen: it may be away for a
-    while, or another one. A missing file is a fact only beside the right store.
+    while, or another one. A missing file is a fact only beside the right store. What is stored is
+    never written again: its files are read-only on disk.
     """
 
     def write(self, key: str) -> PendingWrite:
@@ -73,11 +74,18 @@ class PendingWrite:
         pending.file.write(b"…")          # or hand pending.path to a library
     """
 
-    def __init__(self, target: Path, check: Callable[[], object] | None = None) -> None:
+    def __init__(
+        self,
+        target: Path,
+        check: Callable[[], object] | None = None,
+        *,
+        read_only: bool = False,
+    ) -> None:
         """Prepare the write; `check` raises where the disk is not the one that is meant."""
         self._check = check or _unchecked
         self.target = target
         self.path = target.with_name(f".{target.name}.{secrets.token_hex(6)}.tmp")
+        self._read_only = read_only
 
     def __enter__(self) -> PendingWrite:
         self._check()
@@ -90,6 +98,8 @@ class PendingWrite:
         try:
             self.file.close()
             if kind is None:
+                if self._read_only:
+                    make_read_only(self.path)
                 reach("storage.written")
                 fsync(self.path)
                 reach("storage.synced")
@@ -116,7 +126,7 @@ class LocalStorage:
 
     def write(self, key: str) -> PendingWrite:
         """Return a context manager whose file becomes `key`, whole, when it ends well."""
-        return PendingWrite(self.path(key), self.check)
+        return PendingWrite(self.path(key), self._prepare, read_only=True)
 
     def open(self, key: str) -> BinaryIO:
         """Open `key` for reading.
@@ -174,6 +184,10 @@ class LocalStorage:
         if top and not _holds_anything(self.root / top):
             raise not_there(self.root / top)
         return is_known
+
+    def _prepare(self) -> None:
+        self.check()
+        make_private(self.root)
 
     def establish(self) -> None:
         """Make this the store of its database, before its first file; raise StoreMismatch."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from batchgen.errors import Corrupt
-from batchgen.io.folders import sha256_of
+from batchgen.io.folders import exists, sha256_of
 from batchgen.io.manifest import FileEntry, local_path, read_manifest
 
 
@@ -30,7 +30,7 @@ def verify_dataset(folder: Path, *, manifest_sha256: str | None = None) -> list[
 def check_file(folder: Path, entry: FileEntry) -> str | None:
     """Return what is wrong with one file of a dataset, None where nothing is."""
     path = local_path(folder, entry)
-    if not path.is_symlink() and not path.exists():
+    if not path.is_symlink() and not exists(path):
         return f"{entry.path} is missing."
     if path.is_symlink() or not path.is_file():
         return f"{entry.path} was changed: it is not a plain file."

@@ -26,7 +26,8 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
-from batchgen.errors import InvalidParameter, SchemaMismatch
+from batchgen.errors import InvalidParameter, NoPermission, SchemaMismatch
+from batchgen.io.folders import exists
 from batchgen.jobs.failures import translate
 from batchgen.jobs.schema import HEAD, REVISIONS, VERSION_TABLE
 
@@ -134,8 +135,11 @@ class Database:
         return float(connection.execute(select(now_db())).scalar_one())
 
     def revision(self) -> str | None:
-        """Return the schema revision found, None where there is no schema."""
-        if self.file is not None and not self.file.exists():
+        """Return the schema revision found, None where there is no schema.
+
+        Raises NoPermission where the file may not be looked at.
+        """
+        if self.file is not None and not _may_read(self.file):
             return None
         with self.begin_reading() as connection:
             if not inspect(connection).has_table(VERSION_TABLE):
@@ -166,6 +170,17 @@ class Database:
     def close(self) -> None:
         """Close every idle connection."""
         self.engine.dispose()
+
+
+def _may_read(file: Path) -> bool:
+    """Tell whether there is a file; raise NoPermission, which SQLite calls "unable to open"."""
+    try:
+        if not exists(file):
+            return False
+        with file.open("rb"):
+            return True
+    except PermissionError as error:
+        raise NoPermission.of(error) from error
 
 
 def _parse(url: str) -> URL:

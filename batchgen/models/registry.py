@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from batchgen.errors import InvalidParameter, ModelError, ModelExists, UnknownModel
-from batchgen.io.folders import fsync
+from batchgen.io.folders import exists, fsync, make_folder, make_private, make_read_only
 from batchgen.models.confined import run_confined
 from batchgen.models.describe import Description
 from batchgen.models.record import (
@@ -69,7 +69,10 @@ class Registry:
 
     def names(self) -> builtins.list[str]:
         """Return the registered names, sorted."""
-        return sorted(path.parent.name for path in self.root.glob(f"[!.]*/{RECORD_FILE}"))
+        # no glob, which passes over what it may not read
+        folders = self.root.iterdir() if exists(self.root) else ()
+        names = (path.name for path in folders if not path.name.startswith("."))
+        return sorted(name for name in names if exists(self.root / name / RECORD_FILE))
 
     def remove(self, name: str) -> None:
         """Forget the model and delete its files; raise UnknownModel."""
@@ -102,7 +105,7 @@ class Registry:
         return [self.get(name) for name in self.names()]
 
     def _import(self, name: str, source: str) -> None:
-        if (self.root / name).exists():
+        if exists(self.root / name):
             raise ModelExists(
                 f"A model named {name!r} is registered. Choose another name, "
                 f"or remove it with `batchgen models rm {name}`."
@@ -122,7 +125,8 @@ class Registry:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """Let one import or removal at a time touch the folder; the kernel frees it at death."""
-        self.root.mkdir(parents=True, exist_ok=True)
+        make_private(self.root.parent)
+        make_folder(self.root)
         with (self.root / LOCK_FILE).open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             self._sweep()
@@ -162,7 +166,10 @@ def _check_name(name: str) -> None:
 
 
 def _pin(name: str, folder: Path, origin: str) -> None:
-    """Check the fetched files, hash them, force them to disk and write the record."""
+    """Check the fetched files, hash them, write the record and force all of it to disk, read-only.
+
+    Whoever may read the record may read the files: a converter may have made them for itself.
+    """
     description = msgspec.json.decode(
         run_confined("batchgen.models.check_process", folder.resolve()), type=Description
     )
@@ -181,5 +188,8 @@ def _pin(name: str, folder: Path, origin: str) -> None:
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     write_record(record, folder)
+    make_read_only(folder / RECORD_FILE)
+    for path in paths:
+        path.chmod((folder / RECORD_FILE).stat().st_mode)
     for path in (*paths, folder / RECORD_FILE, folder):
         fsync(path)

@@ -55,9 +55,13 @@ def scan_folder(folder: Path) -> None:
 
 def _walk(folder: Path) -> Iterator[Path]:
     """Yield every entry below `folder`; links to folders are entries, never entered."""
-    for parent, folders, files in os.walk(folder, followlinks=False):
+    for parent, folders, files in os.walk(folder, followlinks=False, onerror=_refuse):
         for name in (*folders, *files):
             yield Path(parent, name)
+
+
+def _refuse(error: OSError) -> None:
+    raise error  # a folder that may not be read would seem to be empty
 
 
 def check_files(folder: Path) -> None:

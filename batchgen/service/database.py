@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 
 from batchgen.errors import BatchgenError, Unavailable
+from batchgen.io.folders import make_private
 from batchgen.jobs.database import Database
 from batchgen.jobs.schema import HEAD, REVISIONS
 from batchgen.service.exposure import check_database
@@ -63,9 +64,9 @@ def current(settings: Settings) -> str | None:
 
 
 def make_home(settings: Settings) -> None:
-    """Create the home folder; raise Unavailable where that is impossible."""
+    """Create the home folder, for its owner alone; raise Unavailable where that is impossible."""
     try:
-        settings.home.mkdir(parents=True, exist_ok=True)
+        make_private(settings.home)
     except OSError as error:
         raise Unavailable(
             f"The home folder {settings.home} cannot be made: {error.strerror}. "

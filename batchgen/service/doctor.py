@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from batchgen.errors import BatchgenError
+from batchgen.io.folders import exists
 from batchgen.jobs.database import Database
 from batchgen.jobs.identity import IdentityManager, open_storage
 from batchgen.jobs.schema import HEAD
@@ -102,10 +103,17 @@ def _compiler(settings: Settings) -> Check:
 
 def _home(settings: Settings) -> Check:
     existing = _nearest(settings.home)
-    if not os.access(existing, os.W_OK | os.X_OK):
-        remedy = "Name another home with BATCHGEN_HOME, or make it writable."
-        return _failed("home", f"{existing} is not writable", remedy)
-    return _ok("home", str(settings.home) + ("" if settings.home.is_dir() else " (not made yet)"))
+    if not os.access(existing, os.R_OK | os.W_OK | os.X_OK):
+        remedy = "Name another home with BATCHGEN_HOME, or make it readable and writable."
+        return _failed("home", f"{existing}: permission denied", remedy)
+    if not settings.home.is_dir():
+        return _ok("home", f"{settings.home} (not made yet)")
+    mode = settings.home.stat().st_mode
+    if mode & 0o005:
+        remedy = f"Unless that is meant: chmod o= {settings.home}"
+        detail = f"{settings.home}: every user of this machine may read its prompts and answers"
+        return Check(name="home", result=Result.WARNING, detail=detail, remedy=remedy)
+    return _ok("home", str(settings.home))
 
 
 def _disk(settings: Settings) -> Check:
@@ -181,7 +189,14 @@ def _failed(name: str, detail: str, remedy: str | None = None) -> Check:
 
 def _nearest(folder: Path) -> Path:
     """Return the folder, or the closest one above it that exists."""
-    return next(path for path in (folder, *folder.parents) if path.exists())
+    return next(path for path in (folder, *folder.parents) if _is_there(path))
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return exists(path)
+    except PermissionError:  # the one above it is there and denies
+        return False
 
 
 CHECKS: tuple[Callable[[Settings], Check], ...] = (

@@ -42,18 +42,20 @@ class Results:
         return self._folder(self.find(ref))
 
     def export(self, ref: str, out: Path) -> Path:
-        """Place a finished dataset in a folder, by hard link or copy, and return the folder.
+        """Place a copy of a finished dataset in a folder and return the folder.
 
         Raises OutputConflict where the folder holds something else, Corrupt where the dataset
         is not the one that the job ended with.
         """
-        try:
-            read_manifest(self.dataset(ref), sha256=self.find(ref).manifest_sha256)
-            export_dataset(self.dataset(ref), out)
-        except Corrupt:
-            self.storage.check()  # a disk that went away meanwhile damages nothing
-            raise
+        self._place(ref, out, move=False)
         return out
+
+    def move(self, ref: str, out: Path) -> None:
+        """Place a finished dataset itself in a folder of the same disk; errors as in `export`.
+
+        The home has none any more. Cut short, it is called again.
+        """
+        self._place(ref, out, move=True)
 
     def verify(self, ref: str) -> list[str]:
         """Return one sentence for each file of a dataset that is missing, changed or extra."""
@@ -91,6 +93,15 @@ class Results:
             line = next(line for line in lines if line.row == row.row)
             raw = isinstance(line, BadRow) or line.messages is None
             yield openai_line(row, endpoint=COMPLETIONS if raw else CHAT)
+
+    def _place(self, ref: str, out: Path, *, move: bool) -> None:
+        job = self.find(ref)
+        try:
+            read_manifest(self._folder(job), sha256=job.manifest_sha256)
+            export_dataset(self._folder(job), out, move=move)
+        except Corrupt:
+            self.storage.check()  # a disk that went away meanwhile damages nothing
+            raise
 
     def _folder(self, job: JobRecord) -> Path:
         if job.dataset_path is not None:

@@ -1,8 +1,10 @@
-"""The folder of `batchgen run -o OUT`: a home of one job below it, its dataset beside that.
+"""The folder of `batchgen run -o OUT`: a home of one job while it is computed, then a dataset.
 
-OUT/data/ OUT/errors/ OUT/README.md      the dataset, once the job has ended
-OUT/.batchgen/manifest.json              its manifest
-OUT/.batchgen/batchgen.db inputs/ …      the home, from the first moment
+OUT/.batchgen/batchgen.db inputs/ …      the home, for its owner alone, until the job has ended
+OUT/data/ OUT/errors/ OUT/README.md      the dataset, moved out of the home
+OUT/.batchgen/manifest.json              its manifest, written last; then the home goes
+
+So a reader of OUT/**/*.parquet meets each row once, and the manifest alone says what was run.
 """
 
 from __future__ import annotations
@@ -16,18 +18,30 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from batchgen.errors import BatchgenError, InvalidParameter, NotAllowed, OutputConflict
+from batchgen.errors import BatchgenError, Corrupt, InvalidParameter, NotAllowed, OutputConflict
 from batchgen.io.export import check_free
+from batchgen.io.folders import exists
 from batchgen.io.lines import check_defaults
+from batchgen.io.manifest import MANIFEST, read_manifest
+from batchgen.io.verify import check_file
 from batchgen.jobs.records import JobRecord
+from batchgen.jobs.states import JobState
 from batchgen.models.record import ModelRecord
+from batchgen.service.finished import job_of_dataset, view_of_dataset
 from batchgen.service.service import Service
 from batchgen.service.submission import Submission
+from batchgen.service.views import JobView
 from batchgen.settings import Settings
 
 HOME = ".batchgen"
 KEY = "run"  # idempotency key of the one job
 CHUNK = 1 << 20  # bytes read at a time
+DATABASE = "batchgen.db"
+
+MEND = "Put it back, or remove the folder and run again."
+
+#: What of the home is not needed any more once the dataset is there; the logs stay.
+WORKING_COPIES = ("inputs", "parts", "datasets", f"{DATABASE}-journal", "coordinator.lock")
 
 
 class RunFolder:
@@ -49,14 +63,15 @@ class RunFolder:
         """Return the job of this folder, made now or by an earlier run with the same request.
 
         Raises:
-            OutputConflict: the folder holds another job, or files of somebody else; nothing
-                was touched.
+            OutputConflict: the folder holds another job, another dataset, or files of somebody
+                else; nothing was touched.
+            Corrupt: a file of the finished dataset is missing or changed.
             UnknownModel, InvalidParameter, InvalidInput: as `Service.submit`; what was made of
                 the folder until then is gone again.
         """
         model = self.service.models.get(submission.model)
         check_defaults(dict(submission.params), model.max_length)
-        job = self._job()
+        job = self._finished() or self._job()
         if job is not None:
             with _spooled(source) as rows:
                 self._refuse_other(job, submission, model, _sha256_of(rows))
@@ -70,9 +85,38 @@ class RunFolder:
                 self.undo()
             raise
 
-    def export(self, job: JobRecord) -> Path:
-        """Place the finished dataset in the folder and return it."""
-        return self.service.results.export(job.public_id, self.out)
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing of the home is left to be moved or removed."""
+        return not exists(self.settings.home / DATABASE)
+
+    def deliver(self, job: JobRecord) -> JobView:
+        """Move the dataset of an ended job to its place, remove the home, and return the job.
+
+        Interrupted at any point, it is simply called again. A job that failed keeps its home.
+        """
+        if exists(self.out / MANIFEST):
+            if not self.is_settled:
+                self._remove_working_copies()
+            return view_of_dataset(self.out)
+        view = self.service.status(job.public_id)
+        if view.dataset is None:
+            return view
+        self.service.results.move(job.public_id, self.out)
+        self._remove_working_copies()
+        return dataclasses.replace(view, dataset=self.out)
+
+    def _remove_working_copies(self) -> None:
+        """Remove them, the database last: as long as it is there, something is left to do."""
+        self.service.close()
+        for name in WORKING_COPIES:
+            path = self.settings.home / name
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+        self.settings.home.chmod(self.out.stat().st_mode)  # whoever reads it may verify it
+        (self.settings.home / DATABASE).unlink(missing_ok=True)
 
     def undo(self) -> None:
         """Remove what `open` made of the folder; nothing where an earlier run had made it."""
@@ -86,8 +130,18 @@ class RunFolder:
                 folder.rmdir()
         self._made = []
 
+    def _finished(self) -> JobRecord | None:
+        """Return the job whose dataset lies here; raise Corrupt where it is not whole."""
+        if not exists(self.out / MANIFEST):
+            return None
+        manifest = read_manifest(self.out)
+        for entry in (*manifest.data_files(), *manifest.error_files()):  # the card is a person's
+            if problem := check_file(self.out, entry):
+                raise Corrupt(f"The dataset in {self.out} is not whole: {problem} {MEND}")
+        return job_of_dataset(manifest)
+
     def _job(self) -> JobRecord | None:
-        if not (self.settings.home / "batchgen.db").exists():
+        if self.is_settled:
             return None
         jobs = self.service.records(limit=1)
         return jobs[0] if jobs else None
@@ -100,10 +154,10 @@ class RunFolder:
 
     def _make_home(self) -> None:
         home = self.settings.home
-        missing = [path for path in (home, *home.parents) if not path.exists()]
         try:
+            missing = [path for path in (home, *home.parents) if not exists(path)]
             home.parent.mkdir(parents=True, exist_ok=True)
-            home.mkdir()
+            home.mkdir(mode=0o700)
         except FileExistsError:
             if not home.is_dir():
                 message = f"{home} is not a folder. Choose another with -o."
@@ -132,7 +186,7 @@ class RunFolder:
             raise self._conflict(f"the parameters {job.params}")
         if job.input_sha256 != sha256:
             raise self._conflict("another prompt file")
-        if job.state.ended and job.dataset_path is None:
+        if job.state is JobState.FAILED:
             raise OutputConflict(
                 f"The job in {self.out} failed: {job.error} Remove the folder, or choose another."
             )

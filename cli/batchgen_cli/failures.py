@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from batchgen.errors import BatchgenError
+from batchgen.errors import BatchgenError, NoPermission
 
 if TYPE_CHECKING:
     from batchgen_cli.app import App
@@ -45,6 +45,8 @@ def exit_code_of(error: BaseException, app: App) -> int:
         return FAILED  # a reader such as `head` went away in peace
     if debugging(app):
         app.output.warn("".join(traceback.format_exception(error)).rstrip())
+    if isinstance(error, PermissionError):
+        error = NoPermission.of(error)
     if isinstance(error, BatchgenError):
         app.output.error(error)
         return error.exit_code
@@ -87,6 +89,6 @@ def _log_folders(app: App) -> list[Path]:
     from platformdirs import user_log_path
 
     folders = [user_log_path("batchgen")]
-    if "settings" in vars(app) and app.settings.home.is_dir():
+    if "settings" in vars(app) and os.path.isdir(app.settings.home):  # noqa: PTH112 (never raises)
         folders.insert(0, app.settings.home / "logs")
     return folders

@@ -12,6 +12,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, text
 
+from batchgen.io.folders import make_private
 from batchgen.jobs.database import Database
 from batchgen.jobs.schema import REVISIONS
 from batchgen.jobs.tables import metadata
@@ -28,7 +29,7 @@ def upgrade(url: str) -> str:
     """
     with closing(Database.create(url)) as database:
         if database.file is not None:
-            database.file.parent.mkdir(parents=True, exist_ok=True)
+            make_private(database.file.parent)
         if database.revision() not in (None, *REVISIONS):
             database.check_schema()
         with _migrating(database) as config:

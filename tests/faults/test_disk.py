@@ -28,6 +28,7 @@ from tests.support.disks import Disk, mounted_disk, with_short_pauses
 from tests.support.homes import MODEL
 from tests.support.jobs import count_parts, new_job
 from tests.support.nursery import Member
+from tests.support.permissions import writable
 from tests.support.servers import NOBODY
 from tests.support.workers import files_below, wait_until
 
@@ -338,7 +339,7 @@ def flip(folder: Path) -> Path:
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.chmod(0o644)
-    path.write_bytes(data)
+    writable(path).write_bytes(data)
     return path
 
 

@@ -26,6 +26,7 @@ from batchgen_workers import testing
 from tests.support.cluster import Cluster
 from tests.support.homes import MODEL
 from tests.support.nursery import run_process
+from tests.support.permissions import writable
 from tests.support.workers import questions, wait_until
 
 GOOD = b'{"prompt": "Count to 7", "temperature": 0}'
@@ -244,7 +245,7 @@ def test_46_an_input_that_changed_fails_the_job(cluster: Cluster, when: str) -> 
         first = cluster.worker(failpoint="part.committed=stop:1")
         cluster.await_held(first)
     cluster.hurt()
-    path.write_bytes(path.read_bytes().replace(b"Count to", b"Lie about"[:8]))
+    writable(path).write_bytes(path.read_bytes().replace(b"Count to", b"Lie about"[:8]))
     if when == "between shards":
         first.kill()
     cluster.worker()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import resource
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 if TYPE_CHECKING:
     import pytest
@@ -79,3 +80,37 @@ def small_disk(size: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+class Killed(BaseException):
+    """Stands for a kill -9: nothing that comes after it changes the disk."""
+
+
+@dataclass
+class Killing:
+    """Whether the block was long enough to be killed."""
+
+    happened: bool = False
+
+
+@contextmanager
+def killed_after(changes: int) -> Iterator[Killing]:
+    """Let the block make so many changes to names and modes, and end it at the next one."""
+    left, killing = changes, Killing()
+
+    def patched(change: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*args: Any, **options: Any) -> Any:
+            nonlocal left
+            killing.happened |= left == 0
+            if killing.happened:
+                raise Killed
+            left -= 1
+            return change(*args, **options)
+
+        return counted
+
+    with ExitStack() as stack:
+        for name in ("rename", "chmod", "unlink", "rmdir", "mkdir"):
+            stack.enter_context(patch.object(os, name, patched(getattr(os, name))))
+        with suppress(Killed):
+            yield killing

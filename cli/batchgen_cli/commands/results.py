@@ -32,7 +32,7 @@ PARQUET, JSONL, OPENAI = "parquet", "jsonl", "openai"
     "-o",
     "out",
     type=click.Path(path_type=Path),
-    help="A folder to copy (or link) the dataset to; a file for JSON Lines.",
+    help="A folder to copy the dataset to; a file for JSON Lines.",
 )
 @click.option("--partial", is_flag=True, help="What is finished so far; the job may still run.")
 @click.option(

@@ -28,6 +28,7 @@ from batchgen_cli.sources import open_input
 
 if TYPE_CHECKING:
     from batchgen.engine.stats import EngineInfo
+    from batchgen.jobs.records import JobRecord
     from batchgen.service.run_folder import RunFolder
     from batchgen.service.views import JobView
 
@@ -36,8 +37,9 @@ if TYPE_CHECKING:
     cls=Command,
     short_help="Run a prompt file here and now.",
     help=f"Run a prompt file here and now, with no service. {FILE_HELP} Writes the dataset to the "
-    "folder OUT. Interrupted and run again with the same file and parameters, it goes on where it "
-    "stopped; with others it refuses. Exits 0 if every row has an answer, 1 if not.",
+    "folder OUT: answers in OUT/data, failed rows in OUT/errors. Interrupted and run again with "
+    "the same file and parameters, it goes on where it stopped; with others it refuses. Exits 0 if "
+    "every row has an answer, 1 if not.",
     examples=[
         "batchgen run prompts.jsonl -o answers --model smollm2-135m",
         "batchgen run prompts.jsonl -o answers -m smollm2-135m -p temperature=0 -p max_tokens=64",
@@ -52,7 +54,7 @@ if TYPE_CHECKING:
     metavar="OUT",
     required=True,
     type=click.Path(path_type=Path),
-    help="Folder for the dataset; its own home is OUT/.batchgen.",
+    help="Folder for the dataset; what is half done lies in OUT/.batchgen until then.",
 )
 @model_option
 @input_options
@@ -74,9 +76,7 @@ def command(app: App, file: str, out: Path, **asked: Any) -> None:
         except (InvalidParameter, ModelError):  # the engine cannot be had like this
             folder.undo()
             raise
-    view = folder.service.status(job.public_id)
-    if view.dataset is not None:
-        folder.export(job)
+    view = _deliver(folder, job)
     _report(app, folder, view)
     folder.service.close()
     raise click.exceptions.Exit(outcome(view))
@@ -108,6 +108,15 @@ def _compute(app: App, folder: RunFolder, job: str) -> None:
     if ended.interrupted:
         app.output.note("Interrupted. What is done is saved: run the same command again to go on.")
         raise click.exceptions.Exit(INTERRUPTED)
+
+
+def _deliver(folder: RunFolder, job: JobRecord) -> JobView:
+    from batchgen_workers.home_lock import locked_home
+
+    if folder.is_settled:
+        return folder.deliver(job)
+    with locked_home(folder.settings.home):
+        return folder.deliver(job)
 
 
 def _report(app: App, folder: RunFolder, view: JobView) -> None:

@@ -13,6 +13,7 @@ from batchgen.jobs.records import JobRecord
 from batchgen.service import Service
 from tests.support import homes
 from tests.support.homes import answer_some, finish
+from tests.support.permissions import writable
 from tests.support.result_rows import ok_row
 from tests.unit.cli.conftest import Command
 
@@ -139,7 +140,7 @@ def test_verify_names_what_changed(
 ) -> None:
     folder = service.results.dataset("nightly")
     (part,) = (folder / "data").iterdir()
-    part.write_bytes(b"other")
+    writable(part).write_bytes(b"other")
     (folder / "errors" / "extra.parquet").write_bytes(b"")
     result = batchgen("verify", "nightly")
     assert result.exit_code == 1

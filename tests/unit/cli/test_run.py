@@ -94,7 +94,8 @@ def test_the_dataset_is_in_the_folder(
     out = batchgen.folder / "out"
     assert (result.exit_code, result.stdout) == (0, f"{out}\n")
     assert verify_dataset(out) == []
-    assert (out / ".batchgen" / "batchgen.db").exists()
+    names = sorted(path.name for path in (out / ".batchgen").iterdir())
+    assert names == ["manifest.json", "run.log"]
     assert "32/40 rows" in result.stderr
     told = "Computing float32 on cpu by plain torch (slower: no C++ compiler)\n"
     assert result.stderr.count(told) == 1
@@ -132,11 +133,25 @@ def test_an_interrupted_run_goes_on(
 def test_a_finished_run_computes_nothing_again(
     batchgen: Command, run: Callable[..., Any], runner: Runner
 ) -> None:
+    first = json.loads(run("--json").stdout.splitlines()[-1])
+    readme = batchgen.folder / "out" / "README.md"
+    readme.write_text("my own words")  # the card is for people to edit
+    again = run("--json")
+    assert (again.exit_code, runner.calls) == (0, 1)
+    times = {"started_at": None, "finalizing_at": None, "ended_at": None, "manifest_sha256": None}
+    assert json.loads(again.stdout) == {**first, **times}
+    assert readme.read_text() == "my own words"
+
+
+def test_a_finished_run_that_lost_a_file_says_so(
+    batchgen: Command, run: Callable[..., Any]
+) -> None:
     run()
-    (batchgen.folder / "out" / "README.md").unlink()
-    assert run().exit_code == 0
-    assert runner.calls == 1
-    assert verify_dataset(batchgen.folder / "out") == []
+    (file,) = (batchgen.folder / "out" / "data").iterdir()
+    file.unlink()
+    result = run()
+    assert result.exit_code == 1
+    assert f"data/{file.name} is missing" in result.stderr
 
 
 def test_a_run_of_a_pipe_goes_on_too(batchgen: Command, runner: Runner) -> None:

@@ -23,6 +23,7 @@ from batchgen.io.rows import ResultRow
 from batchgen.io.storage import LocalStorage
 from batchgen.io.verify import verify_dataset
 from tests.support.disk_events import open_files, recorded_disk, small_disk
+from tests.support.permissions import writable
 from tests.support.result_rows import (
     ROOT,
     bytes_below,
@@ -196,7 +197,7 @@ def test_a_changed_part_is_named(storage: LocalStorage) -> None:
     path = storage.path(part.path)
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
-    path.write_bytes(data)
+    writable(path).write_bytes(data)
     assert f"part {part.path} was changed" in refused(storage.root, [part], n_rows=6)
 
 

@@ -1,8 +1,7 @@
 from __future__ import annotations
 
-import errno
-import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from batchgen.io.export import check_free, export_dataset
 from batchgen.io.manifest import MANIFEST
 from batchgen.io.verify import verify_dataset
 from tests.support.disk_events import recorded_disk
+from tests.support.permissions import mode
 from tests.support.result_rows import bytes_below, mixed_rows, ok_row, put_dataset
 
 SMALL = Limits(row_group_rows=4, file_rows=8)
@@ -43,23 +43,40 @@ def test_an_export_is_the_dataset(folder: Path, out: Path) -> None:
     assert verify_dataset(out) == []
 
 
-def test_parquet_is_linked_and_the_card_is_a_copy(folder: Path, out: Path) -> None:
-    export_dataset(folder, out)
-    assert (out / TRAIN).samefile(folder / TRAIN)
-    (out / "README.md").write_text("my own words")
-    assert verify_dataset(folder) == []
-
-
-def test_where_links_are_refused_bytes_are_copied(
-    folder: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_copy_may_be_written_and_the_original_may_not(
+    folder: Path, out: Path, umask: Callable[[int], None]
 ) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise OSError(errno.EXDEV, "Invalid cross-device link")
-
-    monkeypatch.setattr(os, "link", refuse)
+    umask(0o027)
     export_dataset(folder, out)
-    assert bytes_below(out) == bytes_below(folder)
-    assert not (out / TRAIN).samefile(folder / TRAIN)
+    copies = {path for path in out.rglob("*") if path.is_file()}
+    kept = [path for path in folder.rglob("*") if path.is_file()]
+    for copy in copies:
+        with copy.open("r+b") as file:  # in place: the inode stays
+            file.write(b"mine")
+    assert verify_dataset(folder) == []
+    assert {mode(path) for path in copies} == {0o640}
+    assert {mode(path) & 0o222 for path in kept} == {0}
+
+
+def test_a_moved_dataset_is_the_user_s_own(
+    folder: Path, out: Path, umask: Callable[[int], None]
+) -> None:
+    before = bytes_below(folder)
+    umask(0o027)
+    export_dataset(folder, out, move=True)
+    assert bytes_below(out) == before
+    assert {mode(path) for path in out.rglob("*") if path.is_file()} == {0o640}
+    # moved, so that a large dataset needs its place on the disk once
+    assert [path for path in folder.rglob("*") if path.is_file()] == [folder / MANIFEST]
+
+
+def test_a_moved_dataset_that_was_changed_stays_where_it_is(folder: Path, out: Path) -> None:
+    path = folder / TRAIN
+    path.chmod(0o600)
+    path.write_bytes(b"changed")
+    with pytest.raises(Corrupt, match=r"was changed"):
+        export_dataset(folder, out, move=True)
+    assert path.read_bytes() == b"changed"
 
 
 def test_a_second_export_changes_nothing(folder: Path, out: Path) -> None:
@@ -109,6 +126,7 @@ def test_an_export_cut_short_is_completed(
 def test_what_a_killed_export_left_is_no_hindrance(folder: Path, out: Path) -> None:
     (out / ".batchgen").mkdir(parents=True)
     (out / ".batchgen" / "export-0123456789ab.tmp").write_bytes(b"half")
+    (out / ".batchgen" / ".manifest.json.0123456789ab.tmp").write_bytes(b"half")
     (out / "data").mkdir()
     shutil.copyfile(folder / TRAIN, out / TRAIN)
     export_dataset(folder, out)

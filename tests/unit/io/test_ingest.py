@@ -24,6 +24,7 @@ from batchgen.io.ingest import (
 from batchgen.io.inputs import index_key, input_key, parse_rows
 from batchgen.io.rows import BadRow
 from batchgen.io.storage import LocalStorage
+from tests.support.permissions import writable
 
 GOOD = b'{"prompt": "a", "id": "x"}\n{"messages": [{"role": "user", "content": "b"}]}\n'
 LINES = st.sampled_from(
@@ -88,7 +89,7 @@ def test_the_same_bytes_again_heal_what_was_damaged(storage: LocalStorage) -> No
     first = store(storage, GOOD)
     for key in (input_key(first.sha256), index_key(first.sha256)):
         before = storage.path(key).read_bytes()
-        storage.path(key).write_bytes(b"damaged")
+        writable(storage.path(key)).write_bytes(b"damaged")
         assert store(storage, GOOD) == first
         assert storage.path(key).read_bytes() == before
     assert len(left_behind(storage)) == 2

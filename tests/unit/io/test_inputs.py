@@ -11,6 +11,7 @@ from batchgen.io.inputs import index_key, input_key, parse_rows, read_rows
 from batchgen.io.rows import BadRow, InputRow
 from batchgen.io.storage import LocalStorage
 from batchgen.io.strict_json import MAX_LINE_BYTES
+from tests.support.permissions import writable
 
 DATA = b'{"prompt": "a"}\n{"prompt": "b", "id": "q"}\r\n\n{"prompt": "d"}'
 
@@ -65,7 +66,7 @@ def test_a_line_too_long_is_a_bad_row_again(storage: LocalStorage) -> None:
 def test_missing_bytes_are_corrupt(storage: LocalStorage, key: type[str]) -> None:
     sha256 = store(storage, DATA)
     path = storage.path(key(sha256))
-    path.write_bytes(path.read_bytes()[:20])
+    writable(path).write_bytes(path.read_bytes()[:20])
     with pytest.raises(Corrupt):
         list(read_rows(storage, sha256, 0, 4))
     storage.delete(key(sha256))
@@ -79,10 +80,10 @@ def test_an_input_that_was_changed_is_found_before_a_row_of_it_is_read(
     sha256 = store(storage, DATA)
     assert len(list(read_rows(storage, sha256, 0, 4))) == 4
     path = storage.path(input_key(sha256))
-    path.write_bytes(DATA.replace(b"a", b"z"))
+    writable(path).write_bytes(DATA.replace(b"a", b"z"))
     with pytest.raises(Corrupt, match="changed"):
         next(read_rows(storage, sha256, 1, 2))
-    path.write_bytes(DATA)
+    writable(path).write_bytes(DATA)
     assert len(list(read_rows(storage, sha256, 0, 4))) == 4
 
 
@@ -93,7 +94,7 @@ def test_an_input_changed_while_it_is_read_gives_no_row_of_the_change(
     sha256 = store(storage, lines)
     rows = read_rows(storage, sha256, 0, 1000)
     seen = [next(rows)]
-    storage.path(input_key(sha256)).write_bytes(lines.replace(b"a", b"z"))
+    writable(storage.path(input_key(sha256))).write_bytes(lines.replace(b"a", b"z"))
     with pytest.raises(Corrupt, match="changed"):
         seen.extend(rows)
     assert {raw for _, raw in seen} == {b'{"prompt": "a"}'}

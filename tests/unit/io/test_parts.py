@@ -28,6 +28,7 @@ from batchgen.io.results import to_table
 from batchgen.io.rows import ResultRow
 from batchgen.io.storage import LocalStorage
 from tests.support.disk_events import recorded_disk, small_disk
+from tests.support.permissions import writable
 from tests.support.result_rows import JOB, error_row, mixed_rows, ok_row
 
 FOOTER = PartFooter(
@@ -117,7 +118,7 @@ def test_a_footer_without_totals_is_one_of_rows_nobody_measured(
     del metadata[b"batchgen.kv"], metadata[b"batchgen.numerics"]  # as the first parts were
     if kv is not None:
         metadata[b"batchgen.kv"] = kv.encode()
-    pq.write_table(table.replace_schema_metadata(metadata), storage.path(key))
+    pq.write_table(table.replace_schema_metadata(metadata), writable(storage.path(key)))
     assert read_footer(storage, key) == FOOTER
     assert list(read_results(storage, key)) == [ok_row(0)]
 
@@ -178,7 +179,7 @@ def test_a_changed_byte_is_named(storage: LocalStorage, key: str) -> None:
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
-    path.write_bytes(data)
+    writable(path).write_bytes(data)
     with pytest.raises(Corrupt, match=re.escape(key)):
         list(read_part(storage, key, sha256=sha256))
 
@@ -188,14 +189,14 @@ def test_a_changed_page_is_noticed_without_a_recorded_sum(storage: LocalStorage,
     column = pq.read_metadata(path).row_group(0).column(0)
     data = bytearray(path.read_bytes())
     data[column.data_page_offset + column.total_compressed_size - 1] ^= 1
-    path.write_bytes(data)
+    writable(path).write_bytes(data)
     with pytest.raises(Corrupt, match=rf"{re.escape(key)} cannot be read.*CRC"):
         list(read_part(storage, key))
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"not parquet at all"])
 def test_what_is_not_a_part_is_named(storage: LocalStorage, key: str, content: bytes) -> None:
-    storage.path(key).write_bytes(content)
+    writable(storage.path(key)).write_bytes(content)
     with pytest.raises(Corrupt, match=re.escape(key)):
         list(read_part(storage, key))
     with pytest.raises(Corrupt, match=re.escape(key)):
@@ -211,7 +212,7 @@ def test_a_missing_part_is_named(storage: LocalStorage, key: str) -> None:
 
 
 def test_other_columns_are_refused(storage: LocalStorage, key: str) -> None:
-    pq.write_table(to_table([ok_row(0)]).drop_columns(["seed"]), storage.path(key))
+    pq.write_table(to_table([ok_row(0)]).drop_columns(["seed"]), writable(storage.path(key)))
     with pytest.raises(Corrupt, match="columns of schema 1"):
         list(read_part(storage, key))
     with pytest.raises(Corrupt, match="footer"):

@@ -11,6 +11,7 @@ from batchgen.io.manifest import MANIFEST
 from batchgen.io.reader import iter_rows, open_dataset, open_partial
 from batchgen.io.schema import SCHEMA
 from batchgen.io.storage import LocalStorage
+from tests.support.permissions import writable
 from tests.support.result_rows import error_row, mixed_rows, ok_row, put_dataset, put_part
 
 SMALL = Limits(row_group_rows=4, file_rows=8)
@@ -52,7 +53,7 @@ def test_a_dataset_without_answers_opens_too(tmp_path: Path) -> None:
 def test_a_file_that_is_missing_or_cut_short_is_named(tmp_path: Path) -> None:
     folder, _ = put_dataset(tmp_path, [mixed_rows(0, 9)], n_rows=9)
     path = folder / TRAIN
-    path.write_bytes(path.read_bytes()[:-1])
+    writable(path).write_bytes(path.read_bytes()[:-1])
     with pytest.raises(Corrupt, match=r"train-00000-of-00001\.parquet has"):
         open_dataset(folder)
     path.unlink()

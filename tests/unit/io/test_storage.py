@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from batchgen.errors import InvalidParameter, StoreMismatch
-from batchgen.io.storage import LocalStorage
+from batchgen.io.storage import LocalStorage, writing
 from tests.support.disk_events import recorded_disk
+from tests.support.permissions import mode
 
 
 @pytest.fixture
@@ -33,6 +35,35 @@ def test_every_level_is_synced(storage: LocalStorage, monkeypatch: pytest.Monkey
         pending.file.write(b"rows")
     for path in [storage.path("parts/7"), storage.path("parts"), storage.root, storage.root.parent]:
         assert ("fsync", path.stat().st_ino) in events.log
+
+
+@pytest.mark.parametrize(("mask", "readable"), [(0o022, 0o444), (0o027, 0o440), (0o077, 0o400)])
+def test_what_is_kept_is_read_only_in_a_folder_of_its_owner(
+    storage: LocalStorage, umask: Callable[[int], None], mask: int, readable: int
+) -> None:
+    umask(mask)
+    for data in (b"first", b"again"):  # the same input, submitted twice
+        with storage.write("inputs/a") as pending:
+            pending.file.write(data)
+        assert mode(storage.path("inputs/a")) == readable
+    assert mode(storage.root) == 0o700
+    storage.delete("inputs/a")
+    assert names(storage) == []
+
+
+def test_a_home_that_somebody_else_made_keeps_its_mode(storage: LocalStorage) -> None:
+    storage.root.mkdir()
+    storage.root.chmod(0o2770)
+    with storage.write("inputs/a") as pending:
+        pending.file.write(b"rows")
+    assert mode(storage.root) == 0o2770
+
+
+def test_a_file_of_the_user_s_may_be_written(tmp_path: Path, umask: Callable[[int], None]) -> None:
+    umask(0o027)
+    with writing(tmp_path / "lines.jsonl") as file:
+        file.write(b"rows")
+    assert mode(tmp_path / "lines.jsonl") == 0o640
 
 
 @pytest.mark.parametrize("error", [OSError("full"), KeyboardInterrupt()])

@@ -7,6 +7,7 @@ import pytest
 from batchgen.io.dataset import DatasetInfo
 from batchgen.io.manifest import MANIFEST
 from batchgen.io.verify import verify_dataset
+from tests.support.permissions import writable
 from tests.support.result_rows import mixed_rows, put_dataset
 
 TRAIN = "data/train-00000-of-00001.parquet"
@@ -26,7 +27,7 @@ def folder(dataset: tuple[Path, DatasetInfo]) -> Path:
 def flip(path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
-    path.write_bytes(data)
+    writable(path).write_bytes(data)
 
 
 def test_a_sound_dataset_has_no_problems(dataset: tuple[Path, DatasetInfo]) -> None:
@@ -44,7 +45,7 @@ def test_one_flipped_byte_is_named(folder: Path, name: str) -> None:
 def test_a_file_cut_short_is_named(folder: Path) -> None:
     path = folder / TRAIN
     size = path.stat().st_size
-    path.write_bytes(path.read_bytes()[:-1])
+    writable(path).write_bytes(path.read_bytes()[:-1])
     assert verify_dataset(folder) == [f"{TRAIN} was changed: it has {size - 1} bytes, not {size}."]
 
 
@@ -99,7 +100,9 @@ def test_a_forged_manifest_is_noticed_where_its_sum_is_known(
 ) -> None:
     folder, info = dataset
     path = folder / MANIFEST
-    path.write_bytes(path.read_bytes().replace(b'"name": "night run"', b'"name": "other run"'))
+    writable(path).write_bytes(
+        path.read_bytes().replace(b'"name": "night run"', b'"name": "other run"')
+    )
     assert verify_dataset(folder) == []
     (problem,) = verify_dataset(folder, manifest_sha256=info.manifest_sha256)
     assert "manifest.json was changed" in problem

@@ -23,6 +23,7 @@ from batchgen.service.submission import Submission
 from batchgen.settings import Settings
 from tests.support.homes import answer_some, finish, pin_model, prompts
 from tests.support.jobs import claim_first, forget_part, let_expire, set_job, shard
+from tests.support.permissions import writable
 from tests.support.result_rows import error_row, ok_row
 
 ROWS = 40  # two shards of them
@@ -189,8 +190,8 @@ def test_a_part_that_cannot_be_read_is_left(service: Service, job: JobRecord) ->
     path = service.storage.path(first.path)
     data = bytearray(path.read_bytes())
     data[len(data) // 3] ^= 1
-    path.write_bytes(data)
-    service.storage.path(second.path).write_bytes(b"PAR1")
+    writable(path).write_bytes(data)
+    writable(service.storage.path(second.path)).write_bytes(b"PAR1")
     for part in (first, second):
         forget(service, part, epoch=1)
     assert outcomes(adopt(service)) == [Outcome.LEFT] * 2
@@ -286,7 +287,7 @@ def test_a_lost_part_of_a_running_job_is_computed_again(
     if harm == "missing":
         path.unlink()
     else:
-        path.write_bytes(path.read_bytes()[:-1] + b"x")
+        writable(path).write_bytes(path.read_bytes()[:-1] + b"x")
     assert [violation.invariant for violation in service.fsck()] == ["I6"]
     findings = {finding.outcome: finding for finding in adopt(service)}
     assert findings[Outcome.REOPENED].key == part.path

@@ -19,6 +19,7 @@ from batchgen.jobs.records import JobRecord, Lease
 from batchgen.jobs.store import Store
 from batchgen.jobs.tables import jobs
 from tests.support.jobs import OWNER, TTL, claim_first, new_job
+from tests.support.permissions import writable
 from tests.support.result_rows import ok_row
 
 N_ROWS = 40
@@ -108,7 +109,7 @@ class TestParts:
 
     def test_of_another_size(self, store: Store, storage: LocalStorage) -> None:
         _, second = part_paths(store, storage, complete(store, storage))
-        second.write_bytes(second.read_bytes() + b"!")
+        writable(second).write_bytes(second.read_bytes() + b"!")
         (problem,) = check_parts(store, storage)
         assert "bytes, not" in problem
 
@@ -116,7 +117,7 @@ class TestParts:
         first, _ = part_paths(store, storage, complete(store, storage))
         data = bytearray(first.read_bytes())
         data[100] ^= 1
-        first.write_bytes(data)
+        writable(first).write_bytes(data)
         (problem,) = check_parts(store, storage)
         assert "SHA-256" in problem
 

@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 
 from batchgen.errors import ModelExists, UnsafeModel, UnsupportedModel
 from batchgen.models import ModelRecord, Registry
+from tests.support.permissions import mode
 from tests.unit.models.gguf_files import (
     CHAT_TEMPLATE,
     Weights,
@@ -50,6 +51,9 @@ def test_it_becomes_a_transformers_folder(converted: ModelRecord) -> None:
     config = read(converted, "config.json")
     assert "quantization_config" not in config
     assert config["tie_word_embeddings"] is True
+    # its writers make some files for their owner alone: all are what a new file is, less writing
+    (found,) = {mode(path) for path in converted.path.iterdir()}
+    assert found == mode(converted.path) & 0o444
 
 
 def test_every_weight_is_where_transformers_wants_it(

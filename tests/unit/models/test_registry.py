@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 from threading import Thread
 
@@ -18,6 +19,7 @@ from batchgen.errors import (
 )
 from batchgen.models import Registry
 from batchgen.models.registry import TEMPORARY
+from tests.support.permissions import mode, writable
 from tests.unit.models.folders import model_folder, write_json
 
 
@@ -131,9 +133,19 @@ def test_remove_takes_the_files(registry: Registry, source: Path) -> None:
     registry.import_model("tiny", source)
 
 
+def test_a_model_is_read_only_and_readable_as_the_umask_says(
+    registry: Registry, source: Path, umask: Callable[[int], None]
+) -> None:
+    umask(0o027)
+    model = registry.import_model("tiny", source)
+    assert {mode(path) for path in model.path.iterdir()} == {0o440}
+    registry.remove("tiny")
+    assert registry.names() == []
+
+
 def test_verify_names_every_file_that_differs(registry: Registry, source: Path) -> None:
     path = registry.import_model("tiny", source).path
-    (path / "config.json").write_text("{}")
+    writable(path / "config.json").write_text("{}")
     (path / "tokenizer.json").unlink()
     (path / "modeling.py").touch()
     (path / "model.safetensors").unlink()

@@ -13,6 +13,7 @@ from batchgen.service import Service
 from batchgen.service.results import row_json
 from batchgen_workers.settler import footer_of
 from tests.support.homes import answer_some, finish
+from tests.support.permissions import writable
 from tests.support.result_rows import error_row, ok_row
 
 Submit = Callable[..., JobRecord]
@@ -107,7 +108,7 @@ def test_a_dataset_of_a_changed_manifest_does_not_verify(service: Service, submi
     finish(service, job)
     assert service.results.verify(job.public_id) == []
     manifest = service.results.dataset(job.public_id) / ".batchgen" / "manifest.json"
-    manifest.write_bytes(manifest.read_bytes() + b"\n")
+    writable(manifest).write_bytes(manifest.read_bytes() + b"\n")
     assert service.results.verify(job.public_id) != []
 
 

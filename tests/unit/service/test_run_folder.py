@@ -1,11 +1,16 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+import itertools
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import msgspec
+import polars
+import pyarrow.parquet as pq
 import pytest
 
 from batchgen.errors import BadLines, InvalidParameter, OutputConflict, UnknownModel
@@ -15,7 +20,9 @@ from batchgen.models.record import write_record
 from batchgen.service.run_folder import RunFolder
 from batchgen.service.submission import Submission
 from batchgen.settings import Settings
-from tests.support.homes import finish, pin_model, prompts
+from tests.support.disk_events import killed_after
+from tests.support.homes import answer_some, finish, pin_model, prompts
+from tests.support.permissions import mode
 
 GREEDY = Submission(model="tiny", params={"temperature": 0})
 
@@ -164,12 +171,13 @@ def test_a_file_where_the_home_should_be(folders: Folders) -> None:
     assert (folders.out / ".batchgen").read_bytes() == b"mine"
 
 
-def test_the_dataset_lies_beside_its_home(folders: Folders) -> None:
+def test_the_dataset_takes_the_place_of_its_home(folders: Folders) -> None:
     job = folders.open()
     folder = folders.folder()
     finish(folder.service, job)
-    folder.export(job)
+    folder.deliver(job)
     assert verify_dataset(folders.out) == []
+    assert [path.name for path in (folders.out / ".batchgen").iterdir()] == ["manifest.json"]
     assert sorted(path.name for path in folders.out.iterdir()) == [
         ".batchgen",
         "README.md",
@@ -181,14 +189,72 @@ def test_the_dataset_lies_beside_its_home(folders: Folders) -> None:
         folders.open(5)
 
 
-def test_an_exported_dataset_is_not_a_run_s_folder(folders: Folders) -> None:
+READERS: dict[str, Callable[[Path], list[int]]] = {
+    "pathlib and pyarrow": lambda out: pq.read_table([*out.rglob("*.parquet")])["row"].to_pylist(),
+    "duckdb": lambda out: [
+        row
+        for (row,) in duckdb.sql(f"SELECT row FROM read_parquet('{out}/**/*.parquet')").fetchall()  # noqa: S608
+    ],
+    "polars": lambda out: polars.read_parquet(out / "**" / "*.parquet")["row"].to_list(),
+}
+
+
+@pytest.mark.parametrize("read", READERS.values(), ids=READERS)
+def test_who_reads_every_parquet_file_of_a_folder_reads_each_row_once(
+    folders: Folders, read: Callable[[Path], list[int]]
+) -> None:
+    job = folders.open(8)
+    folder = folders.folder()
+    answer_some(folder.service, job)
+    finish(folder.service, job, failing=[2])
+    folder.deliver(job)
+    assert sorted(read(folders.out)) == list(range(8))
+
+
+def test_a_delivery_that_is_killed_anywhere_is_finished_by_the_next_run(folders: Folders) -> None:
+    """Each change to the disk is the last one of its run, until a run is not killed any more."""
+    job = folders.open()
+    finish(folders.folder().service, job, failing=[1])
+    for survived in itertools.count():
+        out = folders.out.with_name(f"out-{survived}")
+        shutil.copytree(folders.out, out)
+        each = Folders(out, folders.settings.home)
+        with killed_after(survived) as killed:
+            each.folder().deliver(job)
+        # the same command again, in a process that knows nothing
+        view = each.folder().deliver(each.open())
+        assert (view.job.public_id, view.state, view.dataset) == (job.public_id, "completed", out)
+        assert (view.rows_ok, view.rows_failed) == (3, 1)
+        assert verify_dataset(out) == []
+        assert [path.name for path in (out / ".batchgen").iterdir()] == ["manifest.json"]
+        if not killed.happened:
+            break
+    assert survived > 15  # folders made, three files moved, the manifest, what is removed
+
+
+def test_the_copy_of_another_job_is_refused(folders: Folders) -> None:
     job = folders.open()
     folder = folders.folder()
     finish(folder.service, job)
     copy = folders.out.parent / "copy"
     folder.service.results.export(job.public_id, copy)
-    with pytest.raises(OutputConflict):
-        Folders(copy, folders.settings.home).open()
+    with pytest.raises(OutputConflict, match="another prompt file"):
+        Folders(copy, folders.settings.home).open(5)
+
+
+def test_what_is_half_done_is_private_and_the_dataset_is_as_the_umask_says(
+    folders: Folders, umask: Callable[[int], None]
+) -> None:
+    umask(0o027)
+    job = folders.open()
+    assert mode(folders.out / ".batchgen") == 0o700
+    folder = folders.folder()
+    finish(folder.service, job)
+    folder.deliver(job)
+    paths = [folders.out, *folders.out.rglob("*")]
+    assert {mode(path) for path in paths if path.is_dir()} == {0o750}
+    assert {mode(path) for path in paths if path.is_file()} == {0o640}
+    assert {path.stat().st_nlink for path in paths if path.is_file()} == {1}
 
 
 def test_a_failed_job_is_named(folders: Folders) -> None:

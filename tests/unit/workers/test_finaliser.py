@@ -23,6 +23,7 @@ from batchgen_workers.finaliser import Finaliser
 from batchgen_workers.testing import CACHED_TOKENS
 from tests.support.homes import pin_model
 from tests.support.jobs import set_job, state_of
+from tests.support.permissions import writable
 from tests.support.workers import (
     answer_of,
     expected_kv,
@@ -128,7 +129,7 @@ def test_a_part_changed_on_disk_fails_the_job_and_names_it(
     job = computed(store, home, model, 10)
     (name,) = files_below(home / "parts")
     path = home / "parts" / name
-    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    writable(path).write_bytes(path.read_bytes()[:-1] + b"x")
     assert finaliser.run_once() == 1
     record = store.jobs.by_id(job.id)
     assert record.state is JobState.FAILED

@@ -26,6 +26,7 @@ from batchgen_workers.node import Node
 from tests.support.holding import Hold
 from tests.support.homes import pin_model
 from tests.support.jobs import let_expire, set_job, shard, states_of
+from tests.support.permissions import writable
 from tests.support.workers import (
     answer_of,
     expected_kv,
@@ -196,7 +197,7 @@ def test_a_damaged_checkpoint_costs_time_and_no_row(
         worker.drain(0.0)
     hold.release()
     (name,) = files_below(home / "parts")
-    (home / "parts" / name).write_bytes(b"PAR1 no more")
+    writable(home / "parts" / name).write_bytes(b"PAR1 no more")
     with fake_node(store, home) as worker:
         run_all(worker, job)
     assert [row.attempt for row in rows_of_parts(store, home, job)] == [2, 2, 2, 2]
