@@ -27,7 +27,7 @@ _COLUMNS: Final = """\
 | `custom_id` | as given, or `row-<n>` |
 | `response` | text of the first choice; null on an error row |
 | `choices` | all answers, best first; `tokens` and `logprobs` only where asked for |
-| `finish_reason` | of the first choice: `stop` or `length` |
+| `finish_reason` | of the first choice: `stop`, or `length` where max_tokens cut it |
 | `model` | registry name |
 | `usage` | tokens of prompt and answer; null on an error row |
 | `error` | `code`, `message`, `param`; null on success |
@@ -98,7 +98,7 @@ def _config(name: str, split: str, pattern: str) -> list[str]:
 
 def _facts(meta: DatasetMeta, totals: Totals) -> list[str]:
     facts = [
-        ("Answers", f"{totals.ok} of {totals.rows} rows, {totals.errors} failed"),
+        ("Answers", _answers(totals)),
         ("Tokens", _tokens(totals)),
         ("KV pool", _kv(totals)),
         ("Computed in", ", ".join(map(str, totals.numerics))),
@@ -109,6 +109,12 @@ def _facts(meta: DatasetMeta, totals: Totals) -> list[str]:
         ("Job", f"`{meta.job_id}`, {meta.created_text}, batchgen {meta.engine_version}"),
     ]
     return [f"- {name}: {text}" for name, text in facts if text]
+
+
+def _answers(totals: Totals) -> str:
+    text = f"{totals.ok} of {totals.rows} rows, {totals.errors} failed"
+    cut = totals.finish_reasons.length
+    return f"{text}, {cut} cut at max_tokens" if cut else text
 
 
 def _tokens(totals: Totals) -> str:

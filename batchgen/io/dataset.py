@@ -23,7 +23,7 @@ from batchgen.io.folders import make_folder
 from batchgen.io.kv_totals import UNMEASURED, KVTotals
 from batchgen.io.manifest import MANIFEST, DatasetMeta, FileEntry, Manifest, Totals
 from batchgen.io.numerics import merge_numerics
-from batchgen.io.parts import count_tokens, numerics_of, read_part
+from batchgen.io.parts import count_finish_reasons, count_tokens, numerics_of, read_part
 from batchgen.io.results import to_table
 from batchgen.io.rolling import Limits, RollingWriter
 from batchgen.io.rows import ResultRow
@@ -194,6 +194,7 @@ def _add_up(totals: Totals, table: pa.Table, failed: int) -> Totals:
         rows=totals.rows + len(table),
         ok=totals.ok + len(table) - failed,
         errors=totals.errors + failed,
+        finish_reasons=totals.finish_reasons + count_finish_reasons(table),
         prompt_tokens=totals.prompt_tokens + count_tokens(table, "prompt_tokens"),
         completion_tokens=totals.completion_tokens + count_tokens(table, "completion_tokens"),
         cached_tokens=totals.cached_tokens + count_tokens(table, "cached_tokens"),

@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from batchgen.errors import Corrupt
+from batchgen.io.finish_reasons import UNCOUNTED, FinishReasons
 from batchgen.io.kv_totals import UNMEASURED, KVTotals
 from batchgen.io.numerics import Numerics
 from batchgen.io.schema import SCHEMA_VERSION
@@ -79,6 +80,7 @@ class Totals:
     rows: int = 0
     ok: int = 0
     errors: int = 0
+    finish_reasons: FinishReasons = UNCOUNTED
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int = 0

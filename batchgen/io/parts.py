@@ -24,6 +24,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from batchgen.errors import Corrupt, InvalidParameter
+from batchgen.io.finish_reasons import UNCOUNTED, FinishReasons
 from batchgen.io.folders import sha256_of
 from batchgen.io.kv_totals import UNMEASURED, KVTotals
 from batchgen.io.numerics import Numerics, decode_numerics, encode_numerics
@@ -56,6 +57,7 @@ class PartInfo:
     completion_tokens: int
     cached_tokens: int = 0
     kv: KVTotals = UNMEASURED
+    finish_reasons: FinishReasons = UNCOUNTED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,6 +201,14 @@ def count_tokens(table: pa.Table, kind: str) -> int:
     return int(pc.sum(pc.struct_field(table["usage"], kind)).as_py() or 0)
 
 
+def count_finish_reasons(table: pa.Table) -> FinishReasons:
+    """Return why the answers of a table ended; failed rows are not counted."""
+    counted = {
+        one["values"]: one["counts"] for one in table["finish_reason"].value_counts().to_pylist()
+    }
+    return FinishReasons(stop=counted.get("stop", 0), length=counted.get("length", 0))
+
+
 def _numerics(metadata: Mapping[bytes, bytes]) -> tuple[Numerics, ...]:
     return decode_numerics(metadata.get(f"{METADATA_PREFIX}numerics".encode(), b"").decode())
 
@@ -219,6 +229,7 @@ class _Summary:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int = 0
+    finish_reasons: FinishReasons = UNCOUNTED
 
     def add(self, table: pa.Table) -> None:
         """Take one row group into account."""
@@ -228,6 +239,7 @@ class _Summary:
         self.prompt_tokens += count_tokens(table, "prompt_tokens")
         self.completion_tokens += count_tokens(table, "completion_tokens")
         self.cached_tokens += count_tokens(table, "cached_tokens")
+        self.finish_reasons += count_finish_reasons(table)
 
     def info(self, footer: PartFooter, *, key: str, size: int, sha256: str) -> PartInfo:
         """Return what SQL is to record of these rows in a file."""
@@ -242,6 +254,7 @@ class _Summary:
             completion_tokens=self.completion_tokens,
             cached_tokens=self.cached_tokens,
             kv=footer.kv,
+            finish_reasons=self.finish_reasons,
         )
 
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from batchgen.io.folders import fsync, make_folder
+from batchgen.io.folders import exists, fsync, make_private
 
 STORE_ID: Final = "store-id"
 
@@ -37,8 +37,8 @@ def ensure_store_id(root: Path) -> str | None:
     Of several processes that do so at once exactly one writes the file. Returns None where there
     is a file that holds no id.
     """
-    if not (root / STORE_ID).exists():
-        make_folder(root)
+    if not exists(root / STORE_ID):
+        make_private(root)
         _write_once(root, secrets.token_hex(16))
     return read_store_id(root)
 

@@ -134,10 +134,12 @@ QUERIES: Final = {
         FROM jobs j LEFT JOIN totals t ON t.job_id = j.id LEFT JOIN parts p ON p.job_id = j.id
         GROUP BY j.public_id, t.job_id, t.parts, t.n_rows, t.n_ok, t.n_err, t.prompt_tokens,
             t.completion_tokens, t.cached_tokens, t.preemptions, t.copies, t.kv_rows,
-            t.kv_utilisation, t.sharing_saving
+            t.kv_utilisation, t.sharing_saving, t.n_stop, t.n_length
         HAVING t.job_id IS NULL OR t.parts <> count(p.shard_id)
             OR t.n_rows <> coalesce(sum(p.n_rows), 0) OR t.n_ok <> coalesce(sum(p.n_ok), 0)
             OR t.n_err <> coalesce(sum(p.n_err), 0)
+            OR t.n_stop <> coalesce(sum(p.n_stop), 0)
+            OR t.n_length <> coalesce(sum(p.n_length), 0)
             OR t.prompt_tokens <> coalesce(sum(p.prompt_tokens), 0)
             OR t.completion_tokens <> coalesce(sum(p.completion_tokens), 0)
             OR t.cached_tokens <> coalesce(sum(p.cached_tokens), 0)

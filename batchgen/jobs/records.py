@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import orjson
 
+from batchgen.io.finish_reasons import UNCOUNTED, FinishReasons
 from batchgen.io.kv_totals import UNMEASURED, KVTotals
 from batchgen.io.lengths import RowLengths
 from batchgen.jobs.states import JobState, ShardState, StopReason
@@ -236,6 +237,13 @@ class PartRecord:
     # None where nothing was measured
     kv_utilisation: float | None
     sharing_saving: float | None
+    n_stop: int
+    n_length: int
+
+    @property
+    def finish_reasons(self) -> FinishReasons:
+        """Why its answers ended."""
+        return FinishReasons(stop=self.n_stop, length=self.n_length)
 
     @property
     def kv(self) -> KVTotals:
@@ -288,6 +296,7 @@ class Progress:
     # of committed shards only
     rows_ok: int = 0
     rows_err: int = 0
+    finish_reasons: FinishReasons = UNCOUNTED
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int = 0

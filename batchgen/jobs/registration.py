@@ -38,6 +38,8 @@ def register(
             completion_tokens=part.completion_tokens,
             committed_at=now_db(),
             cached_tokens=part.cached_tokens,
+            n_stop=part.finish_reasons.stop,
+            n_length=part.finish_reasons.length,
             **_kv_columns(part.kv),
         )
     )

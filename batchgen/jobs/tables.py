@@ -207,6 +207,9 @@ parts = Table(
     # Means over the n_ok rows; NULL where nothing was measured.
     Column("kv_utilisation", Double),
     Column("sharing_saving", Double),
+    # Answered rows by the finish reason of their first choice; earlier parts are in neither.
+    Column("n_stop", BigInteger, nullable=False, server_default="0"),
+    Column("n_length", BigInteger, nullable=False, server_default="0"),
     UniqueConstraint("path"),
     CheckConstraint("n_ok >= 0 AND n_err >= 0 AND n_ok + n_err = n_rows", name="counts"),
     ForeignKeyConstraint(
@@ -233,6 +236,8 @@ totals = Table(
     Column("kv_rows", BigInteger, nullable=False, server_default="0"),
     Column("kv_utilisation", Double, nullable=False, server_default="0"),
     Column("sharing_saving", Double, nullable=False, server_default="0"),
+    Column("n_stop", BigInteger, nullable=False, server_default="0"),
+    Column("n_length", BigInteger, nullable=False, server_default="0"),
 )
 
 checkpoints = Table(

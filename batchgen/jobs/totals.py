@@ -27,6 +27,7 @@ from sqlalchemy import (
     update,
 )
 
+from batchgen.io.finish_reasons import FinishReasons
 from batchgen.io.kv_totals import KVTotals
 from batchgen.jobs.database import now_db
 from batchgen.jobs.records import JobRecord, PartRecord, Progress
@@ -130,6 +131,7 @@ def progress(connection: Connection, job_id: int) -> Progress:
         rows_done=row.n_rows + row.begun,
         rows_ok=row.n_ok,
         rows_err=row.n_err,
+        finish_reasons=FinishReasons(stop=row.n_stop, length=row.n_length),
         prompt_tokens=row.prompt_tokens,
         completion_tokens=row.completion_tokens,
         cached_tokens=row.cached_tokens,
@@ -149,6 +151,8 @@ def _change(
         "n_rows": part.n_rows,
         "n_ok": part.n_ok,
         "n_err": part.n_err,
+        "n_stop": part.finish_reasons.stop,
+        "n_length": part.finish_reasons.length,
         "prompt_tokens": part.prompt_tokens,
         "completion_tokens": part.completion_tokens,
         "cached_tokens": part.cached_tokens,

@@ -19,6 +19,7 @@ def view_of_dataset(folder: Path) -> JobView:
         rows_done=totals.rows,
         rows_ok=totals.ok,
         rows_err=totals.errors,
+        finish_reasons=totals.finish_reasons,
         prompt_tokens=totals.prompt_tokens,
         completion_tokens=totals.completion_tokens,
         cached_tokens=totals.cached_tokens,

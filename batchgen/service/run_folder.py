@@ -23,6 +23,7 @@ from batchgen.io.export import check_free
 from batchgen.io.folders import exists
 from batchgen.io.lines import check_defaults
 from batchgen.io.manifest import MANIFEST, read_manifest
+from batchgen.io.store_id import STORE_ID
 from batchgen.io.verify import check_file
 from batchgen.jobs.records import JobRecord
 from batchgen.jobs.states import JobState
@@ -41,7 +42,10 @@ DATABASE = "batchgen.db"
 MEND = "Put it back, or remove the folder and run again."
 
 #: What of the home is not needed any more once the dataset is there; the logs stay.
-WORKING_COPIES = ("inputs", "parts", "datasets", f"{DATABASE}-journal", "coordinator.lock")
+WORKING_COPIES = (
+    *("inputs", "parts", "datasets"),
+    *(f"{DATABASE}-journal", STORE_ID, "coordinator.lock"),
+)
 
 
 class RunFolder:

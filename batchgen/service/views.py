@@ -105,6 +105,11 @@ class JobView:
         return self.progress.rows_err
 
     @property
+    def rows_cut(self) -> int:
+        """Rows whose answer was cut at max_tokens, of committed shards."""
+        return self.progress.finish_reasons.length
+
+    @property
     def elapsed_seconds(self) -> float | None:
         """Seconds since the job started, or that it took; None before it started."""
         if self.job.started_at is None:

@@ -58,3 +58,8 @@ def say_end(view: JobView, output: Output, dataset: Path | None) -> None:
     elif view.rows_failed:
         failed, total = count(view.rows_failed), count(view.rows_total)
         output.note(f"{failed} of {total} rows failed; their errors are in {dataset}/errors")
+    if view.rows_cut:
+        output.note(
+            f"{count(view.rows_cut)} answers were cut at max_tokens; -p max_tokens=N gives them "
+            "more room"
+        )

@@ -24,6 +24,7 @@ JOB_COLUMNS = (
     Column(title="DONE", value=lambda view: count(view.rows_done), right=True),
     Column(title="ROWS", value=lambda view: count(view.rows_total), right=True),
     Column(title="FAILED", value=lambda view: count(view.rows_failed), right=True),
+    Column(title="CUT", value=lambda view: count(view.rows_cut), right=True),
     Column(title="CREATED", value=lambda view: moment(view.job.created_at)),
     Column(title="TOOK", value=lambda view: duration(view.elapsed_seconds), right=True),
 )
@@ -86,6 +87,7 @@ def job_json(view: JobView) -> dict[str, Any]:
             "done": view.rows_done,
             "ok": view.rows_ok,
             "failed": view.rows_failed,
+            "finish_reasons": dataclasses.asdict(progress.finish_reasons),
         },
         "tokens": {
             "prompt": progress.prompt_tokens,
@@ -121,7 +123,7 @@ def job_text(view: JobView, rates: Rates) -> str:
         "State": view.state + (f" ({view.waiting_for})" if view.waiting_for else ""),
         "Model": job.model,
         "Parameters": ", ".join(f"{key}={value}" for key, value in sorted(job.params.items())),
-        "Rows": f"{rows}, {count(view.rows_failed)} failed",
+        "Rows": f"{rows}, {outcomes(view)}",
         "Tokens": _tokens(view.progress),
         "KV pool": _kv_text(view.progress.kv),
         "Speed": _speed(view, rates),
@@ -138,6 +140,12 @@ def job_text(view: JobView, rates: Rates) -> str:
         "Error": job.error,
     }
     return facts_text(facts)
+
+
+def outcomes(view: JobView) -> str:
+    """Say how many rows failed, and how many answers were cut."""
+    failed = f"{count(view.rows_failed)} failed"
+    return f"{failed}, {count(view.rows_cut)} cut at max_tokens" if view.rows_cut else failed
 
 
 def facts_text(facts: dict[str, str | None]) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 from batchgen_cli.formats import count, duration, percent, rate
 from batchgen_cli.output import Format, Output, is_terminal
-from batchgen_cli.presentation import progress_json
+from batchgen_cli.presentation import outcomes, progress_json
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -50,7 +50,7 @@ def sentence(view: JobView, rates: Rates) -> str:
     """Say in one line how far the job is."""
     facts = [
         f"{count(view.rows_done)}/{count(view.rows_total)} rows",
-        f"{count(view.rows_failed)} failed",
+        outcomes(view),
     ]
     if view.waiting_for:
         facts.append(view.waiting_for)

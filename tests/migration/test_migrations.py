@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 import batchgen_migrations
 from batchgen.errors import DatabaseUnavailable, SchemaMismatch, StoreMismatch
+from batchgen.io.finish_reasons import UNCOUNTED, FinishReasons
 from batchgen.io.kv_totals import UNMEASURED
 from batchgen.io.store_id import read_store_id
 from batchgen.jobs.database import Database
@@ -211,6 +212,7 @@ def test_a_database_of_the_first_schema_keeps_what_it_holds(empty_url: str) -> N
         assert (progress.committed, progress.rows_ok, progress.rows_err) == (1, 7, 1)
         assert (progress.prompt_tokens, progress.completion_tokens) == (80, 40)
         assert (progress.cached_tokens, progress.kv) == (0, UNMEASURED)
+        assert progress.finish_reasons == UNCOUNTED  # rather than seven that were not cut
         (old, ready) = store.finals.segments(1)
         assert (old.part and old.part.path, ready.part) == ("parts/old", None)
         lease = store.leases.claim(2, owner="host/1", ttl=60.0)
@@ -219,6 +221,7 @@ def test_a_database_of_the_first_schema_keeps_what_it_holds(empty_url: str) -> N
         # the old part, which nobody measured, leaves the means alone
         kv = store.jobs.progress(1).kv
         assert (kv.rows, kv.utilisation) == (8, part_of(lease).kv.utilisation)
+        assert store.jobs.progress(1).finish_reasons == FinishReasons(stop=7, length=1)
         assert check_tables(store) == []
 
 

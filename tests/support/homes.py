@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from pathlib import Path
 
 from batchgen.io.dataset import DatasetMeta, PartRef, Segment, write_dataset
 from batchgen.io.kv_totals import KVTotals
 from batchgen.io.parts import part_key, write_part
-from batchgen.io.rows import ResultRow
+from batchgen.io.rows import Choice, ResultRow
 from batchgen.jobs.records import JobRecord, Lease, PartRecord
 from batchgen.models.record import ModelRecord, hash_files, write_record
 from batchgen.service import Service
@@ -51,7 +51,12 @@ def prompts(n_rows: int) -> bytes:
 
 
 def answer_some(
-    service: Service, job: JobRecord, *, shards: int = 1, failing: Collection[int] = ()
+    service: Service,
+    job: JobRecord,
+    *,
+    shards: int = 1,
+    failing: Collection[int] = (),
+    cut: Collection[int] = (),
 ) -> None:
     """Claim, answer and commit some shards of a job, as a worker would."""
     service.store.dispatch.start_due()
@@ -59,7 +64,7 @@ def answer_some(
         lease = service.store.leases.claim(shard.id, owner="test/1", ttl=TTL)
         if lease is None:
             continue
-        rows = [_answer(lease, row, failing) for row in range(lease.pos_start, lease.pos_end)]
+        rows = [_answer(lease, row, failing, cut) for row in range(lease.pos_start, lease.pos_end)]
         part = write_part(
             service.storage,
             part_key(lease.job_public_id, lease.seq, lease.epoch),
@@ -78,9 +83,11 @@ def answer_some(
         service.store.leases.commit(lease, part)
 
 
-def finish(service: Service, job: JobRecord, *, failing: Collection[int] = ()) -> JobRecord:
+def finish(
+    service: Service, job: JobRecord, *, failing: Collection[int] = (), cut: Collection[int] = ()
+) -> JobRecord:
     """Answer what is left of a job and write its dataset, as workers and finaliser would."""
-    answer_some(service, job, shards=1_000_000, failing=failing)
+    answer_some(service, job, shards=1_000_000, failing=failing, cut=cut)
     assert service.store.finals.finalizable() == [job.id]
     final = service.store.finals.claim(job.id, owner="test/1", ttl=TTL)
     assert final is not None
@@ -115,6 +122,10 @@ def _segment(part: PartRecord | None, rows: range) -> Segment:
     return PartRef(path=part.path, n_rows=part.n_rows, sha256=part.sha256, kv=part.kv)
 
 
-def _answer(lease: Lease, row: int, failing: Collection[int]) -> ResultRow:
-    make: Callable[..., ResultRow] = error_row if row in failing else ok_row
-    return make(row, model=lease.model)
+def _answer(lease: Lease, row: int, failing: Collection[int], cut: Collection[int]) -> ResultRow:
+    if row in failing:
+        return error_row(row, model=lease.model)
+    if row in cut:
+        choice = Choice(index=0, text=f"answer {row} and", finish_reason="length")
+        return ok_row(row, model=lease.model, choices=[choice])
+    return ok_row(row, model=lease.model)

@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import func, select, update
 
+from batchgen.io.finish_reasons import FinishReasons
 from batchgen.io.kv_totals import KVTotals
 from batchgen.io.parts import PartInfo
 from batchgen.jobs.database import Database, now_db
@@ -97,6 +98,7 @@ def part_of(lease: Lease, *, n_err: int = 0, tag: str = "", utilisation: float =
             utilisation=utilisation,
             sharing_saving=0.25,
         ),
+        finish_reasons=FinishReasons(stop=lease.n_rows - n_err - 1, length=1),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from batchgen.io.finish_reasons import FinishReasons
 from batchgen.jobs.records import JobRecord, Progress, WorkerRecord
 from batchgen.jobs.states import JobState
 from batchgen.service import JobView
@@ -32,6 +33,7 @@ def a_view(
     *,
     done: int = 0,
     failed: int = 0,
+    cut: int = 0,
     now: float = 1000.0,
     tokens: int = 0,
     running: int = 0,
@@ -75,6 +77,7 @@ def a_view(
         rows_done=done,
         rows_ok=done - failed,
         rows_err=failed,
+        finish_reasons=FinishReasons(stop=done - failed - cut, length=cut),
         completion_tokens=tokens,
         tokens_running=running,
         now=now,

@@ -15,7 +15,7 @@ def ending(service: Service, job: JobRecord, monkeypatch: pytest.MonkeyPatch) ->
     """The job ends, with these rows failed, while it is being waited for."""
     failing: list[int] = []
     monkeypatch.setattr(
-        "batchgen_cli.follow.sleep", lambda _: finish(service, job, failing=failing)
+        "batchgen_cli.follow.sleep", lambda _: finish(service, job, failing=failing, cut=[0, 3])
     )
     return failing
 
@@ -25,6 +25,8 @@ def test_watch_ends_with_the_job(batchgen: Command, ending: list[int]) -> None:
     assert (result.exit_code, result.stdout) == (0, "")
     first, *_, last = result.stderr.splitlines()
     assert first.startswith("queued")
+    assert "4/4 rows, 0 failed, 2 cut at max_tokens" in result.stderr
+    assert "2 answers were cut at max_tokens; -p max_tokens=N" in result.stderr
     assert last.startswith("Dataset: ")
 
 

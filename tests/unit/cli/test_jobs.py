@@ -78,11 +78,17 @@ def test_status_of_a_queued_job(batchgen: Command, job: JobRecord) -> None:
 
 def test_status_of_a_running_job(batchgen: Command, service: Service) -> None:
     job = service.job(batchgen.submit(rows=40))
-    answer_some(service, job, failing=[3])
+    answer_some(service, job, failing=[3], cut=[1, 2, 4])
     service.store.workers.heartbeat(a_worker())
     shown = batchgen.json("status", job.public_id)
     assert shown["state"] == "running"
-    assert shown["rows"] == {"total": 40, "done": 32, "ok": 31, "failed": 1}
+    assert shown["rows"] == {
+        "total": 40,
+        "done": 32,
+        "ok": 31,
+        "failed": 1,
+        "finish_reasons": {"stop": 28, "length": 3},
+    }
     assert shown["tokens"] == {"prompt": 93, "completion": 62, "cached": 31, "in_progress": 0}
     assert shown["kv"] == {
         "utilisation": 0.75,
@@ -94,6 +100,9 @@ def test_status_of_a_running_job(batchgen: Command, service: Service) -> None:
     assert shown["waiting_for"] is None
     human = batchgen.ok("status", job.public_id).stdout
     assert "Speed" in human
+    assert "32 of 40 done, 1 failed, 3 cut at max_tokens\n" in human
+    (row,) = batchgen.ok("ls").stdout.splitlines()[1:]
+    assert row.split()[4:8] == ["32", "40", "1", "3"]
     assert "93 prompt (31 from the prefix cache), 62 completion" in human
     assert (
         "75 % of its slots filled, 25 % of its blocks saved by sharing, "

@@ -29,6 +29,13 @@ def test_a_sentence_tells_all_there_is() -> None:
     )
 
 
+def test_answers_that_were_cut_are_told() -> None:
+    view = a_view(done=100, cut=99, state=JobState.FINALIZING)
+    assert progress.sentence(view, RATES) == (
+        "finalizing 100/100 rows, 0 failed, 99 cut at max_tokens"
+    )
+
+
 def test_a_job_that_waits_says_for_what() -> None:
     assert "batchgen up" in progress.sentence(a_view(workers=()), Rates())
 

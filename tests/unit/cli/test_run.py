@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ class Runner:
     def __init__(self) -> None:
         self.calls = 0
         self.failing: list[int] = []
+        self.cut: Collection[int] = ()
         self.interrupted = False
         self.error: Exception | None = None
         self.settings: Settings | None = None
@@ -58,7 +59,7 @@ class Runner:
         self.settings, self.models = settings, models
         service = Service(settings, models=models)
         record = service.job(job)
-        answer_some(service, record, failing=self.failing)
+        answer_some(service, record, failing=self.failing, cut=self.cut)
         progress = service.store.jobs.progress(record.id)
         record = service.job(job)
         on_progress(LocalProgress(job=record, progress=progress, engine=INFO, stats=STATS))
@@ -66,7 +67,7 @@ class Runner:
         if self.error:
             raise self.error
         if not self.interrupted:
-            record = finish(service, record, failing=self.failing)
+            record = finish(service, record, failing=self.failing, cut=self.cut)
         service.close()
         return LocalRun(job=record, interrupted=self.interrupted, stats=STATS, first_row_at=None)
 
@@ -107,6 +108,18 @@ def test_the_dataset_is_in_the_folder(
 def test_nothing_is_written_to_the_user_s_home(batchgen: Command, run: Callable[..., Any]) -> None:
     run()
     assert [path.name for path in batchgen.home.iterdir()] == ["models"]
+
+
+def test_answers_that_were_cut_are_told(
+    batchgen: Command, run: Callable[..., Any], runner: Runner
+) -> None:
+    runner.cut = range(60)
+    for _ in range(2):  # computed, and found complete
+        result = run()
+        assert result.exit_code == 0
+        assert "40 answers were cut at max_tokens" in result.stderr
+    readme = (batchgen.folder / "out" / "README.md").read_text()
+    assert "40 of 40 rows, 0 failed, 40 cut at max_tokens" in readme
 
 
 def test_failed_rows_are_code_1(run: Callable[..., Any], runner: Runner) -> None:

@@ -7,6 +7,7 @@ import pytest
 from huggingface_hub import DatasetCard
 
 from batchgen.io.card import render_card
+from batchgen.io.finish_reasons import FinishReasons
 from batchgen.io.kv_totals import KVTotals
 from batchgen.io.manifest import Totals
 from tests.support.result_rows import JOB, META
@@ -92,6 +93,12 @@ def test_it_says_what_is_inside_and_where_it_came_from() -> None:
         '"temperature": 0.0',
     ):
         assert fact in text
+
+
+def test_it_says_how_many_answers_were_cut() -> None:
+    cut = FinishReasons(stop=1, length=59)
+    text = render_card(META, Totals(rows=60, ok=60, finish_reasons=cut))
+    assert "- Answers: 60 of 60 rows, 0 failed, 59 cut at max_tokens\n" in text
 
 
 def test_it_says_what_the_job_did_to_the_pool() -> None:

@@ -14,6 +14,7 @@ import pytest
 from batchgen.errors import Corrupt, Fenced, NotAllowed
 from batchgen.io import reader
 from batchgen.io.dataset import Limits, Segment
+from batchgen.io.finish_reasons import FinishReasons
 from batchgen.io.kv_totals import KVTotals
 from batchgen.io.manifest import MANIFEST, read_manifest
 from batchgen.io.numerics import Numerics
@@ -74,6 +75,7 @@ def test_the_manifest_tells_sums_and_totals(storage: LocalStorage) -> None:
     assert manifest.totals.prompt_tokens == 13 * 3
     assert manifest.totals.completion_tokens == 13 * 2
     assert manifest.totals.cached_tokens == 13
+    assert manifest.totals.finish_reasons == FinishReasons(stop=13)
     assert [entry.rows for entry in manifest.data_files()] == [8, 5]
     assert {entry.path for entry in manifest.files} | {MANIFEST} == set(bytes_below(folder))
     assert verify_dataset(folder, manifest_sha256=info.manifest_sha256) == []

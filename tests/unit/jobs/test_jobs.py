@@ -7,6 +7,7 @@ from decimal import Decimal
 import pytest
 
 from batchgen.errors import JobNotFound, NotAllowed
+from batchgen.io.finish_reasons import FinishReasons
 from batchgen.io.kv_totals import UNMEASURED
 from batchgen.jobs.records import JobRecord, Progress
 from batchgen.jobs.states import JobState, ShardState, StopReason
@@ -104,11 +105,13 @@ class TestProgress:
         assert progress.committed == 1
         assert progress.rows_done == 32 + 10 + 32
         assert (progress.rows_ok, progress.rows_err) == (30, 2)
+        assert progress.finish_reasons == FinishReasons(stop=29, length=1)
         assert (progress.prompt_tokens, progress.completion_tokens) == (7 * 32, 3 * 32)
         assert (progress.cached_tokens, progress.kv.rows) == (2 * 32, 30)
         assert (progress.kv.preemptions, progress.kv.copies) == (5, 4 * 32)
         assert (progress.kv.utilisation, progress.kv.sharing_saving) == (0.75, 0.25)
-        numbers = [*astuple(progress), *astuple(progress.kv)]
+        of_rows = (*astuple(progress.kv), *astuple(progress.finish_reasons))
+        numbers = [*astuple(progress), *of_rows]
         assert not any(isinstance(value, Decimal) for value in numbers)
 
     def test_counts_tokens_of_rows_in_work_while_they_are_leased(self, store: Store) -> None:

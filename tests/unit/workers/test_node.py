@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from batchgen.errors import DatabaseUnavailable, UnsupportedModel
+from batchgen.io.finish_reasons import FinishReasons
 from batchgen.io.numerics import Numerics
 from batchgen.io.parts import read_footer
 from batchgen.io.rows import GenerationRequest
@@ -82,6 +83,7 @@ def test_what_the_rows_did_to_the_pool_is_counted(
         run_all(worker, job)
     progress = store.jobs.progress(job.id)
     assert (progress.rows_ok, progress.rows_err) == (40, 2)
+    assert progress.finish_reasons == FinishReasons(length=40)  # as the fake engine ends them all
     assert progress.kv == expected_kv(40)
     assert progress.cached_tokens == 40 * testing.CACHED_TOKENS
     parts = [segment.part for segment in store.finals.segments(job.id)]
