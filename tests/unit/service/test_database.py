@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -8,9 +9,12 @@ import pytest
 
 from batchgen.errors import DatabaseUnavailable, SchemaMismatch, Unavailable
 from batchgen.jobs.schema import HEAD, REVISIONS
+from batchgen.models import Registry
 from batchgen.service.database import current, open_database, upgrade
 from batchgen.settings import Settings
 from batchgen_migrations import downgrade
+from tests.support.permissions import mode
+from tests.unit.models.folders import model_folder
 
 
 @pytest.fixture
@@ -25,6 +29,22 @@ def test_a_fresh_home_makes_itself(settings: Settings) -> None:
     open_database(settings).close()
     assert current(settings) == HEAD
     open_database(settings).close()
+
+
+@pytest.mark.parametrize("mask", [0o000, 0o022])
+def test_a_fresh_home_is_its_owner_s(
+    settings: Settings, umask: Callable[[int], None], mask: int
+) -> None:
+    umask(mask)
+    open_database(settings).close()
+    assert mode(settings.home) == 0o700
+    assert mode(settings.home.parent) == 0o777 & ~mask
+    elsewhere = settings.home.parent / "elsewhere" / "jobs.db"
+    upgrade(settings.model_copy(update={"database_url": f"sqlite:///{elsewhere}"}))
+    assert mode(elsewhere.parent) == 0o700
+    third = settings.home.parent / "third"
+    Registry(third / "models").import_model("tiny", model_folder(settings.home.parent / "source"))
+    assert mode(third) == 0o700
 
 
 def test_a_home_of_an_earlier_version_is_upgraded_on_the_way(settings: Settings) -> None:

@@ -77,6 +77,15 @@ def test_a_missing_compiler_is_a_warning(
     assert "several times slower" in (check.remedy or "")
 
 
+@pytest.mark.parametrize(("bits", "result"), [(0o755, Result.WARNING), (0o2770, Result.OK)])
+def test_a_home_that_every_user_may_read(settings: Settings, bits: int, result: Result) -> None:
+    settings.home.mkdir()
+    settings.home.chmod(bits)
+    check = look(settings, "home")
+    assert check.result is result
+    assert (check.remedy is not None) == (result is Result.WARNING)
+
+
 def test_models_are_named(settings: Settings) -> None:
     pin_model(settings.home)
     assert look(settings, "models").detail == "tiny"
