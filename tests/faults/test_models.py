@@ -17,6 +17,7 @@ from batchgen.settings import Settings
 from batchgen_workers.engine_client import ENGINE
 from tests.support.cluster import Toll
 from tests.support.messages import Canary
+from tests.support.permissions import writable
 from tests.support.processes import processes
 from tests.support.tiny_models import tiny_llama
 
@@ -194,6 +195,8 @@ def test_57_code_put_into_a_registered_model_is_not_run(
     toll.injections = 2
     home = tmp_path / "home"
     record = Registry(home / "models").import_model("tiny", sound)
+    for file in record.path.iterdir():
+        writable(file)
     auto_map(record.path, canary)
     (record.path / "model.safetensors").unlink()
     pickled(".bin")(record.path, canary)
