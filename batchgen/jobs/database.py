@@ -18,16 +18,16 @@ from sqlalchemy import (
     create_engine,
     event,
     inspect,
-    make_url,
     select,
     text,
 )
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
-from batchgen.errors import InvalidParameter, NoPermission, SchemaMismatch
+from batchgen.errors import NoPermission, SchemaMismatch
 from batchgen.io.folders import exists
+from batchgen.jobs.database_url import parse_database_url, secrets_of, shown_database
 from batchgen.jobs.failures import translate
 from batchgen.jobs.schema import HEAD, REVISIONS, VERSION_TABLE
 
@@ -90,13 +90,13 @@ class Database:
         return database
 
     def _connect(self, url: str, *, mode: str) -> None:
-        parsed = _parse(url)
+        parsed = parse_database_url(url)
         #: What may be shown: never a user's password.
-        self.shown = _shown(parsed)
+        self.shown = shown_database(parsed)
         self.is_sqlite = parsed.get_backend_name() == "sqlite"
         #: The file of an SQLite database, None elsewhere.
         self.file = Path(parsed.database or "") if self.is_sqlite else None
-        self._secret = parsed.password or ""
+        self._secrets = secrets_of(parsed)
         self.engine = _sqlite(parsed, mode) if self.is_sqlite else _postgresql(parsed)
 
     def __repr__(self) -> str:
@@ -125,7 +125,7 @@ class Database:
         try:
             yield
         except SQLAlchemyError as error:
-            translated = translate(error, database=self.shown, secret=self._secret)
+            translated = translate(error, database=self.shown, secrets=self._secrets)
             if translated is None:
                 raise
             raise translated from error
@@ -181,48 +181,6 @@ def _may_read(file: Path) -> bool:
             return True
     except PermissionError as error:
         raise NoPermission.of(error) from error
-
-
-def _parse(url: str) -> URL:
-    """Parse a URL without ever quoting it: it may hold a password."""
-    try:
-        parsed = make_url(url)
-    except (ArgumentError, ValueError):
-        raise InvalidParameter(
-            "The database URL cannot be parsed. Write sqlite:////path/to/batchgen.db or "
-            "postgresql://user:password@host/name; percent-encode special characters.",
-            param="database_url",
-        ) from None
-    backend = "postgresql" if parsed.drivername == "postgres" else parsed.get_backend_name()
-    if backend not in ("sqlite", "postgresql"):
-        raise InvalidParameter(
-            f"The database URL names {backend!r}. batchgen knows sqlite and postgresql.",
-            param="database_url",
-        )
-    if backend == "postgresql":
-        return _hide_password(parsed.set(drivername="postgresql+psycopg"))
-    if parsed.database in (None, "", ":memory:"):
-        raise InvalidParameter(
-            "An SQLite database needs a file: sqlite:////path/to/batchgen.db.",
-            param="database_url",
-        )
-    return parsed
-
-
-def _hide_password(url: URL) -> URL:
-    """Move a password from the query to its place, where SQLAlchemy never shows it."""
-    password = url.query.get("password")
-    if not isinstance(password, str):
-        return url
-    return url.difference_update_query(["password"]).set(password=password)
-
-
-def _shown(url: URL) -> str:
-    if url.get_backend_name() == "sqlite":
-        return str(url.database)
-    host = url.host or url.query.get("host") or "localhost"
-    port = f":{url.port}" if url.port else ""
-    return f"postgresql://{host}{port}/{url.database or ''}"
 
 
 def _sqlite(url: URL, mode: str) -> Engine:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
+from collections.abc import Sequence
+
 from sqlalchemy.exc import DatabaseError as AnyDatabaseError
 from sqlalchemy.exc import (
     DBAPIError,
@@ -19,6 +22,21 @@ ROLLED_BACK = {"40001", "40P01", "55P03", "57014"}
 UNDEFINED_TABLE, UNDEFINED_COLUMN = "42P01", "42703"
 SQLITE_ROLLED_BACK = ("SQLITE_BUSY", "SQLITE_LOCKED")
 SQLITE_DAMAGED = ("SQLITE_NOTADB", "SQLITE_CORRUPT")
+SQLITE_REMEDIES = {
+    "SQLITE_FULL": "Its disk has no room left: make room and give the command again.",
+    "SQLITE_IOERR": "Its disk fails or has no room left: see `df` and the system's log.",
+    "SQLITE_CANTOPEN": "Check that the file is there and that its folder may be written to.",
+    "SQLITE_READONLY": "Check that the file and its folder may be written to.",
+}
+POSTGRESQL_REMEDIES = {
+    "53100": "The server's disk has no room left: make room there.",
+    "58030": "The server's disk fails or has no room left: see the server's log.",
+    "25006": "The server takes no writes: name its primary in BATCHGEN_DATABASE_URL.",
+    "53300": "The server has too many connections: raise max_connections, or run fewer workers.",
+    "28P01": "Check user and password in BATCHGEN_DATABASE_URL.",
+    "28000": "Check user and password in BATCHGEN_DATABASE_URL.",
+    "3D000": "Create the database, or name another in BATCHGEN_DATABASE_URL.",
+}
 MESSAGE_LIMIT = 300  # characters of the driver's own words
 
 
@@ -26,16 +44,18 @@ class Conflict(DatabaseUnavailable):
     """The database is busy: it rolled this transaction back. Try again."""
 
 
-def translate(error: SQLAlchemyError, *, database: str, secret: str) -> BatchgenError | None:
+def translate(
+    error: SQLAlchemyError, *, database: str, secrets: Sequence[str]
+) -> BatchgenError | None:
     """Return the error to raise instead, or None where `error` shows a bug of ours.
 
-    `database` is shown to the user, `secret` (a password) is taken out of what the driver says.
+    `database` is shown to the user, `secrets` (passwords) are taken out of what the driver says.
     """
     if isinstance(error, PoolTimeout):
         return DatabaseUnavailable(f"{database}: no connection became free in time.")
     if not isinstance(error, DBAPIError):
         return None
-    words = _words(error, secret)
+    words = _words(error, secrets)
     if _missing_table(error):
         return SchemaMismatch(
             f"{database} does not have the schema of this version ({words}). "
@@ -49,16 +69,23 @@ def translate(error: SQLAlchemyError, *, database: str, secret: str) -> Batchgen
             "Nothing was written. Restore it from a backup, or move it away."
         )
     if isinstance(error, OperationalError | InterfaceError | InternalError) or _is_plain(error):
-        return DatabaseUnavailable(
-            f"{database} cannot be used: {words}. Check BATCHGEN_DATABASE_URL and that the "
-            "server runs."
-        )
+        return DatabaseUnavailable(f"{database} cannot be used: {words}. {_remedy(error)}")
     return None
 
 
-def _words(error: DBAPIError, secret: str) -> str:
-    said = " ".join(str(error.orig).split())[:MESSAGE_LIMIT].rstrip(".")
-    return said.replace(secret, "***") if secret else said
+def _remedy(error: DBAPIError) -> str:
+    if isinstance(error.orig, sqlite3.Error):
+        name = "_".join(_sqlite_error(error).split("_")[:2])  # SQLITE_IOERR_WRITE and its like
+        return SQLITE_REMEDIES.get(name, "Check the file and its disk.")
+    unknown = "Check BATCHGEN_DATABASE_URL and that the server runs."
+    return POSTGRESQL_REMEDIES.get(_sqlstate(error), unknown)
+
+
+def _words(error: DBAPIError, secrets: Sequence[str]) -> str:
+    said = " ".join(str(error.orig).split())
+    for secret in secrets:
+        said = said.replace(secret, "***")
+    return said[:MESSAGE_LIMIT].rstrip(".")
 
 
 def _sqlstate(error: DBAPIError) -> str:

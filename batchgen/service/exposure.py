@@ -6,18 +6,13 @@ password and TLS, unless the operator says that the network is their own (`insec
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from ipaddress import ip_address
-from urllib.parse import parse_qs, urlsplit
-
-from sqlalchemy import URL, make_url
-from sqlalchemy.exc import ArgumentError
 
 from batchgen.errors import InvalidParameter
+from batchgen.jobs.database_url import parse_database_url
+from batchgen.service.broker_url import BrokerAddress, broker_addresses
+from batchgen.service.libpq import Destination, destinations
 from batchgen.settings import Settings
-
-TLS_MODES = frozenset({"require", "verify-ca", "verify-full"})
-BROKERS = frozenset({"redis", "rediss", "redis+socket", "unix", "memory"})
 
 
 def check_exposure(settings: Settings) -> None:
@@ -27,37 +22,39 @@ def check_exposure(settings: Settings) -> None:
 
 
 def check_database(settings: Settings) -> None:
-    """Raise InvalidParameter where a remote PostgreSQL lacks password or TLS."""
-    if settings.insecure:
+    """Raise InvalidParameter where a remote PostgreSQL lacks password or TLS.
+
+    A URL that is none is left to whoever opens it: that says what is wrong.
+    """
+    if settings.insecure or not settings.database_url:
         return
-    url = _parsed(settings.database_url)
-    if url is None or not url.drivername.startswith("postgres"):
+    try:
+        url = parse_database_url(settings.database_url)
+    except InvalidParameter:
         return
-    values = _as_libpq_takes_them(url)
-    remote = _first_remote(f"{values.get('host', '')},{values.get('hostaddr', '')}".split(","))
-    if remote is None:
+    if url.get_backend_name() != "postgresql":
         return
-    lacks = []
-    if not any(values.get(key) for key in ("password", "passfile", "sslcert")):
-        lacks.append("no password")
-    if values.get("sslmode") not in TLS_MODES:
-        lacks.append("no TLS (sslmode=verify-full)")
-    _refuse("database", remote, lacks, "postgresql://user:password@host/name?sslmode=verify-full")
+    for server in filter(_is_far, destinations(url)):
+        lacks = [] if server.has_password else ["no password"]
+        if not server.has_tls:
+            lacks.append("no TLS that checks the server (sslmode=verify-full)")
+        example = "postgresql://user:password@host/name?sslmode=verify-full"
+        _refuse("database", server.host, lacks, example)
 
 
 def check_broker(settings: Settings) -> None:
-    """Raise InvalidParameter where a remote broker lacks password or TLS."""
-    if settings.insecure or not settings.broker_url:
+    """Raise InvalidParameter where a remote broker lacks password or TLS, or the URL is none."""
+    if not settings.broker_url:
         return
-    for one in settings.broker_url.split(";"):  # Celery takes several, the next where one fails
-        scheme, host, password, query = _broker_parts(one)
-        remote = _first_remote([host, *query.get("host", []), *query.get("hostname", [])])
-        if remote is None:
+    for broker in broker_addresses(settings.broker_url):
+        if settings.insecure or not _is_far(broker):
             continue
-        lacks = [] if password or query.get("password") else ["no password"]
-        if scheme != "rediss":
+        lacks = [] if broker.has_password else ["no password"]
+        if not broker.has_tls:
             lacks.append("no TLS (rediss://)")
-        _refuse("broker", remote, lacks, "rediss://:password@host:6379/0")
+        elif not broker.is_verified:
+            lacks.append("TLS that does not check the server (ssl_cert_reqs, ssl_check_hostname)")
+        _refuse("broker", broker.host, lacks, "rediss://:password@host:6379/0")
 
 
 def _refuse(what: str, host: str, lacks: list[str], example: str) -> None:
@@ -72,61 +69,14 @@ def _refuse(what: str, host: str, lacks: list[str], example: str) -> None:
     )
 
 
-def _parsed(url: str) -> URL | None:
-    """Return the URL, None where there is none to judge: opening it says what is wrong."""
-    try:
-        return make_url(url) if url else None
-    except (ArgumentError, ValueError):
-        return None
-
-
-def _broker_parts(url: str) -> tuple[str, str, str, dict[str, list[str]]]:
-    """Return scheme, host, password and query of a URL; raise InvalidParameter unless a broker's.
-
-    Celery would take another for RabbitMQ's.
-    """
-    try:
-        parts = urlsplit(url)
-        found = parts.scheme, parts.hostname or "", parts.password or "", parse_qs(parts.query)
-    except ValueError:
-        found = "", "", "", {}
-    if found[0] not in BROKERS:
-        raise InvalidParameter(
-            "The broker URL cannot be used. Write rediss://:password@host:6379/0 or "
-            "redis+socket:///path/to/socket; percent-encode special characters.",
-            param="broker_url",
-        )
-    return found
-
-
-def _as_libpq_takes_them(url: URL) -> Mapping[str, str]:
-    """Return what a connection will use: the URL over the PG… variables and the service file."""
-    from psycopg.pq import Conninfo  # a library of its own, which SQLite has no need of
-
-    defaults = {
-        option.keyword.decode(): option.val.decode()
-        for option in Conninfo.get_defaults()
-        if option.val
-    }
-    query = {
-        key: value if isinstance(value, str) else ",".join(value)
-        for key, value in url.query.items()
-    }
-    given = {"host": url.host, "password": url.password}
-    return {**defaults, **query, **{key: value for key, value in given.items() if value}}
-
-
-def _first_remote(hosts: Iterable[str]) -> str | None:
-    """Return the first host that is neither a socket nor this machine by its loopback."""
-    return next((host for host in map(str.strip, hosts) if host and not _is_near(host)), None)
+def _is_far(server: Destination | BrokerAddress) -> bool:
+    return bool(server.host) and not _is_near(server.host)
 
 
 def _is_near(host: str) -> bool:
     if host.startswith(("/", "@")):  # a unix socket, the second in the abstract namespace
         return True
-    name = host.partition("]")[0].lstrip("[") if host.startswith("[") else host
-    if name.count(":") == 1:  # SQLAlchemy takes host=name:port
-        name = name.partition(":")[0]
+    name = host.strip("[] ")
     if name.lower() == "localhost":
         return True
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +18,6 @@ from pydantic_settings import (
 
 from batchgen.errors import InvalidParameter
 from batchgen.settings import PROJECT_FILE, USER_FILE, Settings
-
-# user:password@ in a URL, and ?password=… in its query
-PASSWORD_IN_AUTHORITY = re.compile(r"(?<=://)([^/@\s:]*):([^/\s]*)(?=@)")
-PASSWORD_IN_QUERY = re.compile(r"(?i)([?&](?:password|sslpassword|token)=)[^&\s]*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +74,7 @@ def show_settings(settings: Settings, *, flags: Mapping[str, Any]) -> list[Setti
     return [
         Setting(
             name=name,
-            value=redact(str(value)) if isinstance(value, str | Path) else value,
+            value=_shown(name, value),
             origin=_origin(name, sources),
             description=description,
         )
@@ -87,14 +82,18 @@ def show_settings(settings: Settings, *, flags: Mapping[str, Any]) -> list[Setti
     ]
 
 
-def redact(text: str) -> str:
-    """Star out passwords in a URL."""
-    return PASSWORD_IN_QUERY.sub(r"\1***", PASSWORD_IN_AUTHORITY.sub(r"\1:***", text))
-
-
 def variable_of(name: str) -> str:
     """Return the environment variable of a dotted setting name."""
     return "BATCHGEN_" + name.upper().replace(".", "__")
+
+
+def _shown(name: str, value: Any) -> Any:
+    from batchgen.service.redaction import redact_broker, redact_database  # loads SQLAlchemy
+
+    redacted = {"database_url": redact_database, "broker_url": redact_broker}
+    if name in redacted:
+        return redacted[name](value)
+    return str(value) if isinstance(value, Path) else value
 
 
 def _sources() -> list[tuple[str, Mapping[str, Any]]]:

@@ -10,6 +10,7 @@ from celery import Celery
 from kombu import Queue
 
 from batchgen.errors import BrokerUnavailable
+from batchgen.service.broker_url import celery_url
 from batchgen.service.exposure import check_broker
 from batchgen.settings import Settings
 from batchgen_workers.redis_transport import install
@@ -76,7 +77,7 @@ def create_app(settings: Settings, *, model: str | None = None, broker_url: str 
         )
     check_broker(settings.model_copy(update={"broker_url": url}))
     install()
-    app = Celery("batchgen", broker=verified(url), set_as_current=False)
+    app = Celery("batchgen", broker=celery_url(url), set_as_current=False)
     app.conf.update(CELERY_SETTINGS)
     app.conf.update(
         worker_concurrency=settings.shards_in_flight,
@@ -84,16 +85,6 @@ def create_app(settings: Settings, *, model: str | None = None, broker_url: str 
         **_memory() if url.startswith(MEMORY) else _redis(),
     )
     return app
-
-
-def verified(url: str) -> str:
-    """Return the URL with a check of the server's certificate, which kombu leaves out unasked."""
-    return ";".join(
-        f"{one}{'&' if '?' in one else '?'}ssl_cert_reqs=required"
-        if one.startswith("rediss://") and "ssl_cert_reqs=" not in one
-        else one
-        for one in url.split(";")
-    )
 
 
 def _memory() -> dict[str, Any]:

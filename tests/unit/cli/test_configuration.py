@@ -6,34 +6,25 @@ import pytest
 
 from batchgen.errors import InvalidParameter
 from batchgen.settings import Settings
-from batchgen_cli.configuration import load_settings, redact, variable_of
+from batchgen_cli.configuration import load_settings, variable_of
 from tests.unit.cli.conftest import Command
 
 
 @pytest.mark.parametrize(
-    ("url", "shown"),
+    ("database", "broker"),
     [
-        ("redis://:s3cret@host:6379/0", "redis://:***@host:6379/0"),
-        ("postgresql://me:p%40ss@host/db", "postgresql://me:***@host/db"),
-        (
-            "postgresql://host/db?user=me&password=s3cret",
-            "postgresql://host/db?user=me&password=***",
-        ),
-        ("postgresql://me@host/db", "postgresql://me@host/db"),
-        ("sqlite:////data/batchgen.db", "sqlite:////data/batchgen.db"),
+        ("postgresql://me:s3cret@host/db", "redis://:s3cret@host/0"),
+        ("postgresql://me:a/bs3cret@host/db", "redis://:a/bs3cret@host/0"),  # no broker's
+        ("postgresql://me:a@bs3cret@host/db", "redis://:12/s3cret@host/0"),
     ],
 )
-def test_passwords_are_starred_out(url: str, shown: str) -> None:
-    assert redact(url) == shown
-
-
-def test_config_show_never_prints_a_password(batchgen: Command) -> None:
-    batchgen.env["BATCHGEN_DATABASE_URL"] = "postgresql://me:s3cret@host/db"
-    batchgen.env["BATCHGEN_BROKER_URL"] = "redis://:s3cret@host/0"
+def test_config_show_never_prints_a_password(batchgen: Command, database: str, broker: str) -> None:
+    batchgen.env["BATCHGEN_DATABASE_URL"] = database
+    batchgen.env["BATCHGEN_BROKER_URL"] = broker
     for form in ([], ["--json"], ["--origin"]):
         shown = batchgen.ok("config", "show", *form).stdout
         assert "s3cret" not in shown
-        assert "***@host" in shown
+        assert "***" in shown
 
 
 def test_every_setting_has_an_origin(batchgen: Command) -> None:

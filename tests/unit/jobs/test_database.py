@@ -223,6 +223,9 @@ class TestUrl:
             "mysql://bob:hunter2@db/batch",
             "postgresql://bob:hunter2@db:port/batch",
             "://bob:hunter2@db",
+            "postgresql://bob:a@hunter2@db/batch",
+            "postgresql://bob:a@b/hunter2@db/batch",
+            "postgresql://bob:hunter2@/batch?host=a,b&port=1,2,3",
         ],
     )
     def test_of_no_use_is_refused_without_being_quoted(self, url: str) -> None:

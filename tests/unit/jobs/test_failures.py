@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy.exc import (
     DBAPIError,
     IntegrityError,
+    InternalError,
     OperationalError,
     ProgrammingError,
     ResourceClosedError,
@@ -19,7 +20,7 @@ from batchgen.jobs.failures import Conflict, translate
 
 
 def translated(error: Any) -> BatchgenError | None:
-    return translate(error, database="postgresql://db/batch", secret="hunter2")
+    return translate(error, database="postgresql://db/batch", secrets=("hunter2", "p%2Fq"))
 
 
 def wrapped(kind: type[DBAPIError], original: BaseException) -> DBAPIError:
@@ -67,6 +68,39 @@ def test_the_password_is_taken_out_of_what_the_driver_says() -> None:
     assert found is not None
     assert "hunter2" not in found.message
     assert "***" in found.message
+
+
+class _NamedError(sqlite3.OperationalError):
+    """An error with the name SQLite gives it, which Python fills in for its own."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__("what SQLite says")
+        self.sqlite_errorname = name
+
+
+@pytest.mark.parametrize(
+    ("original", "remedy"),
+    [
+        (_NamedError("SQLITE_FULL"), "no room left"),
+        (_NamedError("SQLITE_IOERR_WRITE"), "no room left"),
+        (_NamedError("SQLITE_CANTOPEN_ISDIR"), "its folder may be written to"),
+        (_NamedError("SQLITE_READONLY_DIRECTORY"), "may be written to"),
+        (_NamedError("SQLITE_NOLFS"), "Check the file"),
+        (psycopg.errors.DiskFull("could not extend file"), "no room left"),
+        (psycopg.errors.IoError("could not read"), "no room left"),
+        (psycopg.errors.ReadOnlySqlTransaction("read-only"), "name its primary"),
+        (psycopg.errors.TooManyConnections("sorry"), "fewer workers"),
+        (psycopg.errors.InvalidPassword("no"), "Check user and password"),
+        (psycopg.OperationalError("connection refused"), "that the server runs"),
+    ],
+)
+def test_the_remedy_is_for_what_failed(original: Exception, remedy: str) -> None:
+    kind = InternalError if "read" in str(original) else OperationalError
+    found = translated(wrapped(kind, original))
+    assert isinstance(found, DatabaseUnavailable)
+    assert remedy in found.message
+    of_sqlite = isinstance(original, sqlite3.Error)
+    assert not (of_sqlite and ("server" in found.message or "URL" in found.message))
 
 
 def test_no_free_connection_is_unavailable() -> None:

@@ -1,0 +1,116 @@
+"""The broker URL, read as kombu reads it, which is what Celery connects with."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from batchgen.errors import InvalidParameter
+
+if TYPE_CHECKING:
+    from kombu.utils.url import urlparts
+
+SCHEMES = frozenset({"redis", "rediss", "redis+socket", "unix", "memory"})
+SOCKETS = frozenset({"redis+socket", "unix", "memory"})  # nothing of them leaves this machine
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerAddress:
+    """One broker that a connection may be made to."""
+
+    # empty for a socket
+    host: str
+    has_password: bool
+    has_tls: bool
+    # the server has to prove with a certificate, in its name, who it is
+    is_verified: bool
+
+
+def broker_addresses(url: str) -> Iterator[BrokerAddress]:
+    """Yield every broker of the URL; Celery takes several, the next where one fails.
+
+    Raises InvalidParameter, without quoting the URL, for one that names no Redis or Valkey:
+    Celery would take it for RabbitMQ's.
+    """
+    for one in celery_url(url).split(";"):
+        yield _address(one)
+
+
+def celery_url(url: str) -> str:
+    """Return the URL as Celery needs it; raise InvalidParameter.
+
+    A socket is redis+socket://, and the check of a certificate, which kombu leaves out unasked,
+    is asked for.
+    """
+    return ";".join(_for_celery(one) for one in url.split(";"))
+
+
+def client_url(url: str) -> str:
+    """Return a URL as the client of Redis needs it, which calls a socket unix://."""
+    scheme, separator, rest = url.partition("://")
+    return f"unix{separator}{rest}" if scheme.lower() == "redis+socket" else url
+
+
+def parse_broker_url(url: str) -> tuple[str, urlparts]:
+    """Return the scheme and the parts of one URL; raise InvalidParameter."""
+    from kombu.utils.url import url_to_parts  # a library of its own, which `run` has no need of
+
+    try:
+        parts, split = url_to_parts(url), urlsplit(url)
+    except ValueError:
+        raise unusable() from None
+    scheme = parts.scheme.lower()
+    # An @ behind the host is the end of a password that holds a / or a #.
+    misread = split.netloc and "@" in split.path + split.fragment
+    if scheme not in SCHEMES or "://" not in url or misread:
+        raise unusable()
+    return scheme, parts
+
+
+def _for_celery(url: str) -> str:
+    scheme, parts = parse_broker_url(url)
+    rest = url.partition("://")[2]
+    if scheme == "unix":
+        scheme = "redis+socket"
+    if scheme == "rediss" and "ssl_cert_reqs" not in parts.query:
+        rest += f"{'&' if '?' in rest else '?'}ssl_cert_reqs=required"
+    return f"{scheme}://{rest}"
+
+
+def _address(url: str) -> BrokerAddress:
+    scheme = url.partition("://")[0]
+    if scheme in SOCKETS:
+        return BrokerAddress(host="", has_password=False, has_tls=False, is_verified=False)
+    connection = _connection(url)
+    tls: Any = connection.ssl
+    is_tls = isinstance(tls, dict)
+    return BrokerAddress(
+        host=connection.hostname or "",
+        has_password=bool(connection.password),
+        has_tls=is_tls,
+        is_verified=is_tls
+        and tls.get("ssl_cert_reqs") is ssl.CERT_REQUIRED
+        and tls.get("ssl_check_hostname", True),
+    )
+
+
+def _connection(url: str) -> Any:
+    from kombu import Connection
+
+    try:
+        return Connection(url)
+    except (ValueError, TypeError, KeyError):  # its port, its query, a value of its query
+        raise unusable() from None
+
+
+def unusable() -> InvalidParameter:
+    """Return the error of a broker URL, which never quotes it."""
+    return InvalidParameter(
+        "The broker URL cannot be used. Write rediss://:password@host:6379/0 or "
+        "redis+socket:///path/to/socket; percent-encode special characters (/ is %2F), and leave "
+        "host and password out of the query.",
+        param="broker_url",
+    )
