@@ -6,7 +6,7 @@ import re
 from datetime import UTC, datetime, timedelta, tzinfo
 
 from batchgen.errors import InvalidParameter
-from batchgen.jobs.windows import local_zone, zone_named
+from batchgen.jobs.zones import local_clock, zone_named
 
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
@@ -33,19 +33,34 @@ def parse_time(text: str, *, now: float, param: str = "time") -> float:
     return moment
 
 
+def show_time(timestamp: float, *, timespec: str = "seconds") -> str:
+    """Return a moment by this machine's clock, with its distance from UTC.
+
+    `parse_time` reads it anywhere as the same moment.
+    """
+    try:
+        zone = local_clock(param="TZ")
+    except InvalidParameter:
+        zone = UTC
+    local = datetime.fromtimestamp(timestamp, zone)
+    return (local if zone else local.astimezone()).isoformat(sep=" ", timespec=timespec)
+
+
 def _moment(text: str, *, now: float, param: str) -> float:
+    zone: tzinfo | None
     if _AHEAD.fullmatch(text):
         return now + sum(float(count) * SECONDS[unit] for count, unit in _STEP.findall(text))
-    zone: tzinfo = local_zone()
     if zoned := _ZONED.fullmatch(text):
         text, zone = zoned.group(1), zone_named(zoned.group(2), param=param)
+    else:
+        zone = local_clock(param=param)
     if hour := _HOUR.fullmatch(text):
         return _next_hour(int(hour.group(1)), int(hour.group(2)), now=now, zone=zone)
     moment = datetime.fromisoformat(text)
     return (moment if moment.tzinfo else moment.replace(tzinfo=zone)).timestamp()
 
 
-def _next_hour(hour: int, minute: int, *, now: float, zone: tzinfo) -> float:
+def _next_hour(hour: int, minute: int, *, now: float, zone: tzinfo | None) -> float:
     today = datetime.fromtimestamp(now, zone).replace(
         hour=hour, minute=minute, second=0, microsecond=0, fold=0
     )

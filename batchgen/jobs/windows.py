@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 from dataclasses import dataclass
 from datetime import datetime, time
-from pathlib import Path
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from typing import TYPE_CHECKING
 
 from batchgen.errors import InvalidParameter
+from batchgen.jobs.zones import local_zone, zone_named
+
+if TYPE_CHECKING:
+    from zoneinfo import ZoneInfo
 
 MINUTE = 60.0  # seconds
 DAY = 24 * 60  # minutes
@@ -37,7 +39,7 @@ class Window:
     def parse(cls, text: str) -> Window:
         """Read '22:00-06:00 Europe/Berlin'; without a zone, this machine's is taken.
 
-        Raises InvalidParameter.
+        Raises InvalidParameter, also where that has no name: other machines look at the window.
         """
         found = _FORM.fullmatch(text.strip())
         if found is None:
@@ -45,7 +47,7 @@ class Window:
         start, end = _minutes(text, *found.group(1, 2)), _minutes(text, *found.group(3, 4))
         if start % DAY == end:
             raise _refused(f"The window {text!r} is empty; 00:00-24:00 is the whole day.")
-        return cls(start=start % DAY, end=end, zone=zone_named(found.group(5)))
+        return cls(start=start % DAY, end=end, zone=_zone(found.group(5)))
 
     def __str__(self) -> str:
         return f"{_clock(self.start)}-{_clock(self.end)} {self.zone.key}"
@@ -75,28 +77,8 @@ class Window:
         return math.inf
 
 
-def zone_named(name: str | None, *, param: str = "window") -> ZoneInfo:
-    """Return the time zone called `name`, this machine's for None; raise InvalidParameter."""
-    if name is None:
-        return local_zone()
-    try:
-        return ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise InvalidParameter(
-            f"{name!r} is not a time zone. Write a name like Europe/Berlin.", param=param
-        ) from None
-
-
-def local_zone() -> ZoneInfo:
-    """Return this machine's time zone by name; UTC where it has none."""
-    link = Path("/etc/localtime")
-    target = str(link.resolve()) if link.exists() else ""
-    for name in (os.environ.get("TZ", "").lstrip(":"), target.partition("zoneinfo/")[2]):
-        try:
-            return ZoneInfo(name)
-        except (ZoneInfoNotFoundError, ValueError, OSError):
-            continue
-    return ZoneInfo("UTC")
+def _zone(name: str | None) -> ZoneInfo:
+    return local_zone(param="window") if name is None else zone_named(name, param="window")
 
 
 def _minutes(text: str, hours: str, minutes: str) -> int:

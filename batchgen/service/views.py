@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 
 from batchgen.errors import InvalidParameter
 from batchgen.jobs.records import JobRecord, Progress, WorkerRecord
 from batchgen.jobs.states import JobState
+from batchgen.jobs.times import show_time
 from batchgen.jobs.windows import Window
 from batchgen.settings import Settings
 
@@ -125,7 +125,7 @@ class JobView:
         if job.paused:
             return f"waits for `batchgen resume {job.public_id}`"
         if job.not_before > now:
-            return f"starts {_clock(job.not_before)}"
+            return f"starts {show_time(job.not_before, timespec='minutes')}"
         if closed := self._closed_until(now):
             return closed
         if not self.workers:
@@ -140,8 +140,6 @@ class JobView:
             window = Window.parse(self.job.window_spec)
         except InvalidParameter as error:  # a zone that this machine does not know
             return f"its window cannot be read here: {error.message}"
-        return None if window.is_open(now) else f"its window opens {_clock(window.next_open(now))}"
-
-
-def _clock(timestamp: float) -> str:
-    return datetime.fromtimestamp(timestamp).astimezone().strftime("%Y-%m-%d %H:%M")
+        if window.is_open(now):
+            return None
+        return f"its window opens {show_time(window.next_open(now), timespec='minutes')}"

@@ -23,10 +23,10 @@ def duration(seconds: float | None) -> str:
 
 
 def moment(timestamp: float | None) -> str:
-    """Write seconds since the epoch as local date and time, to the second."""
-    if timestamp is None:
-        return "-"
-    return datetime.fromtimestamp(timestamp).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    """Write seconds since the epoch as local date and time, to the second, with a zone."""
+    from batchgen.jobs.times import show_time
+
+    return "-" if timestamp is None else show_time(timestamp)
 
 
 def iso(timestamp: float | None) -> str | None:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchgen.errors import InvalidParameter
-from batchgen.jobs.windows import Window, local_zone
+from batchgen.jobs.windows import Window
 
 BERLIN = ZoneInfo("Europe/Berlin")
 HOUR = 3600.0
@@ -45,7 +45,6 @@ def test_reads_and_shows_windows(text: str, canonical: str) -> None:
 
 def test_without_a_zone_takes_this_machine_s(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TZ", "Asia/Tokyo")
-    assert local_zone().key == "Asia/Tokyo"
     assert str(Window.parse("22:00-06:00")) == "22:00-06:00 Asia/Tokyo"
 
 

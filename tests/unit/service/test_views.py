@@ -55,13 +55,19 @@ def test_state(changes: dict[str, Any], state: str) -> None:
     ("changes", "reason"),
     [
         ({"paused": True}, "batchgen resume"),
-        ({"state": JobState.QUEUED, "not_before": MIDNIGHT + 3600}, "starts 1970-01-02"),
-        ({"window_spec": "02:00-03:00 UTC"}, "its window opens 1970-01-02"),
+        (
+            {"state": JobState.QUEUED, "not_before": MIDNIGHT + 3600},
+            "starts 1970-01-02 01:00+00:00",
+        ),
+        ({"window_spec": "02:00-03:00 UTC"}, "its window opens 1970-01-02 02:00+00:00"),
         ({"window_spec": "02:00-03:00 Mars/Base"}, "cannot be read here: 'Mars/Base' is not a"),
         ({"workers": ()}, "batchgen up --model tiny"),
     ],
 )
-def test_what_a_job_waits_for(changes: dict[str, Any], reason: str) -> None:
+def test_what_a_job_waits_for(
+    monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], reason: str
+) -> None:
+    monkeypatch.setenv("TZ", "UTC")
     assert reason in (a_view(now=MIDNIGHT, **changes).waiting_for or "")
 
 
