@@ -26,6 +26,8 @@ Written by `python docs/generate_cli.py` from `--help`; a test fails when the tw
 - `--json` writes JSON: one document, or for a job that is followed one event a line. `-q` writes
   ids, names or paths only.
 - A job is named by its id, by the first or last characters of it (four or more), or by its name.
+  A name that several jobs were given means the newest of them, and one line on standard error says
+  so; `rm` refuses such a name, `cancel` where more than one of them has not ended.
 - Ctrl-C while a job is followed detaches; it never cancels.
 
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from functools import cached_property
@@ -43,7 +44,8 @@ class Service:
         job = service.submit(rows, Submission(model="smollm2-135m"))
     service.status(job.public_id).rows_done
 
-    A job is named by its id, by the first characters of it, or by its name. Every method raises
+    A job is named by its id, by the first characters of it, or by its name, which means the
+    newest job of that name. Every method raises
     DatabaseUnavailable or SchemaMismatch where the truth cannot be reached, and JobNotFound for
     a job that does not exist; what reads or writes files raises StoreMismatch where the home is
     not the one that the database belongs to. Nothing is opened until the first call.
@@ -101,14 +103,24 @@ class Service:
             raise
 
     def job(self, ref: str) -> JobRecord:
-        """Return the job that `ref` names: an id, a unique prefix of one, or a name."""
+        """Return the job that `ref` names, the newest of several."""
+        return self.find(ref)[0]
+
+    def find(self, ref: str) -> list[JobRecord]:
+        """Return the jobs that `ref` names, newest first; raise JobNotFound where there is none.
+
+        An id and a unique beginning or end of one name one job, a name all that were given it.
+        """
         if PUBLIC_ID.fullmatch(ref):
-            return self.store.jobs.get(ref)
-        names = {job.name for job in self._all_jobs() if job.name}
+            return [self.store.jobs.get(ref)]
+        named = defaultdict[str, list[JobRecord]](list)
+        for job in self._all_jobs():
+            named[job.name or ""].append(job)
+        names = named.keys() - {""}
         if ref in names:
-            return self._named(ref)
+            return named[ref]
         if BEGINNING.fullmatch(ref):
-            return self.store.jobs.get(ref)
+            return [self.store.jobs.get(ref)]
         close = get_close_matches(ref, names, n=3)
         hint = f"Did you mean {' or '.join(close)}?" if close else "See `batchgen ls`."
         raise JobNotFound(f"No job has the id or the name {ref!r}. {hint}")
@@ -200,13 +212,6 @@ class Service:
                 "Wait for it or cancel it first."
             )
         self.models.remove(name)
-
-    def _named(self, name: str) -> JobRecord:
-        named = [job for job in self._all_jobs() if job.name == name]
-        if len(named) == 1:
-            return named[0]
-        ids = ", ".join(f"{job.public_id} ({job.state})" for job in named[:5])
-        raise JobNotFound(f"{len(named)} jobs are named {name!r}: {ids}. Name one by its id.")
 
     def _all_jobs(self) -> Iterator[JobRecord]:
         before = None

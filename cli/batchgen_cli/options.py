@@ -75,7 +75,7 @@ def insecure_option(function: F) -> F:
 
 
 def job_argument(function: F) -> F:
-    """Add JOB: an id, the first characters of one, or a name."""
+    """Add JOB: an id, the first characters of one, or a name, which means its newest job."""
     return click.argument("job", metavar="JOB", shell_complete=_complete_jobs)(function)
 
 

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING
 from batchgen_cli.app import App
 from batchgen_cli.output import Format
 from batchgen_cli.presentation import job_json
+from batchgen_cli.references import newest
 
 if TYPE_CHECKING:
     from batchgen.jobs.records import JobRecord
     from batchgen.service import JobView
+
+Find = Callable[[App, str], str]
 
 
 def apply(
@@ -19,13 +22,14 @@ def apply(
     jobs: Sequence[str],
     move: Callable[[str], JobView],
     *,
+    find: Find = newest,
     then: Callable[[Collection[int]], None] | None = None,
 ) -> None:
-    """Move each job and print it; every name is looked up before the first one moves.
+    """Move each job and print it; every one is looked up with `find` before the first moves.
 
     `then` is called with the internal ids of the moved jobs before they are printed.
     """
-    before = [app.service.job(job) for job in jobs]
+    before = [app.service.job(find(app, job)) for job in jobs]
     for record in before:
         _say_unchanged(app, record, move(record.public_id))
     if then is not None:

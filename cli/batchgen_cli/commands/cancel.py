@@ -10,10 +10,11 @@ from batchgen.errors import StoreMismatch
 from batchgen_cli.app import App, pass_app
 from batchgen_cli.group import Command
 from batchgen_cli.options import jobs_argument, output_options
+from batchgen_cli.references import only_running
 from batchgen_cli.transition import apply
 
 
-@click.command(cls=Command, examples=["batchgen ls -q --state queued | xargs batchgen cancel"])
+@click.command(cls=Command, examples=["batchgen ls -q --state queued | xargs -r batchgen cancel"])
 @jobs_argument
 @output_options
 @pass_app
@@ -23,8 +24,11 @@ def command(app: App, jobs: tuple[str, ...]) -> None:
     Rows that have an answer keep it; the others become error rows batch_cancelled, and the
     dataset is written as for any job: by a coordinator, or here where none does it and no worker
     holds rows of the job. Cancelling again what is cancelled changes nothing.
+
+    A name given to several jobs means the one that has not ended; where several have not, an id
+    has to say which.
     """
-    apply(app, jobs, app.service.cancel, then=lambda ids: _end(app, ids))
+    apply(app, jobs, app.service.cancel, find=only_running, then=lambda ids: _end(app, ids))
 
 
 def _end(app: App, jobs: Collection[int]) -> None:

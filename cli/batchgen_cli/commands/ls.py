@@ -23,7 +23,7 @@ STATES = [
 
 @click.command(
     cls=Command,
-    examples=["batchgen ls --state running", "batchgen ls -q | xargs batchgen wait"],
+    examples=["batchgen ls --state running", "batchgen ls -q | xargs -r batchgen wait"],
 )
 @click.option("--state", type=click.Choice(STATES), help="Only jobs in this state.")
 @click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="Newest N.")

@@ -13,6 +13,7 @@ from batchgen_cli.app import App, pass_app
 from batchgen_cli.group import Command
 from batchgen_cli.options import job_argument, output_options
 from batchgen_cli.output import Format
+from batchgen_cli.references import newest
 
 PARQUET, JSONL, OPENAI = "parquet", "jsonl", "openai"
 
@@ -52,7 +53,7 @@ def command(app: App, job: str, out: Path | None, partial: bool, form: str) -> N
     JSON Lines, writes answered and failed rows in input order to standard output, with --partial
     also those of shards that are not committed yet, a minute after they ended at the latest.
     """
-    public_id = app.service.job(job).public_id
+    public_id = newest(app, job)
     if form == PARQUET:
         _parquet(app, public_id, out, partial=partial)
         return

@@ -8,11 +8,12 @@ from batchgen_cli.app import App, pass_app
 from batchgen_cli.group import Command
 from batchgen_cli.options import jobs_argument, output_options
 from batchgen_cli.output import Format
+from batchgen_cli.references import only
 
 
 @click.command(
     cls=Command,
-    examples=["batchgen rm nightly", "batchgen ls -q --state cancelled | xargs batchgen rm"],
+    examples=["batchgen rm nightly", "batchgen ls -q --state cancelled | xargs -r batchgen rm"],
 )
 @jobs_argument
 @output_options
@@ -22,8 +23,10 @@ def command(app: App, jobs: tuple[str, ...]) -> None:
 
     A cancelled job counts as ended once no worker holds rows of it. Interrupted, the same command
     goes on. Folders made by `results -o` and `run -o` are copies and stay.
+
+    A name given to several jobs is refused: an id has to say which.
     """
-    ids = [app.service.removable(job) for job in jobs]
+    ids = [only(app, job) for job in jobs]
     for public_id in ids:
         app.service.remove(public_id)
         if app.output.format is not Format.JSON:

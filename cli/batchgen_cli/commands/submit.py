@@ -30,7 +30,11 @@ from batchgen_cli.sources import open_input
 @click.argument("file", metavar="FILE")
 @model_option
 @input_options
-@click.option("--name", metavar="TEXT", help="A name that commands take in place of the id.")
+@click.option(
+    "--name",
+    metavar="TEXT",
+    help="A name that commands take in place of the id; of several jobs, the newest has it.",
+)
 @click.option("--priority", type=int, default=0, help="Jobs with a higher number go first.")
 @click.option("--not-before", metavar="TIME", help="Start then: '22:00', '+2h', RFC 3339.")
 @click.option("--window", metavar="SPAN", help="Run in it only: '22:00-06:00 Europe/Berlin'.")

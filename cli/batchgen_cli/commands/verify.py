@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
 
-from batchgen.errors import Corrupt
+from batchgen.errors import Corrupt, InvalidParameter
 from batchgen.io.folders import exists
 from batchgen_cli.app import App, pass_app
 from batchgen_cli.group import Command
 from batchgen_cli.options import output_options
+from batchgen_cli.references import newest
 
 
 @click.command(cls=Command, examples=["batchgen verify nightly", "batchgen verify ./answers"])
@@ -26,9 +28,11 @@ def command(app: App, dataset: str) -> None:
 
     if exists(Path(dataset)) and Path(dataset).is_dir():
         folder, problems = Path(dataset), verify_dataset(Path(dataset))
+    elif os.sep in dataset:  # no job has such a name for long: a folder is meant
+        raise InvalidParameter(f"The folder {dataset} does not exist.", param="dataset")
     else:
-        results = app.service.results
-        folder, problems = results.dataset(dataset), results.verify(dataset)
+        job, results = newest(app, dataset), app.service.results
+        folder, problems = results.dataset(job), results.verify(job)
     report = {"dataset": str(folder), "ok": not problems, "problems": problems}
     app.output.record(
         report,

@@ -13,6 +13,7 @@ from batchgen_cli.group import Command
 from batchgen_cli.options import jobs_argument, output_options
 from batchgen_cli.output import Format
 from batchgen_cli.presentation import job_json
+from batchgen_cli.references import newest
 
 
 @click.command(
@@ -29,7 +30,7 @@ def command(app: App, jobs: tuple[str, ...], timeout: float | None) -> None:
     Exits 0 if every row of each has an answer, whatever ended it, 1 if not, 124 if --timeout ran
     out.
     """
-    ids = [app.service.job(job).public_id for job in jobs]
+    ids = [newest(app, job) for job in jobs]
     give_up = float("inf") if timeout is None else time.monotonic() + timeout
     views = []
     for public_id in ids:

@@ -8,6 +8,7 @@ from batchgen_cli import follow
 from batchgen_cli.app import App, pass_app
 from batchgen_cli.group import Command
 from batchgen_cli.options import job_argument, output_options
+from batchgen_cli.references import newest
 
 
 @click.command(cls=Command, examples=["batchgen watch nightly", "batchgen watch 0199a1 --json"])
@@ -19,4 +20,4 @@ def command(app: App, job: str) -> None:
 
     Exits 0 if every row has an answer, whatever ended the job, and 1 if one has none.
     """
-    follow.watch(app.service, app.service.job(job).public_id, app.output)
+    follow.watch(app.service, newest(app, job), app.output)

@@ -34,6 +34,63 @@ def test_a_job_has_several_names(batchgen: Command, job: JobRecord, references: 
         assert batchgen.json("status", reference)["id"] == job.public_id
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["status"],
+        ["watch"],
+        ["wait", "--timeout", "0"],
+        ["pause"],
+        ["resume"],
+        ["cancel"],
+        ["results", "--partial"],
+        ["results"],
+        ["verify"],
+    ],
+    ids=" ".join,
+)
+def test_a_name_given_again_means_the_newest_job_and_it_is_said(
+    batchgen: Command, service: Service, job: JobRecord, command: list[str]
+) -> None:
+    ended = command[0] in ("watch", "results", "verify")
+    finish(service, job)
+    second = service.job(batchgen.submit("--name", "nightly", rows=40))
+    if ended:
+        finish(service, second)
+    result = batchgen(*command, "nightly")
+    assert result.exit_code in (0, 124), result.stderr
+    said = result.stderr.splitlines()[0]
+    assert said.startswith(f"nightly names 2 jobs; this is the newest, {second.public_id}")
+    assert job.public_id not in result.output
+    again = batchgen(*command, second.public_id)
+    assert "names 2 jobs" not in again.stderr
+    assert (again.exit_code, again.stdout) == (result.exit_code, result.stdout)
+
+
+def test_cancel_takes_the_one_of_a_name_that_has_not_ended(
+    batchgen: Command, service: Service, job: JobRecord
+) -> None:
+    second = service.job(batchgen.submit("--name", "nightly"))
+    refused = batchgen("cancel", "nightly")
+    assert refused.exit_code == 4
+    assert "names 2 jobs, and this cannot be undone" in refused.stderr
+    assert all(one.public_id in refused.stderr for one in (job, second))
+    assert not any(service.job(one.public_id).stop_reason for one in (job, second))
+    service.store.jobs.fail(second.id, "no reason")
+    result = batchgen.ok("cancel", "nightly")
+    assert f"this is the one that has not ended, {job.public_id}" in result.stderr
+    assert service.job(job.public_id).stop_reason == "cancel"
+
+
+def test_rm_never_guesses(batchgen: Command, service: Service, job: JobRecord) -> None:
+    second = service.job(batchgen.submit("--name", "nightly"))
+    finish(service, second)
+    assert batchgen("rm", "nightly").exit_code == 4
+    assert len(service.find("nightly")) == 2
+    batchgen.ok("rm", second.public_id)
+    assert service.find("nightly") == [service.job(job.public_id)]
+
+
 def test_ls_in_every_format(batchgen: Command, job: JobRecord) -> None:
     second = batchgen.submit()
     listed = batchgen.ok("ls").stdout.splitlines()

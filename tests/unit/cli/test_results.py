@@ -149,6 +149,8 @@ def test_verify_names_what_changed(
 
 
 def test_verify_what_is_no_dataset(batchgen: Command) -> None:
+    missing = batchgen("verify", "./nofolder")
+    assert (missing.exit_code, "folder ./nofolder does not exist" in missing.stderr) == (2, True)
     assert batchgen("verify", batchgen.folder).exit_code == 1
 
 

@@ -43,11 +43,16 @@ def test_names_are_looked_for_among_all_jobs(
     assert service.job("nightly") == oldest
 
 
-def test_an_ambiguous_name_lists_its_jobs(service: Service, submit: Submit) -> None:
-    ids = [submit(name="nightly").public_id for _ in range(2)]
-    with pytest.raises(JobNotFound) as error:
-        service.job("nightly")
-    assert all(public_id in error.value.message for public_id in ids)
+def test_a_name_given_again_means_the_newest_job(
+    service: Service, submit: Submit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("batchgen.service.service.PAGE", 2)
+    jobs = [submit(name="nightly") for _ in range(3)]
+    submit(name="other")
+    submit()
+    assert service.job("nightly") == jobs[-1]
+    assert service.find("nightly") == jobs[::-1]
+    assert service.find(jobs[0].public_id) == jobs[:1]
 
 
 def test_jobs_of_one_state(service: Service, submit: Submit) -> None:
