@@ -140,7 +140,7 @@ class Service:
         return self._view(self.job(ref), self.workers())
 
     def pause(self, ref: str) -> JobView:
-        """Hold a job back; what its workers have is saved. Raises NotAllowed once it has ended."""
+        """Hold a job back; its finished rows are kept. Raises NotAllowed once it has ended."""
         return self._view(self.store.jobs.pause(self.job(ref).id), self.workers())
 
     def resume(self, ref: str) -> JobView:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -106,12 +107,19 @@ def test_a_run_is_interrupted_and_goes_on(shell: Shell) -> None:
     with shell.start(*request, *fixed, "--json") as process:
         events_until(process, lambda event: event["rows"]["done"] > 0)
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=PATIENCE)
+        _, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
+    told = re.search(r"Interrupted: (\d+) of 400 rows are kept. The same command goes on", said)
+    assert told is not None, said
+    kept = int(told.group(1))
+    assert kept > 0
     assert not (shell.folder / "out" / "data").exists()
     assert shell(*request, code=2) == ""  # other parameters
     # one row is too long for the context: its error is a row, and the exit code says so
-    assert shell(*request, *fixed, code=1) == f"{shell.folder / 'out'}\n"
+    with shell.start(*request, *fixed) as process:
+        out, said = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, out) == (1, f"{shell.folder / 'out'}\n")
+    assert f"Going on: {kept} of 400 rows are done" in said
     check_dataset(shell.folder / "out")
     assert shell("verify", "out") == "out: ok\n"
     # nothing is left that somebody who reads out/**/*.parquet would count again

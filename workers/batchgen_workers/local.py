@@ -92,7 +92,7 @@ def run_local(
         HomeLocked: another process is at work on this home.
         InvalidParameter: the database is not SQLite, so that others may be at work on it.
         JobNotFound, UnknownModel, ModelError (changed since the submit), EngineFailed.
-        KeyboardInterrupt: a signal came; everything is saved.
+        KeyboardInterrupt: a signal came; the rows that were finished are saved.
     """
     settings = settings.model_copy(
         update={"heartbeat_interval": min(settings.heartbeat_interval, HEARTBEAT_INTERVAL)}

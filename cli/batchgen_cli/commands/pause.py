@@ -15,5 +15,9 @@ from batchgen_cli.transition import apply
 @output_options
 @pass_app
 def command(app: App, jobs: tuple[str, ...]) -> None:
-    """Hold jobs back. What is being computed is saved; resume goes on from there."""
+    """Hold jobs back until resume.
+
+    Rows that are finished are kept. Workers give up the rows they are computing; after resume
+    those begin anew.
+    """
     apply(app, jobs, app.service.pause)

@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     short_help="Run a prompt file here and now.",
     help=f"Run a prompt file here and now, with no service. {FILE_HELP} Writes the dataset to the "
     "folder OUT: answers in OUT/data, failed rows in OUT/errors. Interrupted and run again with "
-    "the same file and parameters, it goes on where it stopped; with others it refuses. Exits 0 if "
-    "every row has an answer, 1 if not.",
+    "the same file and parameters, it goes on with the rows that are not finished; with others it "
+    "refuses. Exits 0 if every row has an answer, 1 if not.",
     examples=[
         "batchgen run prompts.jsonl -o answers --model smollm2-135m",
         "batchgen run prompts.jsonl -o answers -m smollm2-135m -p temperature=0 -p max_tokens=64",
@@ -70,20 +70,29 @@ def command(app: App, file: str, out: Path, **asked: Any) -> None:
     folder = RunFolder(out, app.settings)
     with open_input(file) as source:
         job = folder.open(source, Submission(**asked))
+    try:
+        view = _finished(app, folder, job)
+    except KeyboardInterrupt:
+        _say_interrupted(app, folder.service.status(job.public_id), source=file)
+        raise click.exceptions.Exit(INTERRUPTED) from None
+    _report(app, folder, view)
+    folder.service.close()
+    raise click.exceptions.Exit(outcome(view))
+
+
+def _finished(app: App, folder: RunFolder, job: JobRecord) -> JobView:
+    """Compute what is missing, place the dataset in its folder, and return the ended job."""
     if not job.state.ended:
         try:
             _compute(app, folder, job.public_id)
         except (InvalidParameter, ModelError):  # the engine cannot be had like this
             folder.undo()
             raise
-    view = _deliver(folder, job)
-    _report(app, folder, view)
-    folder.service.close()
-    raise click.exceptions.Exit(outcome(view))
+    return _deliver(folder, job)
 
 
 def _compute(app: App, folder: RunFolder, job: str) -> None:
-    """Compute the job to its end; raise Exit where a signal came first."""
+    """Compute the job to its end; raise KeyboardInterrupt where a signal came first."""
     from batchgen.service import Meter
     from batchgen_cli.local_view import local_view
     from batchgen_workers.local import LocalProgress, run_local
@@ -106,8 +115,13 @@ def _compute(app: App, folder: RunFolder, job: str) -> None:
 
         ended = run_local(folder.settings, job, models=folder.models, on_progress=show)
     if ended.interrupted:
-        app.output.note("Interrupted. What is done is saved: run the same command again to go on.")
-        raise click.exceptions.Exit(INTERRUPTED)
+        raise KeyboardInterrupt
+
+
+def _say_interrupted(app: App, view: JobView, *, source: str) -> None:
+    done, total = count(view.rows_done), count(view.rows_total)
+    again = "The same command with the same input" if source == "-" else "The same command"
+    app.output.warn(f"Interrupted: {done} of {total} rows are kept. {again} goes on with the rest.")
 
 
 def _deliver(folder: RunFolder, job: JobRecord) -> JobView:

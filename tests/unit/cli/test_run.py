@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
@@ -66,10 +67,12 @@ class Runner:
         logging.getLogger("batchgen_workers").info("a line of the log")
         if self.error:
             raise self.error
-        if not self.interrupted:
-            record = finish(service, record, failing=self.failing, cut=self.cut)
+        if self.interrupted:
+            service.close()
+            raise KeyboardInterrupt  # as a signal ends it
+        record = finish(service, record, failing=self.failing, cut=self.cut)
         service.close()
-        return LocalRun(job=record, interrupted=self.interrupted, stats=STATS, first_row_at=None)
+        return LocalRun(job=record, interrupted=False, stats=STATS, first_row_at=None)
 
 
 @pytest.fixture
@@ -135,7 +138,9 @@ def test_an_interrupted_run_goes_on(
     runner.interrupted = True
     result = run()
     assert (result.exit_code, result.stdout) == (130, "")
-    assert "run the same command again" in result.stderr
+    assert result.stderr.splitlines()[-1] == (
+        "Interrupted: 32 of 40 rows are kept. The same command goes on with the rest."
+    )
     runner.interrupted = False
     result = run()
     assert result.exit_code == 0
@@ -169,6 +174,11 @@ def test_a_finished_run_that_lost_a_file_says_so(
 
 def test_a_run_of_a_pipe_goes_on_too(batchgen: Command, runner: Runner) -> None:
     out = batchgen.folder / "out"
+    runner.interrupted = True
+    stopped = batchgen("run", "-", "-o", out, "-m", "tiny", "-q", stdin=prompts(40))
+    assert (stopped.exit_code, "with the same input goes on" in stopped.stderr) == (130, True)
+    shutil.rmtree(out)
+    runner.interrupted, runner.calls = False, 0
     for _ in range(2):
         batchgen.ok("run", "-", "-o", out, "-m", "tiny", stdin=prompts(5))
     assert runner.calls == 1
