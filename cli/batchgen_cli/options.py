@@ -139,7 +139,7 @@ def _decoding_option(function: F) -> F:
         multiple=True,
         callback=collect,
         help="Decoding parameter of every row that does not set it: temperature, top_p, top_k, "
-        "seed, max_tokens, stop, … May be repeated.",
+        "seed, max_tokens, stop, … KEY=@FILE takes the value from a file. May be repeated.",
     )(function)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import zip_longest
+from pathlib import Path
 from typing import Any
 
 import click
@@ -14,6 +17,7 @@ class KeyValue(click.ParamType[tuple[str, Any]]):
     temperature=0     → 0
     stop=["\\n\\n"]     → a list
     stop=END          → "END"
+    regex=@FILE       → what the file holds; @@ begins a text with one @
     """
 
     name = "KEY=VALUE"
@@ -27,7 +31,28 @@ class KeyValue(click.ParamType[tuple[str, Any]]):
         key, equals, text = str(value).partition("=")
         if not equals or not key.strip():
             self.fail(f"{value!r} is not KEY=VALUE, such as temperature=0.", param, ctx)
-        return key.strip(), parse_value(text)
+        try:
+            return key.strip(), parse_value(_content(text))
+        except (OSError, UnicodeDecodeError) as error:
+            reason = "it is not UTF-8"
+            if isinstance(error, OSError):
+                reason = (error.strerror or str(error)).lower()
+            self.fail(
+                f"the file {text[1:]} of {value!r} cannot be read: {reason}. "
+                f"{key.strip()}=@{text} is the text itself.",
+                param,
+                ctx,
+            )
+
+
+def _content(text: str) -> str:
+    """Return the content of the file that @FILE names, or the text itself."""
+    if len(text) < 2 or not text.startswith("@"):
+        return text
+    if text.startswith("@@"):
+        return text[1:]
+    # an editor ends the last line, which is not meant
+    return Path(text[1:]).expanduser().read_text(encoding="utf-8").removesuffix("\n")
 
 
 def parse_value(text: str) -> Any:
@@ -53,6 +78,25 @@ class Names(click.ParamType[tuple[str, ...]]):
         if not all(names):
             self.fail(f"{value!r} holds an empty name. Write NAME or NAME,NAME.", param, ctx)
         return names
+
+
+def as_param(option: str, args: Sequence[str]) -> str | None:
+    """Return how the decoding parameter that `option` is called like is given, None for others."""
+    from batchgen.io.fields import SHORTHAND_FIELDS  # only where a command line is wrong
+
+    name = option.lstrip("-").replace("-", "_")
+    if name not in SHORTHAND_FIELDS:
+        return None
+    value = _value_of(option, args) or "VALUE"
+    return f"No such option {option!r}. It is a decoding parameter: -p {name}={value}"
+
+
+def _value_of(option: str, args: Sequence[str]) -> str | None:
+    for word, following in zip_longest(args, args[1:], fillvalue=""):
+        given, equals, value = word.partition("=")
+        if given == option:
+            return value if equals else None if following.startswith("-") else following
+    return None
 
 
 def collect(

@@ -17,6 +17,7 @@ from stat import S_ISDIR
 import redis
 
 from batchgen.errors import BrokerUnavailable
+from batchgen_workers.socket_folder import socket_root
 
 START_LIMIT = 10.0  # seconds
 POLL = 0.02  # seconds between attempts to connect
@@ -31,7 +32,6 @@ class BrokerServer:
 
         So whoever comes after an `up` that was killed finds its folder, and takes it over.
         """
-        # a socket's path may be about 100 characters long: too short for many a home
         self._folder = _folder_of(home)
         for left in self._folder.glob("*.sock"):
             left.unlink(missing_ok=True)
@@ -90,14 +90,16 @@ class BrokerServer:
 def _folder_of(home: Path) -> Path:
     """Make the folder for the socket of a home, for this user alone, and return it."""
     name = hashlib.sha256(os.fsencode(home.resolve())).hexdigest()[:16]
-    folder = Path(tempfile.gettempdir()) / f"batchgen-{os.geteuid()}-{name}"
+    folder = socket_root() / f"batchgen-{os.geteuid()}-{name}"
     with suppress(FileExistsError):
         folder.mkdir(mode=0o700)
     found = folder.lstat()
     if S_ISDIR(found.st_mode) and found.st_uid == os.geteuid():
         folder.chmod(0o700)
         return folder
-    return Path(tempfile.mkdtemp(prefix="batchgen-"))  # another user was there first
+    return Path(
+        tempfile.mkdtemp(prefix="batchgen-", dir=socket_root())
+    )  # another user was there first
 
 
 def find_program() -> Path:

@@ -72,10 +72,57 @@ def test_a_bad_value_names_its_setting_and_variable() -> None:
         load_settings(engine={"block_size": "0"})
 
 
-def test_a_file_that_is_no_toml(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.fixture
+def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The current folder, with a user's file of its own."""
     monkeypatch.chdir(tmp_path)
-    Path("batchgen.toml").write_text("lease_ttl = ")
-    with pytest.raises(InvalidParameter, match="cannot be read"):
+    files = (Path("batchgen.toml"), tmp_path / "config.toml")
+    monkeypatch.setattr("batchgen_cli.setting_files.TOML_FILES", files)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "place"),
+    [
+        ("batchgen.toml", b"lease_ttl = 30\nhome = ", "file batchgen.toml is no TOML: "),
+        ("batchgen.toml", b"lease_ttl = 30\nhome = ", "line 2"),
+        ("config.toml", b"[engine\n", "config.toml is no TOML: "),
+        ("batchgen.toml", b"a = 1\nb = '\xff'\n", "batchgen.toml is not UTF-8, from line 2"),
+        (".env", b"A=1\nBATCHGEN HOME=x\n", ".env, line 2, cannot be read"),
+        (".env", b"A=1\n\nBATCHGEN_HOME='x\n", ".env, line 3, cannot be read"),
+        (".env", b"A=1\nB='\xff'\n", ".env is not UTF-8, from line 2"),
+        (".env", b"A=1\nBATCHGEN_LEASE_TTL=soon\n", "is set by .env, line 2."),
+        ("batchgen.toml", b"# mine\nlease_ttl = 'soon'\n", "set by batchgen.toml, line 2."),
+        ("batchgen.toml", b"[engine]\nthreads = -1\n", "set by batchgen.toml, line 2."),
+        ("batchgen.toml", b"\nengine.threads = -1\n", "set by batchgen.toml, line 2."),
+        ("batchgen.toml", b"\n\nengine = {threads = -1}\n", "set by batchgen.toml, line 3."),
+    ],
+)
+def test_a_broken_file_is_named_with_its_line(
+    folder: Path, name: str, content: bytes, place: str
+) -> None:
+    (folder / name).write_bytes(content)
+    with pytest.raises(InvalidParameter) as caught:
+        load_settings()
+    assert place in caught.value.message
+
+
+def test_a_file_that_cannot_be_read_is_named(folder: Path) -> None:
+    (folder / "batchgen.toml").mkdir()
+    with pytest.raises(InvalidParameter, match=r"file batchgen\.toml cannot be read: is a"):
+        load_settings()
+
+
+def test_what_another_program_has_in_the_env_file_is_its_own(folder: Path) -> None:
+    (folder / ".env").write_text("not a statement\nBATCHGEN_LEASE_TTL=30\n")
+    assert load_settings().lease_ttl == 30
+
+
+def test_a_variable_and_an_option_are_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InvalidParameter, match="set by an option of the command"):
+        load_settings(engine={"block_size": "0"})
+    monkeypatch.setenv("BATCHGEN_LEASE_TTL", "soon")
+    with pytest.raises(InvalidParameter, match="set by the variable BATCHGEN_LEASE_TTL"):
         load_settings()
 
 

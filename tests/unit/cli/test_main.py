@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -72,6 +74,47 @@ def test_an_unknown_option_is_a_usage_error(batchgen: Command) -> None:
     result = batchgen("ls", "--sate", "running")
     assert result.exit_code == 2
     assert "--state" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--max-tokens", "5"], "-p max_tokens=5"),
+        (["--max_tokens=5"], "-p max_tokens=5"),
+        (["--num-beams", "4", "--name", "x"], "-p num_beams=4"),
+        (["--response-format", "json"], "-p response_format=json"),
+        (["--ignore-eos", "--name", "x"], "-p ignore_eos=VALUE"),
+        (["--seed"], "-p seed=VALUE"),
+    ],
+)
+@pytest.mark.parametrize("command", [["run", "p.jsonl"], ["submit", "p.jsonl"], ["validate", "p"]])
+def test_a_parameter_given_as_an_option_is_told_how_it_is_given(
+    batchgen: Command, command: list[str], words: list[str], said: str
+) -> None:
+    result = batchgen(*command, *words)
+    assert result.exit_code == 2
+    assert f"It is a decoding parameter: {said}" in " ".join(result.stderr.split())
+    assert "max-batch-tokens" not in result.stderr
+
+
+def test_a_parameter_is_none_where_a_command_takes_none(batchgen: Command) -> None:
+    result = batchgen("ls", "--seed", "5")
+    assert (result.exit_code, "decoding parameter" in result.stderr) == (2, False)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_named(
+    batchgen: Command, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number), "/full/parts")
+
+    monkeypatch.setattr(ls.command, "callback", fail)
+    result = batchgen("ls")
+    assert result.exit_code == 1
+    assert result.stderr == (
+        f"Error: {os.strerror(number)}: /full/parts. Make room there and give the command again.\n"
+    )
 
 
 def test_the_version_is_the_package_s(batchgen: Command) -> None:

@@ -50,10 +50,26 @@ def test_a_folder_with_code_is_refused_before_anything_is_copied(
     assert list(target.iterdir()) == []
 
 
-@pytest.mark.parametrize("source", ["missing", "./a/b/c", "model.gguf", "/nowhere/at/all"])
-def test_what_is_no_source_is_told_what_is_one(target: Path, source: str) -> None:
-    with pytest.raises(ModelError, match="neither a folder"):
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("missing", "no folder missing."),
+        ("./missing", "no folder ./missing."),
+        ("../missing", "no folder ../missing."),
+        ("~/missing", "no folder ~/missing."),
+        ("./a/b/c", "no folder ./a/b/c."),
+        ("/nowhere/at/all", "no folder /nowhere/at/all."),
+        ("folder/model.gguf", "no file folder/model.gguf."),
+        (__file__, "is neither a folder nor a .gguf file."),
+    ],
+)
+def test_what_is_no_source_is_called_by_its_name(
+    monkeypatch: pytest.MonkeyPatch, target: Path, source: str, said: str
+) -> None:
+    monkeypatch.setattr("batchgen.models.sources.fetch_hub", None)
+    with pytest.raises(ModelError) as caught:
         fetch(source, target)
+    assert said in caught.value.message
 
 
 def test_the_gguf_of_a_package_is_found_without_importing_it(

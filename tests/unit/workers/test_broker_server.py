@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Iterator
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -50,6 +51,34 @@ def test_the_server_starts_again_at_the_same_address(server: BrokerServer) -> No
             client.set("key", "value")
         process.kill()
         process.wait()
+
+
+def test_a_socket_has_a_path_that_the_kernel_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    far = tmp_path / ("long" * 30)
+    far.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(far))
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    server = BrokerServer(tmp_path)
+    process = server.start()
+    try:
+        with client_of(server) as client:
+            assert client.ping()
+    finally:
+        process.kill()
+        process.wait()
+        server.remove()
+
+
+def test_a_path_that_is_too_long_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    far = tmp_path / ("long" * 30)
+    monkeypatch.setattr(tempfile, "tempdir", str(far))
+    monkeypatch.setattr("batchgen_workers.socket_folder.ELSEWHERE", ())
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(far))
+    with pytest.raises(BrokerUnavailable, match=r"longer than 107 bytes\. Set TMPDIR") as caught:
+        BrokerServer(tmp_path)
+    assert str(far) in caught.value.message
 
 
 def test_nothing_is_left_behind(server: BrokerServer) -> None:
