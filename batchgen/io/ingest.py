@@ -12,13 +12,14 @@ import hashlib
 import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, BinaryIO, cast
 
 from batchgen.errors import LineProblem
 from batchgen.io.inputs import index_key, input_key
 from batchgen.io.lengths import RowLengths
 from batchgen.io.lines import LineParser
+from batchgen.io.other_models import OtherModels
 from batchgen.io.records import MAX_RECORD_BYTES, OFFSET, RecordFile, RecordReader
 from batchgen.io.storage import Storage
 from batchgen.io.strict_json import MAX_LINE_BYTES
@@ -36,6 +37,7 @@ class ValidationReport:
     problems: list[LineProblem]
     # The last row is too long, and what follows it was not read.
     ended_early: bool = False
+    other_models: OtherModels = field(default_factory=OtherModels)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +49,7 @@ class StoredInput:
     n_rows: int
     n_bad: int
     lengths: RowLengths
+    other_models: OtherModels = field(default_factory=OtherModels)
 
 
 def validate(
@@ -78,6 +81,7 @@ def validate(
             n_bad=survey.n_unusable,
             problems=survey.problems,
             ended_early=survey.ended_early,
+            other_models=survey.other_models,
         )
 
 
@@ -128,6 +132,7 @@ def ingest(
         n_rows=survey.n_rows,
         n_bad=survey.n_bad,
         lengths=survey.lengths,
+        other_models=survey.other_models,
     )
 
 

@@ -28,8 +28,8 @@ class LineParser:
     """Parses the lines of one job; `defaults` fill what a row does not set.
 
     The fields that `defaults["columns"]` names are the caller's data, whatever they are called.
-    `model` is the job's model: an OpenAI line that names another one is a bad row. None accepts
-    any. `context` is what the model holds of prompt and answer, in tokens: a row that asks for more
+    `model` is the job's model, which answers lines that name another one too; None is any.
+    `context` is what the model holds of prompt and answer, in tokens: a row that asks for more
     is a bad row. None leaves that to the engine. Raises InvalidParameter where the defaults
     themselves cannot be used.
     """
@@ -48,10 +48,7 @@ class LineParser:
         try:
             data, columns = split(decode_object(raw), self.columns)
             custom_id = read_id(data)
-            if is_openai_line(data):
-                question = read_openai_line(data, self.model)
-            else:
-                question = read_shorthand_line(data)
+            question = read_openai_line(data) if is_openai_line(data) else read_shorthand_line(data)
             params = self.filled(question.params)
         except LineError as error:
             return BadRow(row=row, custom_id=custom_id or implicit_id(row), error=error.error)
@@ -62,6 +59,7 @@ class LineParser:
             messages=question.messages,
             prompt=question.prompt,
             extra={**question.extra, **columns} if columns else question.extra,
+            other_model=question.model if question.model != self.model and self.model else None,
         )
 
     def filled(self, own: Mapping[str, Any]) -> SamplingParams:

@@ -23,11 +23,10 @@ def is_openai_line(data: dict[str, Any]) -> bool:
     )
 
 
-def read_openai_line(data: dict[str, Any], model: str | None) -> Question:
+def read_openai_line(data: dict[str, Any]) -> Question:
     """Return what the line asks; raise LineError.
 
-    Fields beside OpenAI's four are carried to the output. A body that names another model than
-    `model` is refused; None accepts any.
+    Fields beside OpenAI's four are carried to the output.
     """
     url, body = data.get("url"), data.get("body")
     if (
@@ -38,8 +37,8 @@ def read_openai_line(data: dict[str, Any], model: str | None) -> Question:
     ):
         _refuse_envelope(data)
     asked = body.get("model")
-    if asked is not None:
-        _check_model(asked, model)
+    if asked is not None and type(asked) is not str:
+        raise LineError("invalid_type", "'model' must be a string.", "model")
     chat = url == CHAT_URL
     content, fields = ("messages", CHAT_FIELDS) if chat else ("prompt", COMPLETION_FIELDS)
     if body.get(content) is None:
@@ -61,7 +60,7 @@ def read_openai_line(data: dict[str, Any], model: str | None) -> Question:
     if len(data) > len(_ENVELOPE):
         extra = {name: value for name, value in data.items() if name not in _ENVELOPE}
         check_beside_body(extra)
-    return Question(messages=messages, prompt=prompt, params=params, extra=extra)
+    return Question(messages=messages, prompt=prompt, params=params, extra=extra, model=asked)
 
 
 def _refuse_envelope(data: dict[str, Any]) -> NoReturn:
@@ -77,15 +76,3 @@ def _refuse_envelope(data: dict[str, Any]) -> NoReturn:
     if data["url"] not in (CHAT_URL, COMPLETIONS_URL):
         raise LineError("invalid_value", f"'url' must be {CHAT_URL} or {COMPLETIONS_URL}.", "url")
     raise LineError("invalid_type", "'body' must be an object.", "body")
-
-
-def _check_model(asked: Any, model: str | None) -> None:
-    if type(asked) is not str:
-        raise LineError("invalid_type", "'model' must be a string.", "model")
-    if model is not None and asked != model:
-        raise LineError(
-            "model_mismatch",
-            f"The line asks for {quoted(asked)}, the job runs {quoted(model)}: "
-            "submit it to the model it names, or remove 'model'.",
-            "model",
-        )

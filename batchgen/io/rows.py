@@ -37,6 +37,8 @@ class InputRow(msgspec.Struct, frozen=True, kw_only=True):
     prompt: str | None = None
     # The other fields of the line, carried to the output; {} when there are none.
     extra: dict[str, Any] = {}
+    # Another model than the job's that the line names; the job's answers it.
+    other_model: str | None = None
 
     def __repr__(self) -> str:  # prompts are user data: never in a log
         return f"InputRow(row={self.row}, custom_id={self.custom_id!r})"

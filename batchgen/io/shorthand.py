@@ -22,6 +22,8 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     params: dict[str, Any]
     # Everything else, carried to the output.
     extra: dict[str, Any]
+    # The model that the line names, where it names one.
+    model: str | None = None
 
 
 def read_shorthand_line(data: dict[str, Any]) -> Question:

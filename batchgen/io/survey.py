@@ -15,6 +15,7 @@ from batchgen.io.duplicates import Duplicate, IdHashes
 from batchgen.io.lengths import LengthSample, RowLengths
 from batchgen.io.line_error import quoted
 from batchgen.io.lines import LineParser, implicit_id
+from batchgen.io.other_models import OtherModels
 from batchgen.io.plain_lines import PlainLines
 from batchgen.io.records import MAX_RECORD_BYTES, RecordFile, RecordReader
 from batchgen.io.rows import BadRow, InputRow
@@ -43,6 +44,7 @@ class Survey:
         self._repeated_rows = array("q")
         self._bad: list[LineProblem] = []
         self._repeated: list[LineProblem] = []
+        self.other_models = OtherModels()
         self.n_rows = 0
         #: The reading ended behind the last row, which is too long.
         self.ended_early = False
@@ -136,6 +138,8 @@ class Survey:
         parsed = self._parser.parse(raw, row)
         if isinstance(parsed, BadRow):
             self._note_bad(parsed)
+        elif parsed.other_model is not None:
+            self.other_models.add(parsed.other_model)
         return parsed.custom_id
 
     def _note_bad(self, bad: BadRow) -> None:

@@ -29,7 +29,7 @@ from batchgen.jobs.states import JobState
 from batchgen.models.record import ModelRecord
 from batchgen.service.finished import job_of_dataset, view_of_dataset
 from batchgen.service.service import Service
-from batchgen.service.submission import Submission
+from batchgen.service.submission import Notice, Submission
 from batchgen.service.views import JobView
 from batchgen.settings import Settings
 
@@ -62,7 +62,9 @@ class RunFolder:
         # Folders that `open` made, the home first; none where somebody else made the home.
         self._made: list[Path] = []
 
-    def open(self, source: BinaryIO, submission: Submission) -> JobRecord:
+    def open(
+        self, source: BinaryIO, submission: Submission, *, notice: Notice | None = None
+    ) -> JobRecord:
         """Return the job of this folder, made now or by an earlier run with the same request.
 
         Raises:
@@ -83,7 +85,7 @@ class RunFolder:
         check_free(self.out)
         self._make_home()
         try:
-            return self._submit(source, submission)
+            return self._submit(source, submission, notice)
         except BaseException:
             if not self._holds_job():  # another `run` may have been faster
                 self.undo()
@@ -172,10 +174,10 @@ class RunFolder:
             raise InvalidParameter(message, param="output") from error
         self._made = missing
 
-    def _submit(self, source: BinaryIO, submission: Submission) -> JobRecord:
+    def _submit(self, source: BinaryIO, submission: Submission, notice: Notice | None) -> JobRecord:
         try:
             keyed = dataclasses.replace(submission, idempotency_key=KEY)
-            return self.service.submit(source, keyed)
+            return self.service.submit(source, keyed, notice=notice)
         except NotAllowed as error:  # another `run` on this folder was faster
             raise self._conflict("another prompt file or other parameters") from error
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from batchgen.jobs.invariants import Violation
     from batchgen.jobs.removals import Remover
     from batchgen.service.results import Results
-    from batchgen.service.submission import Submission
+    from batchgen.service.submission import Notice, Submission
 
 MISSED_BEATS = 3  # heartbeats a live worker may be late by
 PUBLIC_ID = re.compile("[0-9a-f]{32}")
@@ -80,7 +80,9 @@ class Service:
         if "store" in vars(self):
             self.store.close()
 
-    def submit(self, source: BinaryIO, submission: Submission) -> JobRecord:
+    def submit(
+        self, source: BinaryIO, submission: Submission, *, notice: Notice | None = None
+    ) -> JobRecord:
         """Store the rows of `source` and queue a job; see `batchgen.service.submission.submit`.
 
         Raises UnknownModel before anything is read.
@@ -88,7 +90,14 @@ class Service:
         from batchgen.service.submission import submit
 
         model = self.model(submission.model)
-        return submit(source, submission, store=self.store, storage=self.storage, model=model)
+        return submit(
+            source,
+            submission,
+            store=self.store,
+            storage=self.storage,
+            model=model,
+            notice=notice,
+        )
 
     def model(self, name: str) -> ModelRecord:
         """Return a registered model.

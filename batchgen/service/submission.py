@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
@@ -19,6 +19,8 @@ from batchgen.jobs.store import Store
 from batchgen.jobs.times import parse_time
 from batchgen.jobs.windows import Window
 from batchgen.models.record import ModelRecord
+
+Notice = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,11 +53,18 @@ class Timing:
 
 
 def submit(
-    source: BinaryIO, submission: Submission, *, store: Store, storage: Storage, model: ModelRecord
+    source: BinaryIO,
+    submission: Submission,
+    *,
+    store: Store,
+    storage: Storage,
+    model: ModelRecord,
+    notice: Notice | None = None,
 ) -> JobRecord:
     """Store the rows of `source` and queue a job on them; the job is durable on return.
 
-    Everything but the rows is checked before the first of them is read.
+    `notice` is called with what its user should know of the rows, a line at a time. Everything
+    but the rows is checked before the first of them is read.
 
     Raises:
         InvalidParameter: a parameter, a time or a window cannot be used.
@@ -69,6 +78,8 @@ def submit(
     store.database.check_schema()
     storage.establish()
     stored = _ingest(source, submission, storage, model)
+    if notice and (said := stored.other_models.notice(model.name)):
+        notice(said)
     reach("submit.stored")
     job = store.jobs.submit(_new_job(submission, timing, stored, model))
     reach("submit.committed")

@@ -94,7 +94,8 @@ def model_option(function: F) -> F:
         metavar="NAME",
         required=True,
         shell_complete=complete_models,
-        help="Registry name of the model; see `batchgen models ls`.",
+        help="Registry name of the model, which answers lines that name another one, too; see "
+        "`batchgen models ls`.",
     )(function)
 
 

@@ -69,7 +69,7 @@ def command(app: App, file: str, out: Path, **asked: Any) -> None:
 
     folder = RunFolder(out, app.settings)
     with open_input(file) as source:
-        job = folder.open(source, Submission(**asked))
+        job = folder.open(source, Submission(**asked), notice=app.output.warn)
     try:
         view = _finished(app, folder, job)
     except KeyboardInterrupt:

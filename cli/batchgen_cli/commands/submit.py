@@ -51,7 +51,7 @@ def command(app: App, file: str, watching: bool, **asked: Any) -> None:
 
     submission = Submission(**asked)
     with open_input(file) as source:
-        job = app.service.submit(source, submission)
+        job = app.service.submit(source, submission, notice=app.output.warn)
     view = app.service.status(job.public_id)
     if app.output.format is not Format.JSON:
         app.output.data(job.public_id)

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     "-m",
     metavar="NAME",
     shell_complete=complete_models,
-    help="The model the lines must ask for, where they ask for one, and whose context answers "
-    "must fit where it is imported.",
+    help="The model that is to answer, whichever the lines name; where it is imported, answers "
+    "must fit its context.",
 )
 @param_option
 @output_options
@@ -48,6 +48,8 @@ def command(app: App, file: str, model: str | None, params: dict[str, Any]) -> N
     check_defaults(params, context)
     with open_input(file) as source:
         report = validate(source, defaults=params, model=model, context=context)
+    if model and (said := report.other_models.notice(model)):
+        app.output.warn(said)
     _show(app, file, report)
     if report.n_bad:
         raise click.exceptions.Exit(BadLines.exit_code)

@@ -22,6 +22,7 @@ from batchgen.io.ingest import (
     validate,
 )
 from batchgen.io.inputs import index_key, input_key, parse_rows
+from batchgen.io.other_models import MAX_NAMES, OtherModels
 from batchgen.io.rows import BadRow
 from batchgen.io.storage import LocalStorage
 from batchgen.io.strict_json import MAX_LINE_BYTES
@@ -190,8 +191,34 @@ def test_validation_knows_the_model() -> None:
     assert validate(io.BytesIO(data), defaults={}) == ValidationReport(
         n_rows=1, n_bad=0, problems=[]
     )
-    [problem] = validate(io.BytesIO(data), defaults={}, model="other").problems
-    assert problem.code == "model_mismatch"
+    report = validate(io.BytesIO(data), defaults={}, model="other")
+    assert (report.n_bad, report.other_models) == (0, OtherModels(lines=1, names={"m": 1}))
+
+
+def test_lines_of_other_models_are_counted_once(storage: LocalStorage) -> None:
+    asked = ["a", "b", "m", "a", None, "m", "a"]
+    lines = [
+        {
+            "custom_id": f"{row}",
+            "method": "POST",
+            "url": "/v1/completions",
+            "body": {"prompt": "x"} | ({"model": model} if model else {}),
+        }
+        for row, model in enumerate(asked)
+    ]
+    data = "".join(json.dumps(line) + "\n" for line in lines).encode()
+    found = store(storage, data).other_models
+    assert found == OtherModels(lines=4, names={"a": 3, "b": 1})
+    assert found.notice("m") == "4 lines name another model ('a' 3, 'b' 1); m answers them"
+
+
+def test_the_names_of_other_models_are_bounded() -> None:
+    found = OtherModels()
+    for number in range(1000):
+        found.add(f"model-{number}")
+    assert (found.lines, len(found.names)) == (1000, MAX_NAMES)
+    assert str(found.notice("m")).endswith("'model-10' 1, …); m answers them")
+    assert OtherModels().notice("m") is None
 
 
 def test_answers_must_fit_the_models_context(storage: LocalStorage) -> None:

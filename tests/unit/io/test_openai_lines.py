@@ -28,7 +28,7 @@ def test_lines_are_told_apart_by_where_the_prompt_stands() -> None:
 
 
 def test_a_chat() -> None:
-    question = read_openai_line(with_body(temperature=0, user="u", max_completion_tokens=5), "m")
+    question = read_openai_line(with_body(temperature=0, user="u", max_completion_tokens=5))
     assert question.messages == CHAT
     assert question.prompt is None
     assert question.params == {"temperature": 0.0, "max_tokens": 5}
@@ -37,25 +37,25 @@ def test_a_chat() -> None:
 
 def test_a_completion() -> None:
     body = {"prompt": "Once", "max_tokens": 5, "echo": False, "suffix": None}
-    question = read_openai_line(changed(url="/v1/completions", body=body), "m")
+    question = read_openai_line(changed(url="/v1/completions", body=body))
     assert (question.messages, question.prompt) == (None, "Once")
     assert question.params == {"max_tokens": 5}
 
 
 def test_log_probabilities_are_asked_for_as_each_endpoint_has_it() -> None:
     asked = {"logprobs": True, "top_logprobs": 2}
-    assert read_openai_line(with_body(**asked), "m").params == asked
+    assert read_openai_line(with_body(**asked)).params == asked
     body = {"prompt": "Once", "logprobs": 2}
-    assert read_openai_line(changed(url="/v1/completions", body=body), "m").params == asked
+    assert read_openai_line(changed(url="/v1/completions", body=body)).params == asked
 
 
 def test_further_fields_beside_the_body_are_carried() -> None:
-    assert read_openai_line(changed(source="page 3"), "m").extra == {"source": "page 3"}
+    assert read_openai_line(changed(source="page 3")).extra == {"source": "page 3"}
 
 
-def test_any_model_will_do_where_the_job_names_none() -> None:
-    assert read_openai_line(LINE, None).messages == CHAT
-    assert read_openai_line(with_body(model="absent"), "m").messages == CHAT
+def test_the_model_is_told_and_need_not_be_there() -> None:
+    assert read_openai_line(with_body(model="gpt-4o-mini")).model == "gpt-4o-mini"
+    assert read_openai_line(with_body(model="absent")).model is None
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,6 @@ def test_any_model_will_do_where_the_job_names_none() -> None:
         (changed(url="/v1/embeddings"), "invalid_value", "url"),
         (changed(url={}), "invalid_value", "url"),
         (changed(body=[]), "invalid_type", "body"),
-        (with_body(model="other"), "model_mismatch", "model"),
         (with_body(model=5), "invalid_type", "model"),
         (with_body(messages="absent"), "missing_required_parameter", "messages"),
         (with_body(messages=[]), "invalid_value", "messages"),
@@ -87,10 +86,10 @@ def test_any_model_will_do_where_the_job_names_none() -> None:
 )
 def test_other_lines_are_refused(line: dict[str, Any], code: str, param: str) -> None:
     with pytest.raises(LineError) as caught:
-        read_openai_line(line, "m")
+        read_openai_line(line)
     assert (caught.value.error.code, caught.value.error.param) == (code, param)
 
 
 def test_a_misspelled_field_gets_a_suggestion() -> None:
     with pytest.raises(LineError, match="Did you mean 'temperature'"):
-        read_openai_line(with_body(temprature=1), "m")
+        read_openai_line(with_body(temprature=1))
