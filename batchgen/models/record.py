@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from batchgen.errors import Corrupt
+from batchgen.models.names import name_of
 
 RECORD_FILE = "batchgen-model.json"
 RECORD_VERSION = 1
@@ -63,16 +64,17 @@ def read_record(folder: Path) -> ModelRecord:
     raw = (folder / RECORD_FILE).read_bytes()
     try:
         fields = msgspec.json.decode(raw, type=dict[str, Any])
-        fields |= {"path": str(folder), "name": folder.name}
+        fields |= {"path": str(folder), "name": name_of(folder.name)}
         record = msgspec.convert(fields, ModelRecord, dec_hook=_as_path)
     except msgspec.MsgspecError as error:
         raise Corrupt(
-            f"The record of model {folder.name!r} is damaged ({error}). "
+            f"The record of model {name_of(folder.name)!r} is damaged ({error}). "
             f"Remove the model and import it again."
         ) from error
     if record.version > RECORD_VERSION:
         raise Corrupt(
-            f"Model {folder.name!r} was imported by a newer batchgen. Upgrade, or import it again."
+            f"Model {name_of(folder.name)!r} was imported by a newer batchgen. Upgrade, or import "
+            "it again."
         )
     return record
 

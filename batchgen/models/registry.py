@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import builtins
 import fcntl
-import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -16,10 +15,11 @@ from pathlib import Path
 
 import msgspec
 
-from batchgen.errors import InvalidParameter, ModelError, ModelExists, UnknownModel
+from batchgen.errors import ModelError, ModelExists, UnknownModel
 from batchgen.io.folders import exists, fsync, make_folder, make_private, make_read_only
 from batchgen.models.confined import run_confined
 from batchgen.models.describe import Description
+from batchgen.models.names import check_name, folder_name, is_name, name_of
 from batchgen.models.record import (
     RECORD_FILE,
     ModelRecord,
@@ -31,7 +31,6 @@ from batchgen.models.record import (
 from batchgen.models.references import check_references
 from batchgen.models.sources import fetch
 
-NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 LOCK_FILE = ".lock"
 TEMPORARY = ".tmp-"  # what an import or a removal leaves when it is killed
 
@@ -47,7 +46,7 @@ class Registry:
 
         Raises InvalidParameter (name), ModelExists, UnsafeModel, UnsupportedModel, ModelError.
         """
-        _check_name(name)
+        check_name(name)
         try:
             with self._locked():
                 self._import(name, str(source))
@@ -61,8 +60,8 @@ class Registry:
     def get(self, name: str) -> ModelRecord:
         """Return the record of `name`; raise UnknownModel with the names that come close."""
         try:
-            if NAME.fullmatch(name):
-                return read_record(self.root / name)
+            if is_name(name):
+                return read_record(self.root / folder_name(name))
         except FileNotFoundError:
             pass
         raise self._unknown(name)
@@ -72,7 +71,7 @@ class Registry:
         # no glob, which passes over what it may not read
         folders = self.root.iterdir() if exists(self.root) else ()
         names = (path.name for path in folders if not path.name.startswith("."))
-        return sorted(name for name in names if exists(self.root / name / RECORD_FILE))
+        return sorted(name_of(name) for name in names if exists(self.root / name / RECORD_FILE))
 
     def remove(self, name: str) -> None:
         """Forget the model and delete its files; raise UnknownModel."""
@@ -80,7 +79,7 @@ class Registry:
             if name not in self.names():
                 raise self._unknown(name)
             # Gone at once for everyone; the deletion itself takes a while.
-            (self.root / name).rename(self.root / f"{TEMPORARY}{secrets.token_hex(6)}")
+            (self.root / folder_name(name)).rename(self.root / f"{TEMPORARY}{secrets.token_hex(6)}")
             self._sweep()
 
     def verify(self, name: str) -> builtins.list[str]:
@@ -105,7 +104,7 @@ class Registry:
         return [self.get(name) for name in self.names()]
 
     def _import(self, name: str, source: str) -> None:
-        if exists(self.root / name):
+        if exists(self.root / folder_name(name)):
             raise ModelExists(
                 f"A model named {name!r} is registered. Choose another name, "
                 f"or remove it with `batchgen models rm {name}`."
@@ -113,7 +112,7 @@ class Registry:
         with self._temporary() as folder:
             origin = fetch(source, folder)
             _pin(name, folder, origin)
-            folder.rename(self.root / name)
+            folder.rename(self.root / folder_name(name))
         fsync(self.root)
 
     def _unknown(self, name: str) -> UnknownModel:
@@ -154,15 +153,6 @@ def _led_elsewhere(folder: Path) -> builtins.list[str]:
     except ModelError as error:
         return [error.message]
     return []
-
-
-def _check_name(name: str) -> None:
-    if not NAME.fullmatch(name):
-        raise InvalidParameter(
-            f"{name!r} is not a model name: up to 64 of a-z, 0-9, '.', '_' and '-', "
-            f"beginning with a letter or a digit.",
-            param="name",
-        )
 
 
 def _pin(name: str, folder: Path, origin: str) -> None:

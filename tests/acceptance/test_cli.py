@@ -23,6 +23,7 @@ from tests.support.workers import is_alive, wait_until
 BATCHGEN = [sys.executable, "-P", "-m", "batchgen_cli.main"]
 PATIENCE = 240  # seconds for one command on a busy machine
 ROWS = 400
+MODEL = "Owner/Tiny-0.1B"  # as on the hub
 CONTEXT = 256  # tokens of the tiny model
 
 
@@ -62,10 +63,10 @@ class Shell:
 
 @pytest.fixture(scope="module")
 def shell(tmp_path_factory: pytest.TempPathFactory) -> Shell:
-    """A home with the model `tiny`, and a prompt file of which row 7 is too long."""
+    """A home with one model, and a prompt file of which row 7 is too long."""
     shell = Shell(tmp_path_factory.mktemp("cli"))
     tiny_llama(shell.folder / "source")
-    assert shell("models", "import", "tiny", "source") == "tiny\n"
+    assert shell("models", "import", MODEL, "source") == f"{MODEL}\n"
     lines = [
         {"id": f"q{row}", "prompt": "x" * CONTEXT * 4 if row == 7 else f"Count to {row}"}
         for row in range(ROWS)
@@ -102,7 +103,7 @@ def check_dataset(folder: Path) -> None:
 
 
 def test_a_run_is_interrupted_and_goes_on(shell: Shell) -> None:
-    request = ("run", "prompts.jsonl", "-o", "out", "-m", "tiny")
+    request = ("run", "prompts.jsonl", "-o", "out", "-m", MODEL)
     fixed = ("-p", "temperature=0", "-p", "max_tokens=60", "-p", "ignore_eos=true")
     with shell.start(*request, *fixed, "--json") as process:
         events_until(process, lambda event: event["rows"]["done"] > 0)
@@ -132,7 +133,7 @@ def stack(shell: Shell) -> Iterator[subprocess.Popen[bytes]]:
     """Run `batchgen up` for the block, and check that it ends well and leaves no process."""
     with (shell.folder / "up.log").open("w") as log:
         process = subprocess.Popen(
-            [*BATCHGEN, "up", "-m", "tiny"], cwd=shell.folder, env=shell.env, stderr=log
+            [*BATCHGEN, "up", "-m", MODEL], cwd=shell.folder, env=shell.env, stderr=log
         )
         try:
             yield process
@@ -143,7 +144,7 @@ def stack(shell: Shell) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def test_a_stack_on_one_machine(shell: Shell) -> None:
-    options = ("-m", "tiny", "-p", "max_tokens=20", "--name", "nightly")
+    options = ("-m", MODEL, "-p", "max_tokens=20", "--name", "nightly")
     public_id = shell("submit", "prompts.jsonl", *options).strip()
     # Nobody works on the job yet, so it cannot end while it is watched.
     with shell.start("watch", "nightly", "--json") as watcher:

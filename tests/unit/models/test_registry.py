@@ -83,13 +83,36 @@ def test_files_that_no_model_needs_are_left_behind(registry: Registry, source: P
     assert {path.name for path in record.path.iterdir()} == {*record.files, "batchgen-model.json"}
 
 
-@pytest.mark.parametrize("name", ["a", "smollm2-135m", "0.5b", "a" * 64])
+@pytest.mark.parametrize(
+    "name", ["a", "smollm2-135m", "0.5b", "Qwen3-8B", "a" * 96, "Qwen/Qwen3-0.6B"]
+)
 def test_names_that_are_taken(registry: Registry, source: Path, name: str) -> None:
     assert registry.import_model(name, source).name == name
+    assert (registry.names(), registry.get(name).name) == ([name], name)
+    assert registry.get(name).path.parent == registry.root
+    assert registry.verify(name) == []
+    with pytest.raises(ModelExists):
+        registry.import_model(name, source)
+    registry.remove(name)
+    assert visible(registry) == []
+
+
+def test_a_name_and_an_owner_of_that_name_are_two(registry: Registry, source: Path) -> None:
+    for name in ("tiny", "tiny/tiny", "tiny/b"):
+        registry.import_model(name, source)
+    assert registry.names() == ["tiny", "tiny/b", "tiny/tiny"]
+    registry.remove("tiny")
+    assert registry.verify("tiny/tiny") == []
+    with pytest.raises(UnknownModel, match="Did you mean tiny/b"):
+        registry.get("tiny/")
 
 
 @pytest.mark.parametrize(
-    "name", ["", "A", "-a", ".a", "..", "a/b", "../a", "a b", "ä", "a" * 65, "a\n", "a\0"]
+    "name",
+    [
+        *("", "-a", ".a", "..", "../a", "a/..", "a/../b", "a/.b", "/a", "a/", "a//b", "a/b/c"),
+        *("a%2Fb", "a%2e", "a\\b", "a b", "ä", "a" * 97, "a\n", "a\0"),
+    ],
 )
 def test_names_that_are_not(registry: Registry, source: Path, name: str) -> None:
     with pytest.raises(InvalidParameter, match="not a model name"):

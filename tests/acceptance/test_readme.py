@@ -1,0 +1,51 @@
+"""The worked example of the README, as a newcomer has it after `make demo`."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.support.repository import ROOT
+
+if TYPE_CHECKING:
+    from batchgen.models.record import ModelRecord
+
+ROWS = 4  # of the 40: what is computed is looked at elsewhere
+
+
+def script() -> str:
+    """Return the lines of the README that are typed, one after the other."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```console\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    lines = [line[2:] for block in blocks for line in block.splitlines() if line[:2] == "$ "]
+    return "\n".join(["set -e", *lines]).replace("head -n 40", f"head -n {ROWS}")
+
+
+def test_the_worked_example_works_after_the_demo(tmp_path: Path, smollm2: ModelRecord) -> None:
+    clone = tmp_path / "clone"
+    (clone / "demo-home" / "models").mkdir(parents=True)
+    (clone / "demo-home" / "models" / smollm2.name).symlink_to(smollm2.path)
+    (clone / ".venv").mkdir()
+    (clone / ".venv" / "bin").symlink_to(Path(sys.executable).parent)
+    (clone / "examples").symlink_to(ROOT / "examples")
+    # of a newcomer's shell: nothing of ours is on its PATH, and no setting of ours is in it
+    path = "/usr/local/bin:/usr/bin:/bin"
+    ours = ("BATCHGEN_", "VIRTUAL_ENV", "PYTHON")
+    shell = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    done = subprocess.run(
+        ["bash", "-c", script()],
+        cwd=clone,
+        env={**shell, "PATH": path, "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[:3] == [smollm2.name, str(clone / "answers"), "answers: ok"]
+    assert f"shape: ({ROWS}, 2)" in done.stdout
+    assert f"completed  {ROWS}/{ROWS} rows, 0 failed" in done.stderr
