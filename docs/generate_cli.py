@@ -28,6 +28,8 @@ Written by `python docs/generate_cli.py` from `--help`; a test fails when the tw
 - A job is named by its id, by the first or last characters of it (four or more), or by its name.
   A name that several jobs were given means the newest of them, and one line on standard error says
   so; `rm` refuses such a name, `cancel` where more than one of them has not ended.
+- A time without a zone is one of this machine's clock; a window needs the zone's name where this
+  machine has none that others know. Printed times end with their distance from UTC.
 - Ctrl-C while a job is followed detaches; it never cancels.
 
 """

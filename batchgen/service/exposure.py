@@ -24,9 +24,10 @@ def check_exposure(settings: Settings) -> None:
 def check_database(settings: Settings) -> None:
     """Raise InvalidParameter where a remote PostgreSQL lacks password or TLS.
 
-    A URL that is none is left to whoever opens it: that says what is wrong.
+    Also where libpq would refuse the URL. One that is none is left to whoever opens it: that says
+    what is wrong.
     """
-    if settings.insecure or not settings.database_url:
+    if not settings.database_url:
         return
     try:
         url = parse_database_url(settings.database_url)
@@ -34,7 +35,9 @@ def check_database(settings: Settings) -> None:
         return
     if url.get_backend_name() != "postgresql":
         return
-    for server in filter(_is_far, destinations(url)):
+    for server in destinations(url):
+        if settings.insecure or not _is_far(server):
+            continue
         lacks = [] if server.has_password else ["no password"]
         if not server.has_tls:
             lacks.append("no TLS that checks the server (sslmode=verify-full)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from batchgen.service.database import current, open_database, upgrade
 from batchgen.service.doctor import examine
 from batchgen.service.exposure import check_broker, check_database, check_exposure
 from batchgen.settings import Settings
+from tests.support.repository import ROOT
 
 SECRET = "s3cret"
 
@@ -215,6 +217,12 @@ def test_what_celery_would_take_for_another_broker_is_refused(url: str) -> None:
 )
 def test_celery_is_asked_to_check_the_certificate(url: str, taken: str | None) -> None:
     assert celery_url(url) == (taken or f"{url}&ssl_cert_reqs=required")
+
+
+def test_the_servers_of_the_documentation_are_protected() -> None:
+    page = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    example = tomllib.loads(page.partition("```toml\n")[2].partition("```")[0])
+    check_exposure(Settings(database_url=example["database_url"]))
 
 
 def test_nothing_is_asked_of_a_database_that_is_exposed() -> None:
