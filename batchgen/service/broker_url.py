@@ -114,7 +114,8 @@ def _connection(url: str) -> Any:
     from kombu import Connection
 
     try:
-        return Connection(url)
+        # kombu keeps the class of each scheme that it has met: ours must be the first for redis
+        return Connection(url, transport="memory")
     except (ValueError, TypeError, KeyError):  # its port, its query, a value of its query
         raise unusable() from None
 

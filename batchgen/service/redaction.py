@@ -89,7 +89,7 @@ def _redact_one(url: str) -> str:
 def _query(query: Mapping[str, str | Sequence[str]]) -> str:
     shown = "&".join(
         _item(name, value)
-        for name, values in query.items()
+        for name, values in sorted(query.items())
         for value in ([values] if isinstance(values, str) else values)
     )
     return f"?{shown}" if shown else ""

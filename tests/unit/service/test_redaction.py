@@ -28,7 +28,7 @@ HIDDEN = "***"
         ),
         (
             "postgresql:///db?host=/run/pg&sslpassword=SECRET&odd=SECRET",
-            "postgresql:///db?host=/run/pg&sslpassword=***&***",
+            "postgresql:///db?host=/run/pg&***&sslpassword=***",
         ),
         ("postgresql:///db?host=a:1&host=b:2", "postgresql:///db?host=a:1&host=b:2"),
         ("sqlite:////data/my@batchgen.db", "sqlite:////data/my@batchgen.db"),

@@ -7,8 +7,10 @@ import pytest
 from celery.app.defaults import NAMESPACES, flatten
 
 from batchgen.errors import BrokerUnavailable, InvalidParameter
+from batchgen.service.exposure import check_broker
 from batchgen.settings import Settings
 from batchgen_workers.app import CELERY_SETTINGS, MEMORY, create_app
+from batchgen_workers.redis_transport import Transport
 
 REDIS = "redis://localhost:6379/0"
 
@@ -93,6 +95,18 @@ def test_a_broker_on_another_machine_needs_password_and_tls() -> None:
     with pytest.raises(InvalidParameter, match="BATCHGEN_BROKER_URL"):
         create_app(exposed)
     create_app(exposed.model_copy(update={"insecure": True})).close()
+
+
+def test_looking_at_a_url_first_leaves_its_transport_to_us(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("kombu.transport._transport_cache", {})
+    settings = Settings(broker_url="redis://localhost/0")
+    check_broker(settings)
+    app = create_app(settings)
+    with app.connection_for_write() as connection:
+        assert connection.get_transport_cls() is Transport
+    app.close()
 
 
 @pytest.mark.parametrize(
