@@ -112,15 +112,15 @@ def test_a_run_is_interrupted_and_goes_on(shell: Shell) -> None:
     assert process.returncode == 130
     told = re.search(r"Interrupted: (\d+) of 400 rows are kept. The same command goes on", said)
     assert told is not None, said
-    kept = int(told.group(1))
-    assert kept > 0
+    n_kept = int(told.group(1))
+    assert n_kept > 0
     assert not (shell.folder / "out" / "data").exists()
     assert shell(*request, code=2) == ""  # other parameters
     # one row is too long for the context: its error is a row, and the exit code says so
     with shell.start(*request, *fixed) as process:
         out, said = process.communicate(timeout=PATIENCE)
     assert (process.returncode, out) == (1, f"{shell.folder / 'out'}\n")
-    assert f"Going on: {kept} of 400 rows are done" in said
+    assert f"Going on: {n_kept} of 400 rows are done" in said
     check_dataset(shell.folder / "out")
     assert shell("verify", "out") == "out: ok\n"
     # nothing is left that somebody who reads out/**/*.parquet would count again
