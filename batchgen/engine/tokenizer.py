@@ -12,8 +12,7 @@ import llguidance.hf
 import transformers
 from llguidance import LLTokenizer
 
-from batchgen.engine.loading import LOCAL
-from batchgen.errors import UnsupportedModel
+from batchgen.engine.loading import LOADING_ERRORS, LOCAL, not_loaded
 from batchgen.io.rows import GenerationRequest, RowError
 from batchgen.models.templates import ChatTemplate, TemplateFailed
 
@@ -30,8 +29,8 @@ class Tokenizer:
         """Load from `path`; raise UnsupportedModel where there is no tokenizer to load."""
         try:
             self.backend: Any = transformers.AutoTokenizer.from_pretrained(path, **LOCAL)
-        except (OSError, ValueError, KeyError, ImportError) as error:
-            raise UnsupportedModel(f"The tokenizer in {path} cannot be loaded: {error}") from error
+        except LOADING_ERRORS as error:
+            raise not_loaded(f"The tokenizer in {path} cannot be loaded", error) from error
 
     @property
     def eos_token_id(self) -> int | None:
