@@ -14,6 +14,7 @@ from llguidance import LLTokenizer
 
 from batchgen.engine.loading import LOADING_ERRORS, LOCAL, not_loaded
 from batchgen.io.rows import GenerationRequest, RowError
+from batchgen.models.chat import Chat, NotRendered
 from batchgen.models.templates import ChatTemplate, TemplateFailed
 
 PARTIAL = 32  # tokens in a row that end inside a character; then there is none
@@ -51,7 +52,12 @@ class Tokenizer:
                 param="messages",
             )
         try:
-            text = self._template.render(request.messages, self.backend.special_tokens_map)
+            text = self.chat.render(request.messages)
+        except NotRendered as error:
+            message = f"The model's chat template cannot ask this: {error}."
+            return RowError(
+                code="template_error", message=message, param=f"messages[{error.index}]"
+            )
         except (TemplateFailed, ValueError) as error:
             message = f"The model's chat template refuses these messages: {error}"
             return RowError(code="template_error", message=message, param="messages")
@@ -83,8 +89,21 @@ class Tokenizer:
         return b"\xff" + data if marked else data
 
     @cached_property
-    def _template(self) -> ChatTemplate:
-        return ChatTemplate(self.backend.get_chat_template())
+    def chat(self) -> Chat:
+        """The chat template; only where there is one."""
+        template = ChatTemplate(self.backend.get_chat_template())
+        return Chat(template, self.backend.special_tokens_map)
+
+    @cached_property
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know of the chat template, found out by asking it."""
+        if not self.backend.chat_template:
+            return ()
+        if not self.chat.renders("user") and not self.chat.renders("system", "user"):
+            return ("the chat template renders no text of a user: only raw prompts are answered",)
+        if not self.chat.renders("system", "user"):
+            return ("the chat template renders no system message: rows with one are refused",)
+        return ()
 
     @cached_property
     def _size(self) -> int:

@@ -18,7 +18,7 @@ from batchgen.engine.tokenizer import INCOMPLETE, PARTIAL, Decode, StopScanner, 
 from batchgen.errors import UnsupportedModel
 from batchgen.io.params import SamplingParams
 from batchgen.io.rows import GenerationRequest, RowError
-from tests.support.tiny_models import save_tokenizer
+from tests.support.tiny_models import CHAT_TEMPLATE, save_tokenizer
 
 PARAMS = SamplingParams()
 
@@ -116,6 +116,42 @@ def test_a_model_without_a_chat_template_says_so(tmp_path: Path) -> None:
 def test_what_a_template_refuses_is_the_rows_error(tmp_path: Path, template: str) -> None:
     error = refusal(with_template(tmp_path, template), [{"role": "user", "content": "x"}])
     assert error.code == "template_error"
+
+
+def test_a_text_that_the_template_leaves_out_is_the_rows_error(tmp_path: Path) -> None:
+    template = "{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}"
+    tokenizer = with_template(tmp_path, template)
+    error = refusal(
+        tokenizer, [{"role": "user", "content": "x"}, {"role": "system", "content": "y"}]
+    )
+    assert (error.code, error.param) == ("template_error", "messages[1]")
+    assert "'system'" in error.message
+
+
+@pytest.mark.parametrize(
+    ("template", "note"),
+    [
+        (CHAT_TEMPLATE, None),
+        (None, None),
+        (
+            "{% for m in messages %}{% for p in m.content %}{{ p.text }}{% endfor %}{% endfor %}",
+            None,
+        ),
+        ("{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}", "no system"),
+        (
+            "{% if messages[0].role == 'user' %}{{ raise_exception('no') }}{% endif %}"
+            "{% for m in messages %}{{ m.content }}{% endfor %}",
+            None,
+        ),
+        ("always the same", "no text of a user"),
+    ],
+)
+def test_what_the_template_cannot_do_is_known_at_load(
+    tmp_path: Path, template: str | None, note: str | None
+) -> None:
+    notes = with_template(tmp_path, template).notes
+    assert len(notes) == (note is not None)
+    assert note is None or note in notes[0]
 
 
 def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
