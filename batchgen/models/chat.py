@@ -126,9 +126,11 @@ class Chat:
             lost = missing if lost is None else lost
         if failed is not None and lost is None:
             return failed
-        role = shape[lost or 0].role
+        turn = shape[lost or 0]
+        loses = "its calls of tools" if turn.calls else "its text"
         return NotRendered(
-            f"the message of role {role!r} would be left out, as the template does not render it",
+            f"the message of role {turn.role!r} would lose {loses}, which the template does not "
+            "render. Leave it out, or put what it says into a message of the user",
             index=lost or 0,
         )
 

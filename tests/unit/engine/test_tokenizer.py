@@ -14,7 +14,8 @@ from tokenizers import decoders, models
 from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from batchgen.engine.tokenizer import INCOMPLETE, PARTIAL, Decode, StopScanner, Tokenizer
+from batchgen.engine.stops import INCOMPLETE, PARTIAL, Decode, StopScanner, read
+from batchgen.engine.tokenizer import Tokenizer
 from batchgen.errors import UnsupportedModel
 from batchgen.io.params import SamplingParams
 from batchgen.io.rows import GenerationRequest, RowError
@@ -28,6 +29,23 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
     path = tmp_path_factory.mktemp("tokenizer")
     save_tokenizer(path)
     return Tokenizer(path)
+
+
+@pytest.fixture(scope="session")
+def spaced(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    """Return one that leaves the space of a text's first token out, as sentencepiece's do."""
+    pieces = ["<unk>", "</s>", "<end>", "▁Paris", "▁is", "s", "▁", "<0xC3>", "<0xA9>"]
+    backend = Backend(models.BPE({piece: i for i, piece in enumerate(pieces)}, []))
+    backend.add_special_tokens(["<unk>", "</s>", "<end>"])
+    backend.decoder = decoders.Sequence(
+        [
+            decoders.Replace("▁", " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(content=" ", left=1),
+        ]
+    )
+    return saved(tmp_path_factory.mktemp("spaced"), backend)
 
 
 def ids_of(tokenizer: Tokenizer, text: str) -> list[int]:
@@ -190,6 +208,52 @@ class TestTokenBytes:
         backend = Backend(models.Unigram([("</s>", 0.0), ("été", -1.0), ("b", -1.0)], unk_id=0))
         backend.decoder = decoders.Metaspace()
         assert saved(tmp_path, backend).token_bytes(1).decode() == "été"
+
+
+class TestContext:
+    def answer(self, tokenizer: Tokenizer, prompt: list[int], ids: list[int]) -> str:
+        return read(tokenizer.decode, ids, before=tokenizer.context(prompt))
+
+    def test_a_first_token_reads_as_it_does_behind_its_prompt(self, spaced: Tokenizer) -> None:
+        assert spaced.decode([3, 4]) == "Paris is"
+        assert self.answer(spaced, [3, 4], [3, 4]) == " Paris is"
+        assert self.answer(spaced, [3, 4], [5]) == "s"
+        assert self.answer(spaced, [3, 4] * 50, [6, 3]) == "  Paris"
+
+    def test_special_tokens_between_are_no_text(self, spaced: Tokenizer) -> None:
+        assert self.answer(spaced, [3, 2, 2, 1], [3]) == " Paris"
+        assert self.answer(spaced, [1, 2], [3]) == "Paris"
+        assert self.answer(spaced, [3] + [2] * 100, [3]) == "Paris"  # not looked for so far back
+
+    def test_a_prompt_may_end_inside_a_character(self, spaced: Tokenizer) -> None:
+        assert self.answer(spaced, [3, 7], [3]) == "Paris"
+        assert self.answer(spaced, [3, 7, 8], [3]) == " Paris"
+
+    def test_stop_strings_are_looked_for_in_that_text(self, spaced: Tokenizer) -> None:
+        for stop, expected in (
+            (" Paris", ""),
+            ("is i", " Par"),
+            ("s", " Pari"),
+            ("Paris Paris", None),
+        ):
+            scanner = spaced.scanner([stop], spaced.context([3, 4]))
+            found = [scanner.push(token) for token in (3, 4)]
+            assert next((text for text in found if text is not None), None) == expected
+        assert scanner.finish() == " Paris is"
+        assert scanner.finish(ended=True) == " Paris"
+
+    def test_a_stop_text_may_hold_special_tokens(self, spaced: Tokenizer) -> None:
+        assert spaced.stop_tokens(["<end>", "s", "Paris<end>"]) == {2}
+        scanner = spaced.scanner(["is<end>"], spaced.context([2, 3]))
+        assert [scanner.push(token) for token in (1, 3, 2)] == [None, None, " Par"]
+        other = spaced.scanner(["is<end>"], [])
+        assert [other.push(token) for token in (1, 3, 1, 4)] == [None] * 4
+        assert other.finish() == "Paris is"
+
+    def test_a_byte_level_text_is_the_same_behind_anything(self, tokenizer: Tokenizer) -> None:
+        ids = ids_of(tokenizer, " the dog 🎉")
+        for prompt in ("", "one", "one 🎉", "<|im_end|>\n"):
+            assert self.answer(tokenizer, ids_of(tokenizer, prompt), ids) == " the dog 🎉"
 
 
 class TestStopScanner:
