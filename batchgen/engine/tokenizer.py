@@ -173,4 +173,12 @@ class Tokenizer:
             )
             return RowError(code="invalid_text", message=message, param=param)
         ids: list[int] = self.backend(text, add_special_tokens=special)["input_ids"]
+        if special and text.startswith(tuple(self.specials)):
+            return self._begun(ids, self.backend(text, add_special_tokens=False)["input_ids"])
         return ids
+
+    def _begun(self, ids: list[int], plain: list[int]) -> list[int]:
+        """Return `ids`, the tokens `plain` with special ones around, without a second beginning."""
+        ends = range(len(ids) - len(plain) + 1)
+        added = next((at for at in ends if ids[at : at + len(plain)] == plain), 0)
+        return ids[added:] if plain[:added] == ids[:added] else ids

@@ -56,7 +56,8 @@ class LineParser:
             custom_id=custom_id or implicit_id(row),
             params=params,
             messages=question.messages,
-            prompt=question.prompt,
+            prompt=question.prompt if isinstance(question.prompt, str) else None,
+            prompt_token_ids=question.prompt if isinstance(question.prompt, list) else None,
             extra=question.extra,
         )
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer as Backend
-from tokenizers import decoders, models
+from tokenizers import decoders, models, processors
 from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
@@ -110,6 +110,23 @@ def test_messages_go_through_the_chat_template(tokenizer: Tokenizer) -> None:
 def test_token_ids_are_taken_as_they_are(tokenizer: Tokenizer) -> None:
     request = GenerationRequest(key=0, params=PARAMS, prompt_token_ids=[5, 6])
     assert tokenizer.encode(request) == [5, 6]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [("Paris", [1, 3]), ("<s>Paris", [1, 3]), ("<s><s>Paris", [1, 1, 3]), ("</s>Paris", [1, 2, 3])],
+)
+@pytest.mark.parametrize("ends", [False, True])
+def test_a_prompt_that_has_its_beginning_gets_no_second_one(
+    tmp_path: Path, prompt: str, expected: list[int], ends: bool
+) -> None:
+    backend = Backend(models.WordLevel({"<unk>": 0, "<s>": 1, "</s>": 2, "Paris": 3}, "<unk>"))
+    backend.add_special_tokens(["<s>", "</s>"])
+    backend.post_processor = processors.TemplateProcessing(
+        single="<s> $A" + " </s>" * ends, special_tokens=[("<s>", 1), ("</s>", 2)]
+    )
+    found = ids_of(saved(tmp_path, backend), prompt)
+    assert found == expected + [2] * ends
 
 
 def test_special_tokens_are_not_part_of_a_text(tokenizer: Tokenizer) -> None:
