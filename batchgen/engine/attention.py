@@ -66,7 +66,7 @@ def paged_attention(
     """
     handler: AttentionHandler = getattr(module, HANDLER)
     heads = (each[0].transpose(0, 1) for each in (query, key, value))
-    return handler(module, *heads, **options)[None], None
+    return handler(module, *heads, attention_mask=attention_mask, **options)[None], None
 
 
 AttentionInterface.register(NAME, paged_attention)

@@ -42,6 +42,11 @@ BLOCK_SIZE = 8
 # Largest difference of two logits, in units of the largest logit.
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 2e-2}
 SERVED_LAYERS = {"full_attention", "sliding_attention"}
+# Options of attention that no kernel serves. A probe may be too short for them to matter.
+UNSERVED_OPTIONS = {
+    "attention_mask": "it masks its attention itself",
+    "position_bias": "it adds to the scores of its attention",
+}
 # What a model raises that does not take packed tokens, positions and rows to keep.
 FORWARD_ERRORS = (TypeError, ValueError, AttributeError, LookupError, RuntimeError, ImportError)
 
@@ -60,6 +65,8 @@ class Recorder:
     """An attention that notes what it is asked, and answers zeros."""
 
     calls: list[tuple[nn.Module, LayerShape]] = field(default_factory=list)
+    # {module: why it cannot be served}
+    refused: dict[nn.Module, str] = field(default_factory=dict)
 
     def __call__(
         self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, **options: Any
@@ -76,6 +83,9 @@ class Recorder:
             sinks=options.get("s_aux"),
         )
         self.calls.append((module, shape))
+        for option, reason in UNSERVED_OPTIONS.items():
+            if options.get(option) is not None:
+                self.refused[module] = reason
         return query.new_zeros(len(query), shape.query_heads, shape.value_width)
 
 
@@ -143,6 +153,9 @@ def _calls(network: nn.Module) -> list[tuple[nn.Module, LayerShape]]:
     _logits(network, zeros, np.arange(2), zeros[:1])
     for module in network.modules():
         delattr(module, HANDLER)
+    names = {module: name for name, module in network.named_modules()}
+    for module, reason in recorder.refused.items():
+        raise _refusal(network, names[module], reason)
     return recorder.calls
 
 

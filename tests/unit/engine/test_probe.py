@@ -85,6 +85,25 @@ def test_a_layer_that_attends_twice_is_refused(llama: Path) -> None:
         probed(network)
 
 
+@pytest.mark.parametrize(
+    ("option", "reason"),
+    [("attention_mask", "masks its attention itself"), ("position_bias", "adds to the scores")],
+)
+def test_what_no_kernel_serves_is_refused_even_where_it_changes_nothing(
+    llama: Path, option: str, reason: str
+) -> None:
+    network = network_of(llama)
+    layer = network.model.layers[1]
+    forward = layer.self_attn.forward
+
+    def optional(**arguments: Any) -> Any:
+        return forward(**{**arguments, option: torch.zeros(1, 1, 1, 1)})
+
+    layer.self_attn.forward = optional
+    with pytest.raises(UnsupportedModel, match=rf"layers\.1\.self_attn: it {reason}"):
+        probed(network)
+
+
 class Smear(nn.Module):
     """Lets every token see the mean of all tokens of the forward: state outside of attention."""
 
