@@ -5,9 +5,11 @@ It is the companion of a sequence: when samples or beams fork, it forks with the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from batchgen.engine.grammar import Grammar
 from batchgen.engine.logprobs import TokenLogprob, TopTokens
-from batchgen.engine.tokenizer import Decode, StopScanner
+from batchgen.engine.stops import Decode, StopScanner, read
 from batchgen.io.params import SamplingParams
 
 
@@ -15,9 +17,17 @@ class Answer:
     """What a growing answer has come to, and whether its last token ended it."""
 
     def __init__(
-        self, params: SamplingParams, *, scanner: StopScanner | None, grammar: Grammar | None
+        self,
+        params: SamplingParams,
+        *,
+        scanner: StopScanner | None,
+        grammar: Grammar | None,
+        before: Sequence[int] = (),
     ) -> None:
-        """Begin an empty answer; `scanner` looks for stop strings where there are any."""
+        """Begin an empty answer; `scanner` looks for stop strings where there are any.
+
+        `before` is the end of the prompt, behind which the answer's text is read.
+        """
         self.grammar = grammar
         #: One for each token, where the request wants them.
         self.logprobs: list[TokenLogprob] = []
@@ -25,6 +35,8 @@ class Answer:
         self.stopped: str | None = None
         self._params = params
         self._scanner = scanner
+        self._before = before
+        self._has_end = False  # the last token is no part of the text
 
     @property
     def reads_text(self) -> bool:
@@ -35,7 +47,7 @@ class Answer:
         """Return an independent copy."""
         scanner = self._scanner.fork() if self._scanner is not None else None
         grammar = self.grammar.fork() if self.grammar is not None else None
-        other = Answer(self._params, scanner=scanner, grammar=grammar)
+        other = Answer(self._params, scanner=scanner, grammar=grammar, before=self._before)
         other.logprobs = self.logprobs.copy()
         return other
 
@@ -47,6 +59,7 @@ class Answer:
         if self._scanner is not None:
             self.stopped = self._scanner.push(token, counts=counts)
         if is_end:
+            self._has_end = True
             return True
         if self.grammar is not None:
             self.grammar.accept(token)
@@ -63,4 +76,6 @@ class Answer:
         """Return the text of the whole answer, which consists of `tokens`."""
         if self.stopped is not None:
             return self.stopped
-        return decode(tokens) if self._scanner is None else self._scanner.finish()
+        if self._scanner is not None:
+            return self._scanner.finish(ended=self._has_end)
+        return read(decode, tokens[:-1] if self._has_end else tokens, before=self._before)

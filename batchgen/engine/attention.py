@@ -56,16 +56,17 @@ def paged_attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    mask: Tensor | None,
+    attention_mask: Tensor | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
     """Hand one attention call over to the handler of its module; transformers calls this.
 
-    Queries, keys and values are [1, heads, T, width]; the output is [1, T, Hq, Dv].
+    Queries, keys and values are [1, heads, T, width]; the output is [1, T, Hq, Dv]. Some families
+    name the mask in their calls, so it is called what transformers calls it.
     """
     handler: AttentionHandler = getattr(module, HANDLER)
     heads = (each[0].transpose(0, 1) for each in (query, key, value))
-    return handler(module, *heads, **options)[None], None
+    return handler(module, *heads, attention_mask=attention_mask, **options)[None], None
 
 
 AttentionInterface.register(NAME, paged_attention)

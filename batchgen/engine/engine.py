@@ -80,7 +80,7 @@ class Engine:
     @property
     def info(self) -> EngineInfo:
         """What the engine settled on."""
-        notes = list(self.model.notes)
+        notes = [*self.model.notes, *self.tokenizer.notes]
         if self.limits.length < self.limits.context:
             notes.append(
                 f"rows limited to {self.limits.length:,} of {self.limits.context:,} tokens: "

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from batchgen.engine.attention import HANDLER, AttentionHandler, forward
 from batchgen.engine.probe import ProbedLayer
+from batchgen.engine.questions import SPAN, far
 from batchgen_kernels.cpu.decoder import DecoderLayer, is_decoder_layer
 from batchgen_kernels.cpu.library import load
 from batchgen_kernels.cpu.linear import pack_linears, release
@@ -24,20 +25,22 @@ from batchgen_kernels.cpu.linear import pack_linears, release
 if TYPE_CHECKING:
     from torch.utils.hooks import RemovableHandle
 
-TOKENS = 16  # of the question
+TOKENS = 17  # of the question's positions near the start
 # Largest difference of two layers' outputs, in units of the largest thing that the layer adds.
 TOLERANCE = 1e-5
 
 
-def fuse(network: nn.Module, layers: list[ProbedLayer], *, int8: bool = False) -> int:
+def fuse(network: nn.Module, layers: list[ProbedLayer], *, longest: int, int8: bool = False) -> int:
     """Swap what can be swapped; return how many decoder layers are fused. 0 without a compiler.
+
+    `longest` is the context of the model in tokens: the layers must be the same anywhere in it.
 
     `int8` keeps eight bits of each weight: those of `network` must be rounded to as much already.
     """
     library = load()
     if library is None:
         return 0
-    fused = _fuse_layers(network, layers, library, int8=int8)
+    fused = _fuse_layers(network, layers, library, longest=longest, int8=int8)
     for parent in network.modules():
         for name, child in parent.named_children():
             if child in fused:
@@ -47,7 +50,12 @@ def fuse(network: nn.Module, layers: list[ProbedLayer], *, int8: bool = False) -
 
 
 def _fuse_layers(
-    network: nn.Module, layers: list[ProbedLayer], library: ctypes.CDLL, *, int8: bool
+    network: nn.Module,
+    layers: list[ProbedLayer],
+    library: ctypes.CDLL,
+    *,
+    longest: int,
+    int8: bool,
 ) -> dict[nn.Module, DecoderLayer]:
     """Return the decoder layers that a fused one can stand for, each with that."""
     probed = {layer.module: layer for layer in layers}
@@ -69,19 +77,22 @@ def _fuse_layers(
         for module in network.modules()
         if getattr(module, "self_attn", None) in probed and is_decoder_layer(module)
     ]
-    _ask(network, layers)
+    _ask(network, layers, longest)
     for hook in hooks:
         hook.remove()
     return fused
 
 
-def _ask(network: nn.Module, layers: list[ProbedLayer]) -> None:
+def _ask(network: nn.Module, layers: list[ProbedLayer], longest: int) -> None:
     """Compute a few tokens, none at position 0, where a rotation changes nothing."""
     for layer in layers:
         setattr(layer.module, HANDLER, _causal)
     embeddings: Any = network.get_input_embeddings()  # type: ignore[operator]
-    tokens = np.random.default_rng(0).integers(0, embeddings.num_embeddings, TOKENS)
-    positions = np.arange(1, TOKENS + 1)
+    config: Any = network.config
+    starts = far(config.get_text_config(), longest)
+    positions = np.arange(1, min(TOKENS, longest))
+    positions = np.concatenate([positions, *(np.arange(at, at + SPAN) for at in starts)])
+    tokens = np.random.default_rng(0).integers(0, embeddings.num_embeddings, len(positions))
     with torch.inference_mode():
         forward(network, tokens, positions, np.arange(1), device=torch.device("cpu"))
     for layer in layers:

@@ -16,6 +16,16 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+# What transformers raises for a folder that it cannot load.
+LOADING_ERRORS = (
+    OSError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ImportError,
+    RuntimeError,
+)
 # Nothing is looked up on a hub and no code of a model folder is ever run.
 LOCAL = {"local_files_only": True, "trust_remote_code": False}
 
@@ -47,8 +57,8 @@ def load_config(path: Path) -> Any:
     check_references(path)
     try:
         return transformers.AutoConfig.from_pretrained(path, **LOCAL)
-    except (OSError, ValueError, KeyError) as error:
-        raise UnsupportedModel(f"{path} holds no model that transformers knows: {error}") from error
+    except LOADING_ERRORS as error:
+        raise not_loaded(f"{path} holds no model that transformers knows", error) from error
 
 
 def load_network(path: Path, *, dtype: torch.dtype, device: torch.device) -> nn.Module:
@@ -64,8 +74,8 @@ def load_network(path: Path, *, dtype: torch.dtype, device: torch.device) -> nn.
             output_loading_info=True,
             **LOCAL,
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise UnsupportedModel(f"The model in {path} cannot be loaded: {error}") from error
+    except LOADING_ERRORS as error:
+        raise not_loaded(f"The model in {path} cannot be loaded", error) from error
     # transformers fills a missing weight with random numbers and logs a line.
     bad = sorted(str(key) for kind in ("missing_keys", "mismatched_keys") for key in report[kind])
     if bad:
@@ -78,6 +88,17 @@ def load_network(path: Path, *, dtype: torch.dtype, device: torch.device) -> nn.
     network.requires_grad_(False)
     result: nn.Module = network.eval().to(device)
     return result
+
+
+def not_loaded(what: str, error: Exception) -> UnsupportedModel:
+    """Return the refusal of a model: `what` says what did not work, `error` why."""
+    reason = " ".join(str(error).split()) or type(error).__name__
+    if not isinstance(error, OSError | ValueError | ImportError):
+        reason = f"{type(error).__name__}: {reason}"
+    remedy = "Compare the folder with where it came from, or take another model."
+    if isinstance(error, ImportError):
+        remedy = "Install the package it needs into batchgen's environment, or take another model."
+    return UnsupportedModel(f"{what}: {reason.rstrip('.')}. {remedy}")
 
 
 def context_length(config: Any) -> int:

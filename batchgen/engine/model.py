@@ -14,7 +14,7 @@ from batchgen.engine.fusing import fuse
 from batchgen.engine.loading import context_length, load_config, load_network, pinned_length, quiet
 from batchgen.engine.plan import StepPlan
 from batchgen.engine.probe import probe
-from batchgen.errors import InvalidParameter
+from batchgen.errors import InvalidParameter, UnsupportedModel
 from batchgen_kernels.cpu.library import load
 from batchgen_kernels.cpu.rounding import round_linears
 from batchgen_kernels.interface import AttentionKernels, StepBatch
@@ -63,7 +63,7 @@ class CausalModel:
         if int8:
             round_linears(network)
         if plain and config.kernels != "reference":
-            fuse(network, layers, int8=int8)
+            fuse(network, layers, longest=longest, int8=int8)
         model = cls(
             network,
             layout=PoolLayout(
@@ -111,5 +111,11 @@ class CausalModel:
 
 
 def vocabulary_size(network: Any) -> int:
-    """Return the number of token ids that the model can read."""
-    return int(network.get_input_embeddings().num_embeddings)
+    """Return the number of token ids that the model can read; raise UnsupportedModel."""
+    try:
+        return int(network.get_input_embeddings().num_embeddings)
+    except (AttributeError, NotImplementedError) as error:
+        raise UnsupportedModel(
+            f"This {network.config.model_type} model has no table of token embeddings: it does not "
+            "read text. Take another model."
+        ) from error

@@ -2,8 +2,9 @@
 
 1. A forward through a recorder: every layer must call the attention interface once; heads,
    widths, window, softcap, sinks and scale are taken from the calls, not from the config.
-2. Two sequences, packed, in chunks, paged, through the reference kernels: the logits must equal
-   a plain forward of each sequence. State or masks outside of attention show here.
+2. A few sequences (`questions.py`), packed, in chunks, paged, through the reference kernels: the
+   logits must equal a plain forward of each sequence. State or masks outside of attention show
+   here, and what changes at a far position.
 
 A model that fails is refused with the name of the layer and the reason.
 """
@@ -15,8 +16,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from transformers import DynamicCache
 
 from batchgen.engine.attention import (
     HANDLER,
@@ -26,6 +29,7 @@ from batchgen.engine.attention import (
     forward,
     set_implementation,
 )
+from batchgen.engine.questions import Question, ask
 from batchgen.errors import UnsupportedModel
 from batchgen_kernels.interface import LayerShape, StepBatch
 from batchgen_kernels.layout import PoolLayout
@@ -35,13 +39,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 BLOCK_SIZE = 8
-LENGTH = 24  # tokens of the longer sequence; more where a window can be looked past
-LONGEST = 160
 # Largest difference of two logits, in units of the largest logit.
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 2e-2}
 SERVED_LAYERS = {"full_attention", "sliding_attention"}
+# Options of attention that no kernel serves. A probe may be too short for them to matter.
+UNSERVED_OPTIONS = {
+    "attention_mask": "it masks its attention itself",
+    "position_bias": "it adds to the scores of its attention",
+}
 # What a model raises that does not take packed tokens, positions and rows to keep.
-FORWARD_ERRORS = (TypeError, ValueError, AttributeError, LookupError, RuntimeError)
+FORWARD_ERRORS = (TypeError, ValueError, AttributeError, LookupError, RuntimeError, ImportError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -58,6 +65,8 @@ class Recorder:
     """An attention that notes what it is asked, and answers zeros."""
 
     calls: list[tuple[nn.Module, LayerShape]] = field(default_factory=list)
+    # {module: why it cannot be served}
+    refused: dict[nn.Module, str] = field(default_factory=dict)
 
     def __call__(
         self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, **options: Any
@@ -74,6 +83,9 @@ class Recorder:
             sinks=options.get("s_aux"),
         )
         self.calls.append((module, shape))
+        for option, reason in UNSERVED_OPTIONS.items():
+            if options.get(option) is not None:
+                self.refused[module] = reason
         return query.new_zeros(len(query), shape.query_heads, shape.value_width)
 
 
@@ -93,22 +105,21 @@ def probe(network: nn.Module, *, vocabulary: int, longest: int) -> list[ProbedLa
     `longest` is the context length of the model in tokens.
     """
     config: Any = network.config
-    layers = _record(network, config.get_text_config())
+    text = config.get_text_config()
+    layers = _record(network, text, longest)
     windows = [layer.shape.window for layer in layers if layer.shape.window is not None]
-    length = min(max(LENGTH, min(windows, default=0) + 8), LONGEST, longest)
-    tokens = np.random.default_rng(0).integers(0, vocabulary, (2, length))
-    sequences = [tokens[0], tokens[1, : length // 2 + 1]]
+    questions = ask(text, vocabulary=vocabulary, longest=longest, windows=windows)
     set_implementation(network, "eager")
     with _outputs(layers) as outputs:
-        plain = Run(logits=_plain(network, sequences), outputs=outputs)
+        plain = Run(logits=_plain(network, questions), outputs=outputs)
     set_implementation(network, NAME)
     with _outputs(layers) as outputs:
-        paged = Run(logits=_paged(network, layers, sequences), outputs=outputs)
+        paged = Run(logits=_paged(network, layers, questions), outputs=outputs)
     _compare(network, layers, plain, paged)
     return layers
 
 
-def _record(network: nn.Module, config: Any) -> list[ProbedLayer]:
+def _record(network: nn.Module, config: Any, longest: int) -> list[ProbedLayer]:
     """Learn the layers from one forward through the recorder."""
     kinds = getattr(config, "layer_types", None) or []
     for i, kind in enumerate(kinds):
@@ -120,11 +131,17 @@ def _record(network: nn.Module, config: Any) -> list[ProbedLayer]:
         reason = "its attention does not go through transformers' attention interface"
         raise _refusal(network, next(named, "layer 0"), reason)
     layers = _check_calls(network, _calls(network), config.num_hidden_layers)
-    for layer, kind in zip(layers, kinds, strict=False):
-        # A probe is shorter than most windows, so a window that only a mask knew would not show.
-        if kind == "sliding_attention" and layer.shape.window is None:
+    for layer, kept in zip(layers, _kept(config), strict=False):
+        # A probe is shorter than most windows: one that only a mask or the cache knew would not
+        # show in it.
+        if kept is not None and kept < longest and layer.shape.window is None:
             raise _refusal(network, layer.name, "its sliding window is not passed to attention")
     return layers
+
+
+def _kept(config: Any) -> list[int | None]:
+    """Return how many tokens transformers' own cache keeps for each layer; None: all."""
+    return [getattr(layer, "sliding_window", None) for layer in DynamicCache(config=config).layers]
 
 
 def _calls(network: nn.Module) -> list[tuple[nn.Module, LayerShape]]:
@@ -133,14 +150,12 @@ def _calls(network: nn.Module) -> list[tuple[nn.Module, LayerShape]]:
     for module in network.modules():
         setattr(module, HANDLER, recorder)
     zeros = np.zeros(2, dtype=np.int64)
-    try:
-        with torch.inference_mode():
-            forward(network, zeros, np.arange(2), zeros[:1], device=_device(network))
-    except FORWARD_ERRORS as error:
-        reason = f"a packed forward fails: {type(error).__name__}: {error}"
-        raise _refusal(network, "the model", reason) from error
+    _logits(network, zeros, np.arange(2), zeros[:1])
     for module in network.modules():
         delattr(module, HANDLER)
+    names = {module: name for name, module in network.named_modules()}
+    for module, reason in recorder.refused.items():
+        raise _refusal(network, names[module], reason)
     return recorder.calls
 
 
@@ -170,39 +185,66 @@ def _decoder_layers(network: nn.Module, expected: int) -> list[nn.Module]:
     return list(lists[0]) if lists else []
 
 
-def _plain(network: nn.Module, sequences: list[Ints]) -> list[Tensor]:
+def _plain(network: nn.Module, questions: list[Question]) -> list[Tensor]:
     """Return the logits of each sequence, computed alone and whole as transformers does."""
-    spans = [np.arange(len(sequence)) for sequence in sequences]
-    with torch.inference_mode():
-        return [
-            forward(network, sequence, span, span, device=_device(network))
-            for sequence, span in zip(sequences, spans, strict=True)
-        ]
+    return [
+        _logits(network, each.tokens, each.positions, _wanted(len(each.tokens)))
+        for each in questions
+    ]
 
 
-def _paged(network: nn.Module, layers: list[ProbedLayer], sequences: list[Ints]) -> list[Tensor]:
+def _wanted(length: int) -> Ints:
+    """Return the rows that are compared: all but one, so that who does not choose rows shows."""
+    return np.delete(np.arange(length), length // 2)
+
+
+def _paged(
+    network: nn.Module, layers: list[ProbedLayer], questions: list[Question]
+) -> list[Tensor]:
     """Return the logits of each sequence, computed together, in three packed chunks."""
     layout = PoolLayout(layers=tuple(layer.shape for layer in layers), block_size=BLOCK_SIZE)
-    width = -(-len(sequences[0]) // BLOCK_SIZE)
+    lengths = [len(each.tokens) for each in questions]
+    tables = _tables(lengths)
     parameter = next(network.parameters())
-    pool = torch.full((1 + 2 * width, layout.elements), torch.nan).to(parameter)
+    pool = torch.full((1 + int(tables.max()), layout.elements), torch.nan).to(parameter)
     kernels = ReferenceKernels(pool, layout)
     for i, layer in enumerate(layers):
         setattr(layer.module, HANDLER, LayerAttention(kernels, i))
-    tables = np.arange(1, 1 + 2 * width, dtype=np.int32).reshape(width, 2).T
-    cuts = np.array([[0, len(s) // 2, len(s) - 1, len(s)] for s in sequences], dtype=np.int32)
-    logits: list[list[Tensor]] = [[], []]
+    cuts = np.array([[0, size // 2, size - 1, size] for size in lengths], dtype=np.int32)
+    logits: list[list[Tensor]] = [[] for _ in questions]
     for starts, ends in zip(cuts.T[:-1], cuts.T[1:], strict=True):
-        kernels.plan(StepBatch(tables=tables, starts=starts, counts=ends - starts))
-        spans = [np.arange(start, end) for start, end in zip(starts, ends, strict=True)]
-        tokens = [sequence[span] for sequence, span in zip(sequences, spans, strict=True)]
-        packed, positions = np.concatenate(tokens), np.concatenate(spans)
-        every = np.arange(len(packed))
-        with torch.inference_mode():
-            out = forward(network, packed, positions, every, device=_device(network))
-        for rows, part in zip(logits, torch.split(out, [len(span) for span in spans]), strict=True):
+        counts = ends - starts
+        kernels.plan(StepBatch(tables=tables, starts=starts, counts=counts))
+        spans = [slice(start, end) for start, end in zip(starts, ends, strict=True)]
+        tokens = [each.tokens[span] for each, span in zip(questions, spans, strict=True)]
+        positions = [each.positions[span] for each, span in zip(questions, spans, strict=True)]
+        every = np.arange(counts.sum())
+        out = _logits(network, np.concatenate(tokens), np.concatenate(positions), every)
+        for rows, part in zip(logits, torch.split(out, counts.tolist()), strict=True):
             rows.append(part)
-    return [torch.cat(rows) for rows in logits]
+    return [torch.cat(rows)[torch.from_numpy(_wanted(sum(map(len, rows))))] for rows in logits]
+
+
+def _tables(lengths: list[int]) -> npt.NDArray[np.int32]:
+    """Return block tables for sequences of these lengths; none has its blocks in one piece."""
+    widths = np.array([-(-length // BLOCK_SIZE) for length in lengths])
+    tables = np.zeros((len(lengths), widths.max()), dtype=np.int32)
+    held = np.arange(widths.max())[:, None] < widths
+    tables.T[held] = np.arange(1, 1 + widths.sum())
+    return tables
+
+
+def _logits(network: nn.Module, tokens: Ints, positions: Ints, rows: Ints) -> Tensor:
+    """Return the logits of `rows`; raise UnsupportedModel where the model does not give them."""
+    try:
+        with torch.inference_mode():
+            logits = forward(network, tokens, positions, rows, device=_device(network))
+    except FORWARD_ERRORS as error:
+        reason = f"a forward at position {positions[-1]} fails: {type(error).__name__}: {error}"
+        raise _refusal(network, "the model", reason) from error
+    if len(logits) != len(rows):
+        raise _refusal(network, "the head", "it does not choose the rows that are asked for")
+    return logits
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from batchgen.engine.logprobs import TokenLogprob, TopTokens, to_json
 from batchgen.engine.meter import PoolMeter, Reading
 from batchgen.engine.randomness import as_word
 from batchgen.engine.sequence import Sequence, SequenceGroup
-from batchgen.engine.tokenizer import StopScanner, Tokenizer
+from batchgen.engine.tokenizer import Tokenizer
 from batchgen.io.params import SamplingParams
 from batchgen.io.rows import (
     Choice,
@@ -54,9 +54,12 @@ class Ongoing:
     ) -> Ongoing:
         """Return the record of a new group; `ends` are the model's own end tokens."""
         params = group.params
-        ends = frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else ends)
-        scanner = StopScanner(tokenizer.decode, params.stop) if params.stop else None
-        group.sequences[0].companion = Answer(params, scanner=scanner, grammar=grammar)
+        asked = frozenset(params.stop_token_ids) | tokenizer.stop_tokens(params.stop)
+        ends = asked if params.ignore_eos else asked | ends
+        prompt = group.sequences[0]
+        before = tokenizer.context(prompt.tokens)
+        scanner = tokenizer.scanner(params.stop, before) if params.stop else None
+        prompt.companion = Answer(params, scanner=scanner, grammar=grammar, before=before)
         beams = None
         if params.num_beams > 1:
             beams = BeamSearch(params, max_tokens=group.max_tokens, num_ends=len(ends))

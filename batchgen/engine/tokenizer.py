@@ -1,9 +1,8 @@
-"""Text to tokens and back: chat templates, raw prompts, stop strings."""
+"""Text to tokens and back: chat templates, raw prompts, and what an answer's tokens read."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from copy import copy
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,15 +11,14 @@ import llguidance.hf
 import transformers
 from llguidance import LLTokenizer
 
-from batchgen.engine.loading import LOCAL
-from batchgen.errors import UnsupportedModel
+from batchgen.engine.loading import LOADING_ERRORS, LOCAL, not_loaded
+from batchgen.engine.stops import INCOMPLETE, StopScanner
 from batchgen.io.rows import GenerationRequest, RowError
+from batchgen.models.chat import Chat, NotRendered
 from batchgen.models.templates import ChatTemplate, TemplateFailed
 
-PARTIAL = 32  # tokens in a row that end inside a character; then there is none
-INCOMPLETE = "\N{REPLACEMENT CHARACTER}"  # how a decoder shows bytes that are no character yet
-
-Decode = Callable[[Sequence[int]], str]
+CONTEXT = 6  # tokens with a text, before an answer, that decide how its first one is written
+CONTEXT_TOKENS = 32  # tokens that are looked at for them
 
 
 class Tokenizer:
@@ -30,8 +28,8 @@ class Tokenizer:
         """Load from `path`; raise UnsupportedModel where there is no tokenizer to load."""
         try:
             self.backend: Any = transformers.AutoTokenizer.from_pretrained(path, **LOCAL)
-        except (OSError, ValueError, KeyError, ImportError) as error:
-            raise UnsupportedModel(f"The tokenizer in {path} cannot be loaded: {error}") from error
+        except LOADING_ERRORS as error:
+            raise not_loaded(f"The tokenizer in {path} cannot be loaded", error) from error
 
     @property
     def eos_token_id(self) -> int | None:
@@ -52,7 +50,12 @@ class Tokenizer:
                 param="messages",
             )
         try:
-            text = self._template.render(request.messages, self.backend.special_tokens_map)
+            text = self.chat.render(request.messages)
+        except NotRendered as error:
+            message = f"The model's chat template cannot ask this: {error}."
+            return RowError(
+                code="template_error", message=message, param=f"messages[{error.index}]"
+            )
         except (TemplateFailed, ValueError) as error:
             message = f"The model's chat template refuses these messages: {error}"
             return RowError(code="template_error", message=message, param="messages")
@@ -65,6 +68,53 @@ class Tokenizer:
             ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
         return text
+
+    def decode_all(self, ids: Sequence[int]) -> str:
+        """Return the text of `ids`, special tokens by their names."""
+        text: str = self.backend.decode(
+            ids, skip_special_tokens=False, clean_up_tokenization_spaces=False
+        )
+        return text
+
+    def context(self, prompt: Sequence[int]) -> list[int]:
+        """Return the end of `prompt` that an answer's text is read behind.
+
+        Some tokenizers leave the space of a text's first token out: `▁Paris` reads "Paris", but
+        " Paris" behind "capital is". Empty where the prompt has no text or ends in a character.
+        """
+        start, shown = len(prompt), 0
+        while start > max(0, len(prompt) - CONTEXT_TOKENS) and shown < CONTEXT:
+            start -= 1
+            shown += prompt[start] not in self._special_ids
+        before = list(prompt[start:])
+        return before if shown and not self.decode(before).endswith(INCOMPLETE) else []
+
+    def stop_tokens(self, stop: Sequence[str]) -> frozenset[int]:
+        """Return the special tokens that the texts of `stop` are: no text ever holds them."""
+        return frozenset(self.specials[text] for text in stop if text in self.specials)
+
+    def scanner(self, stop: Sequence[str], before: Sequence[int]) -> StopScanner:
+        """Return what looks for the texts of `stop` in an answer behind the tokens `before`."""
+        # A text that holds more than a special token is looked for where these are shown.
+        if any(name in text and name != text for text in stop for name in self.specials):
+            return StopScanner(
+                self.decode_all,
+                stop,
+                before=before,
+                plain=self.decode,
+                hidden=tuple(self.specials),
+            )
+        return StopScanner(self.decode, stop, before=before)
+
+    @cached_property
+    def specials(self) -> dict[str, int]:
+        """The ids of the special tokens, by name."""
+        added = self.backend.added_tokens_decoder.items()
+        return {token.content: i for i, token in added if token.special and token.content}
+
+    @cached_property
+    def _special_ids(self) -> frozenset[int]:
+        return frozenset(self.specials.values()) | frozenset(self.backend.all_special_ids)
 
     def token_bytes(self, token: int) -> bytes:
         """Return the bytes that a token id stands for: a part of a character, perhaps.
@@ -84,8 +134,21 @@ class Tokenizer:
         return b"\xff" + data if marked else data
 
     @cached_property
-    def _template(self) -> ChatTemplate:
-        return ChatTemplate(self.backend.get_chat_template())
+    def chat(self) -> Chat:
+        """The chat template; only where there is one."""
+        template = ChatTemplate(self.backend.get_chat_template())
+        return Chat(template, self.backend.special_tokens_map)
+
+    @cached_property
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know of the chat template, found out by asking it."""
+        if not self.backend.chat_template:
+            return ()
+        if not self.chat.renders("user") and not self.chat.renders("system", "user"):
+            return ("the chat template renders no text of a user: only raw prompts are answered",)
+        if not self.chat.renders("system", "user"):
+            return ("the chat template renders no system message: rows with one are refused",)
+        return ()
 
     @cached_property
     def _size(self) -> int:
@@ -110,63 +173,12 @@ class Tokenizer:
             )
             return RowError(code="invalid_text", message=message, param=param)
         ids: list[int] = self.backend(text, add_special_tokens=special)["input_ids"]
+        if special and text.startswith(tuple(self.specials)):
+            return self._begun(ids, self.backend(text, add_special_tokens=False)["input_ids"])
         return ids
 
-
-class StopScanner:
-    """The text of one answer as its tokens come, searched for stop strings.
-
-        text   … already searched …│ piece          a stop string may begin in the last
-                            └ reach ┘               `reach` characters of what was searched
-
-    A token may hold part of a character, or one stop string's end and another's beginning; so the
-    text is searched, not the tokens.
-    """
-
-    def __init__(self, decode: Decode, stop: Sequence[str]) -> None:
-        self._decode = decode
-        self._stop = stop
-        self._reach = max(map(len, stop)) - 1
-        self._ids: list[int] = []
-        # ids[start:end] are decoded again for context, as a token's text depends on those before.
-        self._start = self._end = 0
-        self._context = ""
-        self._text = ""
-        self._from = 0  # no stop string that begins before this character counts
-
-    def fork(self) -> StopScanner:
-        """Return a scanner that goes on from here on its own."""
-        other = copy(self)
-        other._ids = self._ids.copy()
-        return other
-
-    def push(self, token: int, *, counts: bool = True) -> str | None:
-        """Take the next token; return the answer where a stop string ended it, without it.
-
-        Where a token does not count, no stop string that begins up to it ends the answer.
-        """
-        self._ids.append(token)
-        window = self._decode(self._ids[self._start :])
-        held = len(self._ids) - self._end <= PARTIAL and window.endswith(INCOMPLETE)
-        if held or len(window) <= len(self._context):
-            return None
-        searched = len(self._text)
-        self._text += window[len(self._context) :]
-        self._start, self._end = self._end, len(self._ids)
-        self._context = self._decode(self._ids[self._start : self._end])
-        if not counts:
-            self._from = len(self._text)
-            return None
-        return self._cut(self._text, searched)
-
-    def finish(self) -> str:
-        """Return the whole answer; what was held back is as whole as it gets."""
-        whole = self._decode(self._ids)
-        cut = self._cut(whole, len(self._text))
-        return whole if cut is None else cut
-
-    def _cut(self, text: str, searched: int) -> str | None:
-        """Return `text` up to its first stop string, None if there is none."""
-        start = max(self._from, searched - self._reach)
-        found = [at for at in (text.find(s, start) for s in self._stop) if at >= 0]
-        return text[: min(found)] if found else None
+    def _begun(self, ids: list[int], plain: list[int]) -> list[int]:
+        """Return `ids`, the tokens `plain` with special ones around, without a second beginning."""
+        ends = range(len(ids) - len(plain) + 1)
+        added = next((at for at in ends if ids[at : at + len(plain)] == plain), 0)
+        return ids[added:] if plain[:added] == ids[:added] else ids

@@ -16,6 +16,7 @@ import msgspec
 
 from batchgen.io.checks import Field, Sets
 from batchgen.io.line_error import LineError, quoted
+from batchgen.io.schema_formats import without_unknown_formats
 from batchgen.spelling import suggestion
 
 ANY_OBJECT: Final = '{"type":"object"}'  # what OpenAI calls json_object
@@ -40,6 +41,7 @@ def read_schema(name: str, value: Any) -> str:
         raise LineError("invalid_type", f"'{name}' must be a JSON schema, an object.", name)
     if len(text) > MAX_SCHEMA_LENGTH:
         raise _too_long(name, MAX_SCHEMA_LENGTH)
+    text = _served(text)
     if reason := schema_fault(text):
         raise LineError("invalid_json_schema", f"'{name}' cannot be served: {reason}", name)
     return text
@@ -101,6 +103,19 @@ def read_structured_outputs(name: str, value: Any) -> Sets:
         message = f"'{name}' holds no grammar: give it 'json' or 'regex', or remove it."
         raise LineError("invalid_value", message, name)
     return sets
+
+
+@lru_cache(_REMEMBERED)
+def _served(text: str) -> str:
+    """Return the JSON text of a schema without the formats that say nothing."""
+    if '"format"' not in text:
+        return text
+    try:
+        schema = msgspec.json.decode(text)
+        served = without_unknown_formats(schema)
+    except (msgspec.DecodeError, RecursionError):
+        return text
+    return text if served == schema else msgspec.json.encode(served).decode()
 
 
 @lru_cache(_REMEMBERED)

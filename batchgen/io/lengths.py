@@ -47,7 +47,9 @@ class LengthSample:
 
 
 def prompt_characters(row: InputRow) -> int:
-    """Return the characters of a chat's messages or of a raw prompt."""
+    """Return the characters of a chat's messages or of a raw prompt, about, where it is ids."""
+    if row.prompt_token_ids is not None:
+        return CHARACTERS_PER_TOKEN * len(row.prompt_token_ids)
     if row.messages is not None:
         return sum(len(message["content"]) for message in row.messages)
     return len(row.prompt or "")

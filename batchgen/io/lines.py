@@ -57,7 +57,8 @@ class LineParser:
             custom_id=custom_id or implicit_id(row),
             params=params,
             messages=question.messages,
-            prompt=question.prompt,
+            prompt=question.prompt if isinstance(question.prompt, str) else None,
+            prompt_token_ids=question.prompt if isinstance(question.prompt, list) else None,
             extra={**question.extra, **columns} if columns else question.extra,
             other_model=question.model if question.model != self.model and self.model else None,
         )

@@ -5,20 +5,25 @@ from __future__ import annotations
 from typing import Any, Final
 
 from batchgen.io.line_error import LineError, quoted
+from batchgen.io.tool_calls import check_tool_calls
 from batchgen.spelling import suggestion
 
 Message = dict[str, Any]
 
 _ROLES: Final = frozenset({"system", "developer", "user", "assistant", "tool"})
-# Fields of OpenAI's messages beside role and content: kept as text, or refused unless empty.
+# Fields of OpenAI's messages, and of answers that are sent again, beside role and content: kept as
+# text, or refused unless they say nothing.
 _TEXT_FIELDS: Final = frozenset({"name", "tool_call_id"})
-_UNSERVED_FIELDS: Final = frozenset({"tool_calls", "function_call", "audio", "refusal"})
+_UNSERVED_FIELDS: Final = frozenset(
+    {"annotations", "audio", "function_call", "reasoning", "reasoning_content", "refusal"}
+)
 
 
 def check_messages(value: Any) -> list[Message]:
     """Return the messages with every content as one string; raise LineError.
 
-    A content given as a list of text parts becomes the parts' texts, joined by line feeds.
+    A content given as a list of text parts becomes the parts' texts, joined by line feeds; one that
+    is null beside tool calls becomes ''. Arguments of tool calls become objects.
     """
     if type(value) is not list:
         raise LineError("invalid_type", "'messages' must be a list of messages.", "messages")
@@ -40,25 +45,36 @@ def check_messages(value: Any) -> list[Message]:
 def _normal(message: Any, path: str) -> Message:
     if type(message) is not dict:
         raise LineError("invalid_type", f"'{path}' must be an object.", path)
-    for field in ("role", "content"):
-        if message.get(field) is None:
-            raise LineError(
-                "missing_required_parameter", f"'{path}.{field}' is missing.", f"{path}.{field}"
-            )
-    role = message["role"]
-    if type(role) is not str or role not in _ROLES:
-        raise LineError(
-            "invalid_value",
-            f"'{path}.role' must be system, developer, user, assistant or tool.",
-            f"{path}.role",
-        )
-    normal = {"role": role, "content": _text(message["content"], f"{path}.content")}
+    role = _role(message.get("role"), f"{path}.role")
+    calls = message.get("tool_calls")
+    if calls and role != "assistant":
+        field = f"{path}.tool_calls"
+        raise LineError("invalid_value", f"'{field}' is for the role assistant alone.", field)
+    content = message.get("content")
+    if content is None and not calls:
+        field = f"{path}.content"
+        raise LineError("missing_required_parameter", f"'{field}' is missing.", field)
+    normal: Message = {
+        "role": role,
+        "content": "" if content is None else _text(content, f"{path}.content"),
+    }
+    if calls:
+        normal["tool_calls"] = check_tool_calls(calls, f"{path}.tool_calls")
     for field, value in message.items():
-        if field not in normal and value is not None:
+        if field not in normal and field != "tool_calls" and value is not None:
             _check_other_field(field, value, path)
             if field in _TEXT_FIELDS:
                 normal[field] = value
     return normal
+
+
+def _role(role: Any, path: str) -> str:
+    if role is None:
+        raise LineError("missing_required_parameter", f"'{path}' is missing.", path)
+    if type(role) is not str or role not in _ROLES:
+        roles = "system, developer, user, assistant or tool"
+        raise LineError("invalid_value", f"'{path}' must be {roles}.", path)
+    return role
 
 
 def _check_other_field(field: str, value: Any, path: str) -> None:
@@ -68,7 +84,7 @@ def _check_other_field(field: str, value: Any, path: str) -> None:
                 "invalid_type", f"'{path}.{field}' must be a string.", f"{path}.{field}"
             )
     elif field in _UNSERVED_FIELDS:
-        if value not in ("", []):
+        if value not in ("", [], {}):
             raise LineError(
                 "unsupported_parameter",
                 f"'{path}.{field}' is not served: remove it.",

@@ -53,7 +53,7 @@ class _Message(TypedDict):
 
 class _Request(TypedDict, total=False):
     messages: Annotated[list[_Message], Meta(min_length=1)]
-    prompt: Annotated[str, Meta(min_length=1)]
+    prompt: Annotated[str, Meta(min_length=1)] | Annotated[list[_TokenId], Meta(min_length=1)]
     max_tokens: _Tokens
     max_completion_tokens: _Tokens
     temperature: Annotated[float, Meta(ge=0, le=2)]

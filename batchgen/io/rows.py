@@ -26,7 +26,7 @@ class RowError(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class InputRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One input line, checked. Exactly one of `messages` and `prompt` is set."""
+    """One input line, checked. One of `messages`, `prompt` and `prompt_token_ids` is set."""
 
     # 0-based record of the input file: the identity of a result.
     row: int
@@ -35,6 +35,7 @@ class InputRow(msgspec.Struct, frozen=True, kw_only=True):
     params: SamplingParams
     messages: list[dict[str, Any]] | None = None
     prompt: str | None = None
+    prompt_token_ids: list[int] | None = None
     # The other fields of the line, carried to the output; {} when there are none.
     extra: dict[str, Any] = {}
     # Another model than the job's that the line names; the job's answers it.

@@ -6,18 +6,22 @@ from typing import Any
 
 import msgspec
 
+from batchgen.io.checks import token_ids
 from batchgen.io.columns import check_misspelt
-from batchgen.io.fields import SHORTHAND_FIELDS, read_sampling
+from batchgen.io.fields import MAX_TOKENS, SHORTHAND_FIELDS, read_sampling
 from batchgen.io.line_error import LineError, quoted
 from batchgen.io.messages import Message, check_messages
 from batchgen.spelling import suggestion
+
+_TOKEN_IDS = token_ids(1, MAX_TOKENS)
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
     """What a line asks, whichever form it has. One of `messages` and `prompt` is set."""
 
     messages: list[Message] | None
-    prompt: str | None
+    # A text, or the ids of its tokens.
+    prompt: str | list[int] | None
     # The SamplingParams fields that the line itself sets.
     params: dict[str, Any]
     # Everything else, carried to the output.
@@ -68,14 +72,18 @@ def _meant(extra: dict[str, Any]) -> str:
     return ""
 
 
-def check_prompt(value: Any) -> str:
-    """Return a raw prompt; raise LineError."""
+def check_prompt(value: Any) -> str | list[int]:
+    """Return a raw prompt, a text or a list of token ids; raise LineError."""
+    if type(value) is list and any(type(each) in (str, list) for each in value):
+        raise LineError(
+            "invalid_type", "'prompt' is a list of prompts: write one line for each.", "prompt"
+        )
+    if value in ("", []):
+        raise LineError("invalid_value", "'prompt' is empty: write the text to go on.", "prompt")
+    if type(value) is list:
+        return list(_TOKEN_IDS.check("prompt", value))
     if type(value) is not str:
         raise LineError(
-            "invalid_type",
-            "'prompt' must be a string: write one line for each prompt, as text.",
-            "prompt",
+            "invalid_type", "'prompt' must be a text, or a list of token ids.", "prompt"
         )
-    if not value:
-        raise LineError("invalid_value", "'prompt' is empty: write the text to go on.", "prompt")
     return value

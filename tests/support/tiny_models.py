@@ -86,6 +86,25 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "persimmon": {},
     "starcoder2": {},
     "biogpt": {},
+    # It scales its queries by their position.
+    "ministral3": {
+        "head_dim": 8,
+        "rope_parameters": {
+            "rope_type": "yarn",
+            "rope_theta": 10000.0,
+            "factor": 8.0,
+            "original_max_position_embeddings": 32,
+            "llama_4_scaling_beta": 0.5,
+        },
+    },
+    "afmoe": {
+        **MOE,
+        "head_dim": 8,
+        "sliding_window": 20,
+        "layer_types": ["sliding_attention", "full_attention"],
+        "num_dense_layers": 1,
+        "num_shared_experts": 1,
+    },
     # These bypass the attention interface, or keep state that it does not see.
     "falcon": {"num_kv_heads": 2, "new_decoder_architecture": True},
     "bloom": {"n_head": 4, "n_layer": 2},

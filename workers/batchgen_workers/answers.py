@@ -58,6 +58,7 @@ def as_request(row: InputRow, key: int, lease: Lease) -> GenerationRequest:
         params=row.params,
         messages=row.messages,
         prompt=row.prompt,
+        prompt_token_ids=row.prompt_token_ids,
         job=lease.job_public_id,
         cache_salt=lease.tenant_id,
     )

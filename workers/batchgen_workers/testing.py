@@ -214,6 +214,8 @@ def answer_to(prompt: str, *, seed: int | None, tokens: int = DEFAULT_TOKENS) ->
 def _prompt_of(request: GenerationRequest) -> str:
     if request.messages is not None:
         return "\n".join(str(_content(message)) for message in request.messages)
+    if request.prompt_token_ids is not None:
+        return " ".join(map(str, request.prompt_token_ids))
     return request.prompt or ""
 
 

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 from batchgen.engine.answer import Answer
 from batchgen.engine.grammar import GrammarCompiler
 from batchgen.engine.logprobs import TokenLogprob, TopTokens
-from batchgen.engine.tokenizer import StopScanner
+from batchgen.engine.stops import StopScanner
 from batchgen.io.params import SamplingParams
 
 Make = Callable[..., Answer]

@@ -6,6 +6,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -162,14 +163,17 @@ class TestTokensAllowed:
 
 
 class TestStops:
-    def test_a_stop_token_ends_the_answer_and_stays_in_it(self, llama: Path) -> None:
+    @pytest.mark.parametrize("how", [{}, {"stop": ("never",)}])
+    def test_a_stop_token_ends_the_answer_and_is_none_of_its_text(
+        self, llama: Path, how: dict[str, Any]
+    ) -> None:
         engine = make_engine(llama)
         free = tokens_of(answer(engine))
-        got = answer(engine, stop_token_ids=(free[5], 300))
+        got = answer(engine, stop_token_ids=(free[5], 300), **how)
         end = free.index(free[5]) + 1
         assert tokens_of(got) == free[:end]
         assert got.choices[0].finish_reason == "stop"
-        assert got.choices[0].text == engine.tokenizer.decode(free[:end])
+        assert got.choices[0].text == engine.tokenizer.decode(free[: end - 1])
 
     def test_a_stop_token_must_not_come_too_early(self, llama: Path, network: Any) -> None:
         engine = make_engine(llama)
@@ -202,6 +206,29 @@ class TestStops:
             assert got.text == (text if at < 0 else text[:at])
             assert got.finish_reason == ("length" if at < 0 else "stop")
             assert len(got.tokens or []) >= minimum
+
+    @pytest.mark.parametrize("how", [{}, {"n": 2, "temperature": 1.0}, {"num_beams": 2, "n": 1}])
+    @pytest.mark.parametrize("stop", ["<|im_start|>", "<|im_end|>"])
+    def test_a_stop_text_may_be_a_special_token(
+        self, llama: Path, stop: str, how: dict[str, Any]
+    ) -> None:
+        engine = make_engine(llama)
+        the, special = engine.tokenizer.backend.convert_tokens_to_ids(["the", stop])
+        how = {"allowed_token_ids": (the, special), "logit_bias": {special: 20.0}, **how}
+        for choice in answer(engine, stop=("never", stop), min_tokens=1, **how).choices:
+            assert (choice.tokens, choice.text) == ([the, special], "the")
+            assert choice.finish_reason == "stop"
+
+    def test_a_stop_text_may_hold_a_special_token(self, llama: Path) -> None:
+        engine = make_engine(llama)
+        the, special = engine.tokenizer.backend.convert_tokens_to_ids(["the", "<|im_start|>"])
+        how = {"allowed_token_ids": (the, special), "temperature": 5.0, "n": 6, "seed": 1}
+        for choice in answer(engine, stop=("he<|im_start|>",), max_tokens=60, **how).choices:
+            tokens = choice.tokens or []
+            pairs = list(pairwise(tokens))
+            assert pairs.index((the, special)) == len(pairs) - 1
+            assert choice.text == ("the" * tokens.count(the))[:-2]
+            assert choice.finish_reason == "stop"
 
     def test_each_sample_has_its_own_end(self, llama: Path) -> None:
         engine = make_engine(llama)

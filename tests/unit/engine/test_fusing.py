@@ -22,14 +22,15 @@ from batchgen_kernels.cpu.linear import PackedLinear
 from tests.support.tiny_models import VOCABULARY, tiny_model
 from tests.unit.engine.conftest import Models, make_engine, request, run, tokens_of
 
+CONTEXT = 256
 # Two layers each.
 FUSED = {"granite", "llama", "mistral", "qwen2", "qwen3"}
-UNFUSED = {"phi3", "gemma2", "gemma3_text", "cohere", "olmo2", "gpt2", "stablelm"}
+UNFUSED = {"phi3", "gemma2", "gemma3_text", "cohere", "olmo2", "gpt2", "stablelm", "ministral3"}
 
 
 def load(path: Path) -> tuple[Any, list[ProbedLayer]]:
     network: Any = load_network(path, dtype=torch.float32, device=torch.device("cpu"))
-    return network, probe(network, vocabulary=VOCABULARY, longest=256)
+    return network, probe(network, vocabulary=VOCABULARY, longest=CONTEXT)
 
 
 def logits(network: Any, layers: list[ProbedLayer]) -> Tensor:
@@ -44,7 +45,7 @@ def logits(network: Any, layers: list[ProbedLayer]) -> Tensor:
 def check_fusing(path: Path, expected: int) -> Any:
     network, layers = load(path)
     before = logits(network, layers)
-    assert fuse(network, layers) == expected
+    assert fuse(network, layers, longest=CONTEXT) == expected
     assert sum(isinstance(module, DecoderLayer) for module in network.modules()) == expected
     after = logits(network, layers)
     assert float((after - before).abs().max()) < 1e-5 * float(before.abs().max())
@@ -79,6 +80,33 @@ def test_a_multiplier_that_no_part_shows_is_found_out(tmp_path: Path) -> None:
     check_fusing(tiny_model(tmp_path, "granite", residual_multiplier=0.9), 0)
 
 
+@pytest.mark.parametrize(("longest", "expected"), [(32, 2), (37, 0), (CONTEXT, 0)])
+def test_a_layer_that_changes_at_a_position_stays_where_a_row_can_reach_it(
+    models: Models, longest: int, expected: int
+) -> None:
+    network, layers = load(models("ministral3"))
+    assert fuse(network, layers, longest=longest) == expected
+
+
+def test_a_layer_that_changes_where_no_config_says_stays(models: Models) -> None:
+    network, layers = load(models("llama"))
+    first = network.model.layers[0]
+    plain = first.self_attn.q_proj.forward
+
+    def late(hidden: Tensor) -> Tensor:
+        """Scale the queries of the last positions, which a layer sees by `see`."""
+        scaled: Tensor = plain(hidden) * (1 + 0.1 * first.self_attn.late)
+        return scaled
+
+    def see(_: nn.Module, __: Any, kwargs: Any) -> None:
+        first.self_attn.late = (kwargs["position_ids"] > CONTEXT - 4)[..., None]
+
+    first.register_forward_pre_hook(see, with_kwargs=True)
+    first.self_attn.q_proj.forward = late
+    assert fuse(network, layers, longest=CONTEXT) == 1
+    assert network.model.layers[0] is first
+
+
 def test_a_layer_that_does_something_else_stays(models: Models) -> None:
     network, layers = load(models("llama"))
 
@@ -95,7 +123,7 @@ def test_a_layer_that_does_something_else_stays(models: Models) -> None:
     first = network.model.layers[0]
     first.post_attention_layernorm = Doubled(first.post_attention_layernorm)
     before = logits(network, layers)
-    assert fuse(network, layers) == 1
+    assert fuse(network, layers, longest=CONTEXT) == 1
     assert network.model.layers[0] is first
     assert isinstance(first.mlp.down_proj, PackedLinear)
     assert isinstance(network.model.layers[1], DecoderLayer)
@@ -107,7 +135,7 @@ def test_the_weights_do_not_stay_twice(models: Models) -> None:
     network, layers = load(models("llama"))
     parts = [layer.module for layer in layers]
     embedding = network.get_input_embeddings().weight.numel()
-    fuse(network, layers)
+    fuse(network, layers, longest=CONTEXT)
     left = [module for part in parts for module in part.modules() if isinstance(module, nn.Linear)]
     assert len(left) == 8
     assert sum(linear.weight.numel() for linear in left) == 0
@@ -118,7 +146,7 @@ def test_without_a_library_nothing_changes(models: Models, monkeypatch: pytest.M
     monkeypatch.setattr(fusing, "load", lambda: None)
     network, layers = load(models("llama"))
     before = list(network.modules())
-    assert fuse(network, layers) == 0
+    assert fuse(network, layers, longest=CONTEXT) == 0
     assert list(network.modules()) == before
 
 

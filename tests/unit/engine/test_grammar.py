@@ -220,21 +220,29 @@ class TestBroken:
 
 
 class TestWhiteSpace:
-    """Laid out as people do is allowed; white space without end is not."""
+    """One line with at most a space between its parts: all white space of a document is bounded."""
 
-    @pytest.mark.parametrize("indent", [None, 0, 2, 4, "\t"])
-    def test_common_layouts_are_allowed(
-        self, compiler: GrammarCompiler, backend: Any, indent: int | str | None
+    VALUE = {"name": "fox", "age": 7, "kind": "dog", "tags": [True, False]}  # noqa: RUF012
+
+    @pytest.mark.parametrize("schema", [SCHEMA, {"const": VALUE}], ids=["object", "const"])
+    @pytest.mark.parametrize("separators", [(",", ":"), (", ", ": "), (" , ", " : ")])
+    def test_one_line_is_allowed(
+        self,
+        compiler: GrammarCompiler,
+        backend: Any,
+        schema: dict[str, Any],
+        separators: tuple[str, str],
     ) -> None:
-        value = {"name": "fox", "age": 7, "kind": "dog", "tags": [True, False]}
-        grammar = compiled(compiler, json_schema=json.dumps(SCHEMA))
-        assert feed(grammar, backend, json.dumps(value, indent=indent)).is_finished
+        text = json.dumps(self.VALUE, separators=separators)
+        grammar = compiled(compiler, json_schema=json.dumps(schema))
+        assert feed(grammar, backend, text).is_finished
 
-    @pytest.mark.parametrize("text", ["{  ", "{\n\n", "{\n" + 33 * " ", '{"name" \n'])
+    @pytest.mark.parametrize("schema", [SCHEMA, {"const": VALUE}], ids=["object", "const"])
+    @pytest.mark.parametrize("text", [" ", "{  ", "{\n", "{\t", '{"name"  ', '{"name": \t'])
     def test_there_is_an_end_to_it(
-        self, compiler: GrammarCompiler, backend: Any, text: str
+        self, compiler: GrammarCompiler, backend: Any, schema: dict[str, Any], text: str
     ) -> None:
-        grammar = compiled(compiler, json_schema=json.dumps(SCHEMA))
+        grammar = compiled(compiler, json_schema=json.dumps(schema))
         assert not feed(grammar.fork(), backend, text[:-1]).is_broken
         assert feed(grammar, backend, text).is_broken
 

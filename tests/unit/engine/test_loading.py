@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from batchgen.engine.loading import context_length, load_config, load_network, pinned_length
 from batchgen.engine.model import CausalModel
+from batchgen.engine.tokenizer import Tokenizer
 from batchgen.errors import UnsafeModel, UnsupportedModel
 from tests.support.tiny_models import tiny_llama, tiny_model
 from tests.unit.engine.conftest import config_of, make_engine, request, run, tokens_of
@@ -37,6 +38,32 @@ def test_an_unknown_architecture_is_refused(tmp_path: Path) -> None:
     edit_config(tiny_llama(tmp_path), model_type="quantum_llama")
     with pytest.raises(UnsupportedModel, match="quantum_llama"):
         load_config(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (ImportError("\nTimm is required.\n`pip install timm`"), "Timm is required. .*Install"),
+        (AttributeError("no rope_theta"), "AttributeError: no rope_theta. Compare"),
+        (TypeError("empty() takes 1 argument"), "TypeError: empty.* Compare"),
+    ],
+)
+def test_whatever_transformers_raises_is_a_refusal_with_a_remedy(
+    llama: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, message: str
+) -> None:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise error
+
+    parts = (
+        ("AutoConfig", load_config),
+        ("AutoModelForCausalLM", load),
+        ("AutoTokenizer", Tokenizer),
+    )
+    for loader, step in parts:
+        with monkeypatch.context() as patch:
+            patch.setattr(getattr(transformers, loader), "from_pretrained", fail)
+            with pytest.raises(UnsupportedModel, match=message):
+                step(llama)
 
 
 def test_missing_weights_are_refused_not_drawn_at_random(tmp_path: Path) -> None:

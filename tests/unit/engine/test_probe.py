@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,25 @@ def test_a_layer_that_attends_twice_is_refused(llama: Path) -> None:
         probed(network)
 
 
+@pytest.mark.parametrize(
+    ("option", "reason"),
+    [("attention_mask", "masks its attention itself"), ("position_bias", "adds to the scores")],
+)
+def test_what_no_kernel_serves_is_refused_even_where_it_changes_nothing(
+    llama: Path, option: str, reason: str
+) -> None:
+    network = network_of(llama)
+    layer = network.model.layers[1]
+    forward = layer.self_attn.forward
+
+    def optional(**arguments: Any) -> Any:
+        return forward(**{**arguments, option: torch.zeros(1, 1, 1, 1)})
+
+    layer.self_attn.forward = optional
+    with pytest.raises(UnsupportedModel, match=rf"layers\.1\.self_attn: it {reason}"):
+        probed(network)
+
+
 class Smear(nn.Module):
     """Lets every token see the mean of all tokens of the forward: state outside of attention."""
 
@@ -117,8 +137,65 @@ def test_a_window_that_only_the_mask_knew_is_refused(models: Models) -> None:
         probed(network)
 
 
+def test_a_window_that_only_the_cache_knew_is_refused(llama: Path) -> None:
+    network = network_of(llama)
+    network.config.sliding_window = 256  # as long as a row can be
+    probed(network)
+    network.config.sliding_window = 255
+    with pytest.raises(UnsupportedModel, match=r"layers\.0\.self_attn: its sliding window"):
+        probed(network)
+
+
+def with_forward(network: Any, change: Callable[..., Any]) -> Any:
+    """Return `network` with `change` between a call and its forward."""
+    forward = network.forward
+    network.forward = lambda **arguments: change(forward, **arguments)
+    return network
+
+
+def every_row(forward: Any, *, logits_to_keep: Tensor, **arguments: Any) -> Any:
+    return forward(**arguments)
+
+
+def last_rows(forward: Any, *, logits_to_keep: Tensor, **arguments: Any) -> Any:
+    return forward(**arguments, logits_to_keep=len(logits_to_keep))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [(every_row, "does not choose the rows"), (last_rows, "logits differ|output differs")],
+)
+def test_a_model_that_does_not_choose_rows_is_refused(
+    llama: Path, change: Callable[..., Any], reason: str
+) -> None:
+    with pytest.raises(UnsupportedModel, match=reason):
+        probed(with_forward(network_of(llama), change))
+
+
+@pytest.mark.parametrize("threshold", [100, 255])
+def test_positions_far_on_are_asked_beside_those_at_the_start(llama: Path, threshold: int) -> None:
+    network = network_of(llama)
+    rotate = network.model.rotary_emb.forward
+
+    def stretched(rows: Tensor, position_ids: Tensor) -> Any:
+        """Change the rotations of all, where one position is beyond the threshold."""
+        return rotate(rows, position_ids * (2 if position_ids.max() >= threshold else 1))
+
+    network.model.rotary_emb.forward = stretched
+    network.config.original_context = 100
+    with pytest.raises(UnsupportedModel, match="output differs"):
+        probed(network)
+
+
+def test_a_context_that_is_longer_than_the_models_tables_is_refused(models: Models) -> None:
+    network = network_of(models("gpt2"))
+    probe(network, vocabulary=VOCABULARY, longest=256)
+    with pytest.raises(UnsupportedModel, match="forward at position 259 fails: IndexError"):
+        probe(network, vocabulary=VOCABULARY, longest=300)
+
+
 def test_a_model_that_takes_no_positions_is_refused(llama: Path) -> None:
     network = network_of(llama)
     network.forward = lambda input_ids: None
-    with pytest.raises(UnsupportedModel, match="a packed forward fails: TypeError"):
+    with pytest.raises(UnsupportedModel, match="a forward at position 1 fails: TypeError"):
         probed(network)

@@ -10,15 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer as Backend
-from tokenizers import decoders, models
+from tokenizers import decoders, models, processors
 from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from batchgen.engine.tokenizer import INCOMPLETE, PARTIAL, Decode, StopScanner, Tokenizer
+from batchgen.engine.stops import INCOMPLETE, PARTIAL, Decode, StopScanner, read
+from batchgen.engine.tokenizer import Tokenizer
 from batchgen.errors import UnsupportedModel
 from batchgen.io.params import SamplingParams
 from batchgen.io.rows import GenerationRequest, RowError
-from tests.support.tiny_models import save_tokenizer
+from tests.support.tiny_models import CHAT_TEMPLATE, save_tokenizer
 
 PARAMS = SamplingParams()
 
@@ -28,6 +29,23 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
     path = tmp_path_factory.mktemp("tokenizer")
     save_tokenizer(path)
     return Tokenizer(path)
+
+
+@pytest.fixture(scope="session")
+def spaced(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    """Return one that leaves the space of a text's first token out, as sentencepiece's do."""
+    pieces = ["<unk>", "</s>", "<end>", "▁Paris", "▁is", "s", "▁", "<0xC3>", "<0xA9>"]
+    backend = Backend(models.BPE({piece: i for i, piece in enumerate(pieces)}, []))
+    backend.add_special_tokens(["<unk>", "</s>", "<end>"])
+    backend.decoder = decoders.Sequence(
+        [
+            decoders.Replace("▁", " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(content=" ", left=1),
+        ]
+    )
+    return saved(tmp_path_factory.mktemp("spaced"), backend)
 
 
 def ids_of(tokenizer: Tokenizer, text: str) -> list[int]:
@@ -94,6 +112,23 @@ def test_token_ids_are_taken_as_they_are(tokenizer: Tokenizer) -> None:
     assert tokenizer.encode(request) == [5, 6]
 
 
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [("Paris", [1, 3]), ("<s>Paris", [1, 3]), ("<s><s>Paris", [1, 1, 3]), ("</s>Paris", [1, 2, 3])],
+)
+@pytest.mark.parametrize("ends", [False, True])
+def test_a_prompt_that_has_its_beginning_gets_no_second_one(
+    tmp_path: Path, prompt: str, expected: list[int], ends: bool
+) -> None:
+    backend = Backend(models.WordLevel({"<unk>": 0, "<s>": 1, "</s>": 2, "Paris": 3}, "<unk>"))
+    backend.add_special_tokens(["<s>", "</s>"])
+    backend.post_processor = processors.TemplateProcessing(
+        single="<s> $A" + " </s>" * ends, special_tokens=[("<s>", 1), ("</s>", 2)]
+    )
+    found = ids_of(saved(tmp_path, backend), prompt)
+    assert found == expected + [2] * ends
+
+
 def test_special_tokens_are_not_part_of_a_text(tokenizer: Tokenizer) -> None:
     assert tokenizer.decode(ids_of(tokenizer, "the dog<|im_end|>")) == "the dog"
     assert tokenizer.eos_token_id == ids_of(tokenizer, "<|im_end|>")[0]
@@ -116,6 +151,42 @@ def test_a_model_without_a_chat_template_says_so(tmp_path: Path) -> None:
 def test_what_a_template_refuses_is_the_rows_error(tmp_path: Path, template: str) -> None:
     error = refusal(with_template(tmp_path, template), [{"role": "user", "content": "x"}])
     assert error.code == "template_error"
+
+
+def test_a_text_that_the_template_leaves_out_is_the_rows_error(tmp_path: Path) -> None:
+    template = "{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}"
+    tokenizer = with_template(tmp_path, template)
+    error = refusal(
+        tokenizer, [{"role": "user", "content": "x"}, {"role": "system", "content": "y"}]
+    )
+    assert (error.code, error.param) == ("template_error", "messages[1]")
+    assert "'system'" in error.message
+
+
+@pytest.mark.parametrize(
+    ("template", "note"),
+    [
+        (CHAT_TEMPLATE, None),
+        (None, None),
+        (
+            "{% for m in messages %}{% for p in m.content %}{{ p.text }}{% endfor %}{% endfor %}",
+            None,
+        ),
+        ("{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}", "no system"),
+        (
+            "{% if messages[0].role == 'user' %}{{ raise_exception('no') }}{% endif %}"
+            "{% for m in messages %}{{ m.content }}{% endfor %}",
+            None,
+        ),
+        ("always the same", "no text of a user"),
+    ],
+)
+def test_what_the_template_cannot_do_is_known_at_load(
+    tmp_path: Path, template: str | None, note: str | None
+) -> None:
+    notes = with_template(tmp_path, template).notes
+    assert len(notes) == (note is not None)
+    assert note is None or note in notes[0]
 
 
 def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
@@ -154,6 +225,52 @@ class TestTokenBytes:
         backend = Backend(models.Unigram([("</s>", 0.0), ("été", -1.0), ("b", -1.0)], unk_id=0))
         backend.decoder = decoders.Metaspace()
         assert saved(tmp_path, backend).token_bytes(1).decode() == "été"
+
+
+class TestContext:
+    def answer(self, tokenizer: Tokenizer, prompt: list[int], ids: list[int]) -> str:
+        return read(tokenizer.decode, ids, before=tokenizer.context(prompt))
+
+    def test_a_first_token_reads_as_it_does_behind_its_prompt(self, spaced: Tokenizer) -> None:
+        assert spaced.decode([3, 4]) == "Paris is"
+        assert self.answer(spaced, [3, 4], [3, 4]) == " Paris is"
+        assert self.answer(spaced, [3, 4], [5]) == "s"
+        assert self.answer(spaced, [3, 4] * 50, [6, 3]) == "  Paris"
+
+    def test_special_tokens_between_are_no_text(self, spaced: Tokenizer) -> None:
+        assert self.answer(spaced, [3, 2, 2, 1], [3]) == " Paris"
+        assert self.answer(spaced, [1, 2], [3]) == "Paris"
+        assert self.answer(spaced, [3] + [2] * 100, [3]) == "Paris"  # not looked for so far back
+
+    def test_a_prompt_may_end_inside_a_character(self, spaced: Tokenizer) -> None:
+        assert self.answer(spaced, [3, 7], [3]) == "Paris"
+        assert self.answer(spaced, [3, 7, 8], [3]) == " Paris"
+
+    def test_stop_strings_are_looked_for_in_that_text(self, spaced: Tokenizer) -> None:
+        for stop, expected in (
+            (" Paris", ""),
+            ("is i", " Par"),
+            ("s", " Pari"),
+            ("Paris Paris", None),
+        ):
+            scanner = spaced.scanner([stop], spaced.context([3, 4]))
+            found = [scanner.push(token) for token in (3, 4)]
+            assert next((text for text in found if text is not None), None) == expected
+        assert scanner.finish() == " Paris is"
+        assert scanner.finish(ended=True) == " Paris"
+
+    def test_a_stop_text_may_hold_special_tokens(self, spaced: Tokenizer) -> None:
+        assert spaced.stop_tokens(["<end>", "s", "Paris<end>"]) == {2}
+        scanner = spaced.scanner(["is<end>"], spaced.context([2, 3]))
+        assert [scanner.push(token) for token in (1, 3, 2)] == [None, None, " Par"]
+        other = spaced.scanner(["is<end>"], [])
+        assert [other.push(token) for token in (1, 3, 1, 4)] == [None] * 4
+        assert other.finish() == "Paris is"
+
+    def test_a_byte_level_text_is_the_same_behind_anything(self, tokenizer: Tokenizer) -> None:
+        ids = ids_of(tokenizer, " the dog 🎉")
+        for prompt in ("", "one", "one 🎉", "<|im_end|>\n"):
+            assert self.answer(tokenizer, ids_of(tokenizer, prompt), ids) == " the dog 🎉"
 
 
 class TestStopScanner:

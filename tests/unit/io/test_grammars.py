@@ -52,6 +52,49 @@ def test_a_schema_is_kept_as_text_in_the_order_of_its_properties() -> None:
     assert read_schema("f", spaced) == spaced
 
 
+TEXTS: dict[str, Any] = {"type": "string"}
+
+
+@pytest.mark.parametrize("name", ["iri", "regex", "json-pointer", "idn-email", "password", "Ω"])
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda schema: schema,
+        lambda schema: {
+            "type": "object",
+            "properties": {"format": schema, "a": {"$ref": "#/$defs/b"}},
+            "$defs": {"b": schema},
+        },
+        lambda schema: {
+            "anyOf": [schema, {"type": "array", "items": schema, "prefixItems": [schema]}]
+        },
+        lambda schema: {"type": "object", "additionalProperties": schema},
+    ],
+)
+def test_a_format_that_is_an_annotation_forbids_nothing(name: str, wrap: Any) -> None:
+    expected = json.dumps(wrap(TEXTS), separators=(",", ":"))
+    schema = wrap({**TEXTS, "format": name})
+    assert read_schema("f", schema) == read_schema("f", json.dumps(schema)) == expected
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "string", "format": "date"},
+        {"enum": [{"format": "iri"}]},
+        {"const": {"format": "iri", "items": {"format": "iri"}}},
+        {"type": "object", "properties": {"format": {"const": "iri"}}},
+        {"type": "string", "description": '"format"'},
+    ],
+)
+def test_what_is_kept_to_or_is_no_annotation_stays(schema: Any) -> None:
+    assert read_schema("f", schema) == json.dumps(schema, separators=(",", ":"))
+
+
+def test_a_format_of_another_type_is_refused() -> None:
+    assert error_of(read_schema, {"type": "string", "format": 3}) == ("invalid_json_schema", "f")
+
+
 @pytest.mark.parametrize("schema", FAULTY)
 def test_a_schema_that_the_library_refuses(schema: Any) -> None:
     assert error_of(read_schema, schema) == ("invalid_json_schema", "f")

@@ -23,15 +23,55 @@ def test_text_parts_become_one_string() -> None:
     ]
 
 
-def test_empty_fields_of_openai_messages_are_dropped() -> None:
-    message: dict[str, Any] = {
-        **USER,
-        "name": "Anna",
-        "tool_calls": [],
-        "refusal": None,
+def test_fields_that_say_nothing_are_dropped() -> None:
+    empty: dict[str, Any] = {
+        "annotations": [],
         "audio": None,
+        "function_call": None,
+        "reasoning_content": "",
+        "refusal": None,
+        "tool_calls": None,
+        "tool_call_id": None,
     }
-    assert check_messages([message]) == [{**USER, "name": "Anna"}]
+    replayed = {"role": "assistant", "content": "Because.", "name": None, **empty}
+    assert check_messages(
+        [{**USER, "name": "A", **empty}, replayed, {**USER, "tool_calls": []}]
+    ) == [
+        {**USER, "name": "A"},
+        {"role": "assistant", "content": "Because."},
+        USER,
+    ]
+
+
+CALL: dict[str, Any] = {
+    "id": "call_1",
+    "type": "function",
+    "function": {"name": "weather", "arguments": '{"city": "Bern"}'},
+}
+
+
+def calling(**function: Any) -> dict[str, Any]:
+    return {"role": "assistant", "tool_calls": [{"function": {"name": "f", **function}}]}
+
+
+def test_a_call_of_a_tool_needs_no_content_and_has_an_object_of_arguments() -> None:
+    called = {"role": "assistant", "content": None, "tool_calls": [CALL]}
+    result = {"role": "tool", "tool_call_id": "call_1", "content": "Rain"}
+    function = {"name": "weather", "arguments": {"city": "Bern"}}
+    assert check_messages([USER, called, result]) == [
+        USER,
+        {"role": "assistant", "content": "", "tool_calls": [{**CALL, "function": function}]},
+        result,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [({"a": 1}, {"a": 1}), ("{}", {}), ("", {}), ('{"a":[1]}', {"a": [1]})],
+)
+def test_arguments_are_an_object_or_its_text(arguments: Any, expected: Any) -> None:
+    calls = check_messages([calling(arguments=arguments)])[0]["tool_calls"]
+    assert calls == [{"type": "function", "function": {"name": "f", "arguments": expected}}]
 
 
 @pytest.mark.parametrize(
@@ -60,7 +100,47 @@ def test_empty_fields_of_openai_messages_are_dropped() -> None:
             "messages[0].content[0]",
         ),
         ([{**USER, "name": 5}], "invalid_type", "messages[0].name"),
-        ([{**USER, "tool_calls": [{}]}], "unsupported_parameter", "messages[0].tool_calls"),
+        ([{**USER, "tool_calls": [CALL]}], "invalid_value", "messages[0].tool_calls"),
+        ([{**USER, "refusal": "no"}], "unsupported_parameter", "messages[0].refusal"),
+        ([{**USER, "annotations": [{}]}], "unsupported_parameter", "messages[0].annotations"),
+        (
+            [{"role": "assistant", "content": None, "tool_calls": []}],
+            "missing_required_parameter",
+            "messages[0].content",
+        ),
+        (
+            [{"role": "assistant", "tool_calls": CALL}],
+            "invalid_type",
+            "messages[0].tool_calls",
+        ),
+        (
+            [{"role": "assistant", "tool_calls": [{**CALL, "type": "custom"}]}],
+            "unsupported_parameter",
+            "messages[0].tool_calls[0].type",
+        ),
+        (
+            [{"role": "assistant", "tool_calls": [{**CALL, "result": 1}]}],
+            "unknown_parameter",
+            "messages[0].tool_calls[0]",
+        ),
+        (
+            [{"role": "assistant", "tool_calls": [{**CALL, "id": 1}]}],
+            "invalid_type",
+            "messages[0].tool_calls[0].id",
+        ),
+        (
+            [{"role": "assistant", "tool_calls": [{"id": "1"}]}],
+            "invalid_type",
+            "messages[0].tool_calls[0].function",
+        ),
+        ([calling(name=1)], "invalid_type", "messages[0].tool_calls[0].function.name"),
+        ([calling(arguments="{")], "invalid_type", "messages[0].tool_calls[0].function.arguments"),
+        (
+            [calling(arguments="[1]")],
+            "invalid_type",
+            "messages[0].tool_calls[0].function.arguments",
+        ),
+        ([calling()], "invalid_type", "messages[0].tool_calls[0].function.arguments"),
         ([{**USER, "weight": 1}], "unknown_parameter", "messages[0]"),
     ],
 )

@@ -27,6 +27,16 @@ def test_a_raw_text() -> None:
     assert question.extra == {}
 
 
+def test_a_prompt_of_token_ids() -> None:
+    assert read_shorthand_line({"prompt": [1, 0, 7]}).prompt == [1, 0, 7]
+
+
+def test_a_list_of_prompts_says_what_to_do() -> None:
+    for prompts in (["a", "b"], [[1], [2]]):
+        with pytest.raises(LineError, match="one line for each"):
+            read_shorthand_line({"prompt": prompts})
+
+
 def test_an_id_beside_a_custom_id_is_data() -> None:
     assert read_shorthand_line({"prompt": "x", "custom_id": "a", "id": 7}).extra == {"id": 7}
     assert read_shorthand_line({"prompt": "x", "custom_id": None, "id": 7}).extra == {}
@@ -41,6 +51,13 @@ def test_an_id_beside_a_custom_id_is_data() -> None:
         ({"prompt": "x", "messages": CHAT}, "invalid_value", None),
         ({"prompt": ""}, "invalid_value", "prompt"),
         ({"prompt": ["x"]}, "invalid_type", "prompt"),
+        ({"prompt": [[1], [2]]}, "invalid_type", "prompt"),
+        ({"prompt": [1, "x"]}, "invalid_type", "prompt"),
+        ({"prompt": []}, "invalid_value", "prompt"),
+        ({"prompt": [1, True]}, "invalid_type", "prompt"),
+        ({"prompt": [1.0]}, "invalid_type", "prompt"),
+        ({"prompt": [-1]}, "invalid_value", "prompt"),
+        ({"prompt": 5}, "invalid_type", "prompt"),
         ({"prompt": "x", "max_tokens": 0}, "invalid_value", "max_tokens"),
         ({"messages": []}, "invalid_value", "messages"),
     ],

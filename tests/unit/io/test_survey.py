@@ -144,6 +144,6 @@ def test_one_mistake_in_many_lines_is_one_message() -> None:
     assert head == "31 lines are not usable:"
     assert "line 1: 'max_tokns'" in misspelt
     assert misspelt.endswith("(and 29 more lines alike)")
-    assert "line 31: 'prompt' must be a string" in mistyped
+    assert "line 31: 'prompt' must be a text" in mistyped
     assert "alike" not in mistyped
     assert len(caught.value.problems) == caught.value.total == 31

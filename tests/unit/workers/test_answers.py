@@ -55,6 +55,8 @@ def test_the_request_carries_what_the_engine_needs_and_no_more() -> None:
     assert (request.key, request.prompt, request.messages) == (42, ROW.prompt, None)
     assert request.params is ROW.params
     assert (request.job, request.cache_salt) == (JOB, "acme")
+    ids = msgspec.structs.replace(ROW, prompt=None, prompt_token_ids=[1, 2])
+    assert as_request(ids, key=43, lease=LEASE).prompt_token_ids == [1, 2]
 
 
 def test_an_answer_joins_its_row() -> None:

@@ -1,0 +1,67 @@
+"""The `format` of a JSON schema, which JSON Schema calls an annotation: it never forbids a value.
+
+The grammar library keeps to the formats it knows, and refuses a schema for a name it does not know.
+Such names are taken out: `{"type": "string", "format": "password"}` is any string.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, Final
+
+import msgspec
+
+# Where a schema holds schemas; what else it holds is data, or names that are not keywords.
+_BY_NAME: Final = frozenset(
+    {"properties", "patternProperties", "dependentSchemas", "dependencies", "$defs", "definitions"}
+)
+_INSIDE: Final = frozenset(
+    {
+        "additionalItems",
+        "additionalProperties",
+        "allOf",
+        "anyOf",
+        "contains",
+        "contentSchema",
+        "else",
+        "if",
+        "items",
+        "not",
+        "oneOf",
+        "prefixItems",
+        "propertyNames",
+        "then",
+        "unevaluatedItems",
+        "unevaluatedProperties",
+    }
+)
+_REMEMBERED: Final = 256  # names
+
+
+def without_unknown_formats(schema: Any) -> Any:
+    """Return a schema, or a list of them, without the formats that the grammar library refuses."""
+    if type(schema) is list:
+        return [without_unknown_formats(each) for each in schema]
+    if type(schema) is not dict:
+        return schema
+    return {
+        name: _cleaned(name, value)
+        for name, value in schema.items()
+        if name != "format" or type(value) is not str or _is_known(value)
+    }
+
+
+def _cleaned(name: str, value: Any) -> Any:
+    if name in _INSIDE:
+        return without_unknown_formats(value)
+    if name in _BY_NAME and type(value) is dict:
+        return {key: without_unknown_formats(each) for key, each in value.items()}
+    return value
+
+
+@lru_cache(_REMEMBERED)
+def _is_known(name: str) -> bool:
+    from llguidance import LLMatcher
+
+    schema = msgspec.json.encode({"type": "string", "format": name}).decode()
+    return not LLMatcher.validate_grammar(LLMatcher.grammar_from_json_schema(schema))
