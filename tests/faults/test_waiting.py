@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from batchgen.jobs.identity import open_storage
 from tests.support.cluster import Cluster, Toll, running_cluster
 from tests.support.disks import mounted_disk
 from tests.support.homes import MODEL
@@ -65,6 +66,7 @@ def test_31_a_full_disk_is_no_crash_loop(
         with running_cluster(tmp_path, database_url=url, broker_url=broker_url) as cluster:
             cluster.toll = toll
             job = cluster.submit()
+            open_storage(cluster.store.database, cluster.home).establish()  # as a submit does
             disk.fill()
             stack = cluster.stack()
             for deaths in range(2):
