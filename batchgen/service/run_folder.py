@@ -22,6 +22,7 @@ from batchgen.io.folders import exists
 from batchgen.io.inputs import input_key
 from batchgen.io.lines import check_defaults
 from batchgen.io.manifest import MANIFEST, read_manifest
+from batchgen.io.records import MAX_RECORD_BYTES
 from batchgen.io.store_id import STORE_ID
 from batchgen.io.verify import check_file
 from batchgen.jobs.records import JobRecord
@@ -79,8 +80,7 @@ class RunFolder:
         job = self._finished() or self._job()
         if job is not None:
             # Of another input, which a pipe may never end, no more is read than of the right one.
-            most = self.service.storage.size(input_key(job.input_sha256))
-            self._refuse_other(job, submission, model, _sha256_of(source, most=most))
+            self._refuse_other(job, submission, model, _sha256_of(source, most=self._most(job)))
             return job
         check_free(self.out)
         self._make_home()
@@ -145,6 +145,12 @@ class RunFolder:
             if problem := check_file(self.out, entry):
                 raise Corrupt(f"The dataset in {self.out} is not whole: {problem} {MEND}")
         return job_of_dataset(manifest)
+
+    def _most(self, job: JobRecord) -> int | None:
+        """Return the bytes that the input had, or could have had where it is not kept any more."""
+        if exists(self.out / MANIFEST):
+            return job.n_rows * MAX_RECORD_BYTES
+        return self.service.storage.size(input_key(job.input_sha256))
 
     def _job(self) -> JobRecord | None:
         if self.is_settled:
