@@ -40,6 +40,8 @@ NAMES = frozenset(
         "part.committing",
         "rm.committed",
         "rm.committing",
+        "rm.folder_deleted",
+        "rm.input_deleted",
         "row.answered",
         "shard.claimed",
         "shard.fed",

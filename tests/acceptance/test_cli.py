@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from batchgen.io.verify import verify_dataset
+from tests.support.nursery import is_stopped
 from tests.support.tiny_models import tiny_llama
 from tests.support.workers import is_alive, wait_until
 
@@ -36,16 +37,15 @@ class Shell:
         engine = {"BATCHGEN_ENGINE__THREADS": "1", "BATCHGEN_ENGINE__KV_MEMORY": "64M"}
         self.env = {**os.environ, **home, **engine}
 
-    def start(self, *args: object, **options: Any) -> subprocess.Popen[str]:
-        """Start a command with its output in pipes."""
+    def start(self, *args: object, **variables: str) -> subprocess.Popen[str]:
+        """Start a command with its output in pipes, and `variables` in its environment."""
         return subprocess.Popen(
             [*BATCHGEN, *map(str, args)],
             cwd=self.folder,
-            env=self.env,
+            env={**self.env, **variables},
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            **options,
         )
 
     def __call__(self, *args: object, code: int = 0) -> str:
@@ -105,9 +105,12 @@ def check_dataset(folder: Path) -> None:
 def test_a_run_is_interrupted_and_goes_on(shell: Shell) -> None:
     request = ("run", "prompts.jsonl", "-o", "out", "-m", MODEL)
     fixed = ("-p", "temperature=0", "-p", "max_tokens=60", "-p", "ignore_eos=true")
-    with shell.start(*request, *fixed, "--json") as process:
-        events_until(process, lambda event: event["rows"]["done"] > 0)
+    # It stops itself with its first part: the rows that the engine has may end meanwhile, and no
+    # others, however fast it is.
+    with shell.start(*request, *fixed, BATCHGEN_FAILPOINT="part.committed=stop@1") as process:
+        wait_until(lambda: is_stopped(process.pid) or process.poll() is not None)
         process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGCONT)
         _, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     told = re.search(r"Interrupted: (\d+) of 400 rows are kept. The same command goes on", said)
@@ -165,7 +168,7 @@ def test_a_stack_on_one_machine(shell: Shell) -> None:
 
 
 def test_up_goes_to_the_background_and_down_ends_it(shell: Shell) -> None:
-    with shell.start("up", "-m", "tiny", "--detach") as process:
+    with shell.start("up", "-m", MODEL, "--detach") as process:
         _, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, said
     pid = int(said.partition("(pid ")[2].partition(")")[0])
@@ -173,12 +176,12 @@ def test_up_goes_to_the_background_and_down_ends_it(shell: Shell) -> None:
     try:
         assert str(log) in said
         assert os.getsid(pid) == pid  # no terminal takes it along
-        for again in (("up", "-m", "tiny"), ("up", "-m", "tiny", "--detach")):
+        for again in (("up", "-m", MODEL), ("up", "-m", MODEL, "--detach")):
             with shell.start(*again) as second:
                 _, refused = second.communicate(timeout=PATIENCE)
             assert second.returncode == 3, refused
             assert f"already: process {pid} on" in refused
-        job = shell("submit", "prompts.jsonl", "-m", "tiny", "-p", "max_tokens=2").strip()
+        job = shell("submit", "prompts.jsonl", "-m", MODEL, "-p", "max_tokens=2").strip()
         shell("wait", job, code=1)  # row 7 is too long
         shell("down")
         wait_until(lambda: not is_alive(pid))
@@ -188,5 +191,5 @@ def test_up_goes_to_the_background_and_down_ends_it(shell: Shell) -> None:
             os.kill(pid, signal.SIGTERM)
             wait_until(lambda: not is_alive(pid))
     words = log.read_text()
-    assert words.count("worker tiny started") == 1
-    assert "worker tiny stopped" in words
+    assert words.count(f"worker {MODEL} started") == 1
+    assert f"worker {MODEL} stopped" in words

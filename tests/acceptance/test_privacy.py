@@ -136,7 +136,7 @@ def test_no_password_is_shown_by_a_command_that_fails(tmp_path: Path) -> None:
         "BATCHGEN_BROKER_URL": f"redis://:{PASSWORD}@127.0.0.1:9/0",
         "XDG_STATE_HOME": str(tmp_path / "state"),
     }
-    for words in (["ls", "-v"], ["coordinator", "-v"], ["doctor"], ["config", "show"]):
+    for words in (["ls", "-v"], ["doctor"], ["config", "show"]):
         result = CliRunner().invoke(cli, words, env=variables)
         assert result.output
         assert_hidden(result.output)

@@ -77,7 +77,7 @@ class Member:
     @property
     def is_stopped(self) -> bool:
         """Whether SIGSTOP holds every thread of it: one within a system call may end that first."""
-        return _states(self.pid) == {"T"}
+        return is_stopped(self.pid)
 
     def said(self, text: str) -> bool:
         """Return whether `text` stands in its log."""
@@ -183,6 +183,11 @@ def _live(
     os.environ.update(environment)
     failpoints.arm(environment.get(failpoints.VARIABLE, ""))
     sys.exit(target(arguments))
+
+
+def is_stopped(pid: int) -> bool:
+    """Return whether SIGSTOP holds every thread of a process."""
+    return _states(pid) == {"T"}
 
 
 def _states(pid: int) -> set[str]:

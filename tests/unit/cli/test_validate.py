@@ -81,7 +81,7 @@ def test_a_line_with_two_mistakes_is_one_bad_line(batchgen: Command) -> None:
     assert "2 rows, 1 bad" in few.stderr
     refused = batchgen("submit", batchgen.folder / "p.jsonl", "-m", "tiny")
     assert "1200 lines are not usable" in refused.stderr
-    assert "line 2: 'prompt' must be a string" in refused.stderr
+    assert "line 2: 'prompt' must be a text" in refused.stderr
     assert refused.stderr.count("(and 499 more lines alike)") == 2
     assert "… and 700 more" in refused.stderr
 
