@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from copy import deepcopy
 
 import torch
 from torch import Tensor
@@ -27,7 +28,7 @@ from batchgen.engine.meter import PoolMeter, measure
 from batchgen.engine.model import CausalModel, vocabulary_size
 from batchgen.engine.plan import StepPlan
 from batchgen.engine.prefixes import PrefixCache
-from batchgen.engine.requests import Ongoing, compile_grammar, make_group
+from batchgen.engine.requests import EncodedRequest, Ongoing, encode_request
 from batchgen.engine.scheduler import Scheduler
 from batchgen.engine.sequence import SequenceGroup
 from batchgen.engine.stats import EngineInfo, EngineStats
@@ -35,7 +36,7 @@ from batchgen.engine.swapping import Swapper
 from batchgen.engine.tables import BlockTables
 from batchgen.engine.tokenizer import Tokenizer
 from batchgen.errors import InvalidParameter
-from batchgen.io.rows import Generation, GenerationRequest, RowError
+from batchgen.io.rows import Generation, GenerationRequest
 from batchgen_kernels.interface import AttentionKernels
 from batchgen_kernels.registry import create_kernels, reason_for
 
@@ -54,9 +55,11 @@ class Engine:
         self.model = CausalModel.load(config)
         use_device(self.model.device)
         self.tokenizer = Tokenizer(config.model_path)
+        # One of its own: a tokenizer that encodes on one thread must not decode on another.
+        self.encoder = deepcopy(self.tokenizer)
         self.ends = end_tokens(self.model.network, self.tokenizer.eos_token_id)
         vocabulary = vocabulary_size(self.model.network)
-        self.grammars = GrammarCompiler(self.tokenizer.backend, vocabulary, self.ends)
+        self.grammars = GrammarCompiler(self.encoder.backend, vocabulary, self.ends)
         self.cache = self._allocate_cache()
         self.kernels = kernels = self._make_kernels()
         self.model.bind(kernels)
@@ -105,24 +108,33 @@ class Engine:
             notes=tuple(notes),
         )
 
-    def add(self, request: GenerationRequest) -> None:
-        """Take a request; one that cannot be computed ends with an error at the next step.
+    def encode(self, request: GenerationRequest) -> EncodedRequest:
+        """Return a request as tokens, checked; safe beside everything else, on one thread."""
+        return encode_request(
+            request, tokenizer=self.encoder, grammars=self.grammars, limits=self.limits
+        )
+
+    def admit(self, encoded: EncodedRequest) -> None:
+        """Take an encoded request; one with an error ends at the next step.
 
         Its key must differ from those of the requests that have not ended.
         """
-        assert request.key not in self._ongoing, request.key
-        group = make_group(request, self.tokenizer, self.limits)
-        if isinstance(group, RowError):
-            self._refuse(request, group)
+        assert encoded.key not in self._ongoing, encoded.key
+        if encoded.group is None:
+            self._refused.append(Generation(key=encoded.key, error=encoded.error))
             return
-        grammar = compile_grammar(request.params, self.grammars)
-        if isinstance(grammar, RowError):
-            self._refuse(request, grammar)
-            return
-        self._ongoing[request.key] = Ongoing.of(
-            group, self.tokenizer, grammar=grammar, ends=self.ends, began=self.meter.reading
+        self._ongoing[encoded.key] = Ongoing.of(
+            encoded.group,
+            self.tokenizer,
+            grammar=encoded.grammar,
+            ends=self.ends,
+            began=self.meter.reading,
         )
-        self.scheduler.add(group)
+        self.scheduler.add(encoded.group)
+
+    def add(self, request: GenerationRequest) -> None:
+        """Encode a request and take it: for callers with one thread."""
+        self.admit(self.encode(request))
 
     def abort(self, keys: Iterable[int]) -> None:
         """Forget requests: no generation follows. Unknown keys are ignored."""
@@ -202,9 +214,6 @@ class Engine:
 
     def _end(self, group: SequenceGroup) -> Generation:
         return self._ongoing.pop(group.key).generation(self.tokenizer, self.meter)
-
-    def _refuse(self, request: GenerationRequest, error: RowError) -> None:
-        self._refused.append(Generation(key=request.key, error=error))
 
     def _make_kernels(self) -> AttentionKernels:
         try:

@@ -158,11 +158,39 @@ class Ongoing:
         return to_json(content, prompt, tokenizer.token_bytes)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodedRequest:
+    """A request as tokens, checked; what `Engine.encode` makes and `Engine.admit` takes."""
+
+    key: int
+    # Why it can never be computed, in place of a group.
+    error: RowError | None = None
+    group: SequenceGroup | None = None
+    grammar: Grammar | None = None
+
+
 def answer_of(sequence: Sequence) -> Answer:
     """Return the companion that every sequence of the engine has."""
     answer = sequence.companion
     assert isinstance(answer, Answer)
     return answer
+
+
+def encode_request(
+    request: GenerationRequest,
+    *,
+    tokenizer: Tokenizer,
+    grammars: GrammarCompiler,
+    limits: Limits,
+) -> EncodedRequest:
+    """Return a request as the scheduler takes it, or with the error that it ends with."""
+    group = make_group(request, tokenizer, limits)
+    if isinstance(group, RowError):
+        return EncodedRequest(key=request.key, error=group)
+    grammar = compile_grammar(request.params, grammars)
+    if isinstance(grammar, RowError):
+        return EncodedRequest(key=request.key, error=grammar)
+    return EncodedRequest(key=request.key, group=group, grammar=grammar)
 
 
 def compile_grammar(params: SamplingParams, compiler: GrammarCompiler) -> Grammar | RowError | None:

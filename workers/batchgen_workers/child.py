@@ -1,7 +1,8 @@
 """The engine child: `python -m batchgen_workers.child FD`, the only process that loads a model.
 
-reader thread:  socket ──► inbox            end of file ──► the process exits, even mid-step
-main thread:    inbox ──► engine.step() ──► socket
+reader thread:   socket ─► encoder, inbox      end of file ─► the process exits, even mid-step
+encoder thread:  encoder ─► engine.encode() ─► inbox
+main thread:     inbox ─► engine.admit(), engine.step() ─► socket
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import NoReturn, Protocol, TypeAlias
+from dataclasses import dataclass
+from typing import Any, NoReturn, Protocol, TypeAlias
 
 from batchgen.engine.config import EngineConfig
 from batchgen.engine.stats import EngineInfo, EngineStats
 from batchgen.errors import OutOfMemory
 from batchgen.io.rows import Generation, GenerationRequest
+from batchgen_workers.encoder import Encoder
 from batchgen_workers.exceptions import describe, is_out_of_memory, trace
 from batchgen_workers.frames import (
     Abort,
@@ -52,7 +55,11 @@ class EngineLike(Protocol):
         """What the engine settled on."""
         ...
 
-    def add(self, request: GenerationRequest) -> None:
+    def encode(self, request: GenerationRequest) -> Any:
+        """Return what `admit` takes of a row; called on one thread, beside all else."""
+        ...
+
+    def admit(self, encoded: Any) -> None:
         """Take a row; one that cannot be computed ends with an error at the next step."""
         ...
 
@@ -78,7 +85,25 @@ class EngineLike(Protocol):
 
 
 Stream: TypeAlias = FrameStream[ToEngine]
-Inbox: TypeAlias = "queue.SimpleQueue[ToEngine]"
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A row that the encoder is done with."""
+
+    #: What `EngineLike.encode` returned.
+    row: Any
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderFailed:
+    """The last word of an encoder."""
+
+    error: Exception
+
+
+Incoming: TypeAlias = Start | Abort | Encoded | EncoderFailed
+Inbox: TypeAlias = "queue.SimpleQueue[Incoming]"
 
 
 def main(descriptor: int) -> int:
@@ -86,12 +111,16 @@ def main(descriptor: int) -> int:
     _ignore_signals()
     stream: Stream = FrameStream(socket.socket(fileno=descriptor), ToEngine)
     inbox: Inbox = queue.SimpleQueue()
-    threading.Thread(target=_read, args=(stream, inbox), name="reader", daemon=True).start()
+    encoder = encoder_into(inbox)
+    threading.Thread(
+        target=_read, args=(stream, inbox, encoder), name="reader", daemon=True
+    ).start()
     try:
         start = inbox.get()
         assert isinstance(start, Start)
         with without_collection():
             engine = _load(start)
+        encoder.start(engine.encode)
         stream.send(Ready(info=engine.info))
         Server(stream, inbox, engine).run()
     except Exception as error:  # noqa: BLE001 (process boundary: the worker learns why)
@@ -129,21 +158,42 @@ class Server:
     def _is_idle(self) -> bool:
         return not self._engine.has_unfinished() and self._inbox.empty()
 
-    def _take(self, *, wait: bool) -> Iterator[ToEngine]:
+    def _take(self, *, wait: bool) -> Iterator[Incoming]:
         if wait:
             yield self._inbox.get()
         while not self._inbox.empty():
             yield self._inbox.get()
 
-    def _apply(self, frame: ToEngine) -> None:
-        match frame:
-            case Add(requests=requests):
-                for request in requests:
-                    self._engine.add(request)
+    def _apply(self, incoming: Incoming) -> None:
+        match incoming:
+            case Encoded(row=row):
+                self._engine.admit(row)
             case Abort(keys=keys):
                 self._engine.abort(keys)
+            case EncoderFailed(error=error):
+                raise error
             case Start():
                 raise FrameError("The engine was started twice.")
+
+
+def encoder_into(inbox: Inbox) -> Encoder:
+    """Return an encoder, not started, whose rows go to the step thread."""
+    return Encoder(
+        on_encoded=lambda row: inbox.put(Encoded(row)),
+        on_failure=lambda error: inbox.put(EncoderFailed(error)),
+    )
+
+
+def distribute(frame: ToEngine, inbox: Inbox, encoder: Encoder) -> None:
+    """Hand a frame to the thread that has to do with it; called on the reader thread."""
+    match frame:
+        case Add(requests=requests):
+            encoder.put(requests)
+        case Abort(keys=keys):
+            encoder.abort(keys)
+            inbox.put(frame)  # after what the encoder has delivered of these rows, if anything
+        case _:
+            inbox.put(frame)
 
 
 def _load(start: Start) -> EngineLike:
@@ -163,10 +213,10 @@ def without_collection() -> Iterator[None]:
         gc.enable()
 
 
-def _read(stream: Stream, inbox: Inbox) -> None:
+def _read(stream: Stream, inbox: Inbox, encoder: Encoder) -> None:
     try:
         while (frame := stream.receive()) is not None:
-            inbox.put(frame)
+            distribute(frame, inbox, encoder)
     finally:
         # The worker is gone: nobody may wait for the step in progress, nor for library threads.
         os._exit(0)

@@ -94,6 +94,14 @@ class FakeEngine:
             max_num_seqs=self._config.max_num_seqs,
         )
 
+    def encode(self, request: GenerationRequest) -> GenerationRequest:
+        """Return the row as it is: there are no tokens here."""
+        return request
+
+    def admit(self, encoded: GenerationRequest) -> None:
+        """Take a row that was encoded."""
+        self.add(encoded)
+
     def add(self, request: GenerationRequest) -> None:
         """Take a row; an empty or too long prompt ends with an error at the next step."""
         prompt = _prompt_of(request)

@@ -13,7 +13,13 @@ from batchgen.engine.config import EngineConfig
 from batchgen.errors import UnsupportedModel
 from batchgen.io.params import SamplingParams
 from batchgen.io.rows import GenerationRequest
-from batchgen_workers.child import Server, without_collection
+from batchgen_workers.child import (
+    Encoded,
+    Server,
+    distribute,
+    encoder_into,
+    without_collection,
+)
 from batchgen_workers.exceptions import describe
 from batchgen_workers.frames import (
     Abort,
@@ -40,6 +46,10 @@ class Wire:
         self.server = Server(FrameStream[Any](near, ToEngine), self.inbox, self.engine)
         self._stream = FrameStream[Any](far, FromEngine)
 
+    def add(self, *requests: GenerationRequest) -> None:
+        for one in requests:
+            self.inbox.put(Encoded(self.engine.encode(one)))
+
     def receive(self) -> Any:
         return self._stream.receive()
 
@@ -58,7 +68,7 @@ def request(key: int, *, tokens: int = 1) -> GenerationRequest:
 
 
 def test_rows_that_end_are_sent_and_reported(wire: Wire) -> None:
-    wire.inbox.put(Add(requests=[request(1), request(2)]))
+    wire.add(request(1), request(2))
     wire.server.turn()
     results, report = wire.receive(), wire.receive()
     assert isinstance(results, Results)
@@ -69,8 +79,7 @@ def test_rows_that_end_are_sent_and_reported(wire: Wire) -> None:
 
 
 def test_everything_that_has_come_in_is_taken_before_a_step(wire: Wire) -> None:
-    wire.inbox.put(Add(requests=[request(1, tokens=9)]))
-    wire.inbox.put(Add(requests=[request(2, tokens=9)]))
+    wire.add(request(1, tokens=9), request(2, tokens=9))
     wire.inbox.put(Abort(keys=[1, 77]))
     wire.server.turn()
     stats = wire.engine.stats()
@@ -78,7 +87,7 @@ def test_everything_that_has_come_in_is_taken_before_a_step(wire: Wire) -> None:
 
 
 def test_a_long_batch_is_not_reported_at_every_step(wire: Wire) -> None:
-    wire.inbox.put(Add(requests=[request(1, tokens=50)]))
+    wire.add(request(1, tokens=50))
     for _ in range(50):
         wire.server.turn()
     frames = [wire.receive()]
@@ -89,10 +98,47 @@ def test_a_long_batch_is_not_reported_at_every_step(wire: Wire) -> None:
 
 
 def test_a_row_the_engine_refuses_comes_back_as_an_error(wire: Wire) -> None:
-    wire.inbox.put(Add(requests=[GenerationRequest(key=5, params=SamplingParams(), prompt="")]))
+    wire.add(GenerationRequest(key=5, params=SamplingParams(), prompt=""))
     wire.server.turn()
     (generation,) = wire.receive().generations
     assert generation.error is not None
+
+
+def test_a_row_goes_by_way_of_the_encoder_to_the_step(wire: Wire) -> None:
+    encoder = encoder_into(wire.inbox)
+    distribute(Add(requests=[request(1)]), wire.inbox, encoder)
+    assert wire.inbox.empty()
+    encoder.start(wire.engine.encode)
+    wire.server.turn()
+    assert [one.key for one in wire.receive().generations] == [1]
+
+
+def test_an_abort_reaches_rows_in_the_encoder_and_rows_in_the_engine(wire: Wire) -> None:
+    encoder = encoder_into(wire.inbox)
+    wire.add(request(1, tokens=9), request(2, tokens=9))
+    wire.server.turn()
+    distribute(Add(requests=[request(3, tokens=9), request(4, tokens=9)]), wire.inbox, encoder)
+    distribute(Abort(keys=[1, 3]), wire.inbox, encoder)
+    encoder.start(wire.engine.encode)
+    aborted, encoded = [wire.inbox.get(timeout=10) for _ in range(2)]
+    assert (aborted.keys, encoded.row.key) == ([1, 3], 4)
+    wire.inbox.put(aborted)
+    wire.inbox.put(encoded)
+    wire.server.turn()
+    stats = wire.engine.stats()
+    assert stats.running + stats.waiting == 2
+
+
+def test_what_encoding_a_row_raises_ends_the_process(wire: Wire) -> None:
+    encoder = encoder_into(wire.inbox)
+    distribute(Add(requests=[request(1)]), wire.inbox, encoder)
+
+    def fail(one: GenerationRequest) -> None:
+        raise ValueError(one.key)
+
+    encoder.start(fail)
+    with pytest.raises(ValueError, match="1"):
+        wire.server.turn()
 
 
 def test_an_engine_is_started_once(wire: Wire) -> None:
