@@ -21,6 +21,7 @@ from batchgen.jobs.store import Store
 from batchgen.models.record import ModelRecord
 from batchgen.settings import Settings
 from batchgen_workers import testing
+from batchgen_workers.cancellation import CancelToken
 from batchgen_workers.finaliser import Finaliser
 from batchgen_workers.home_lock import locked_home
 from batchgen_workers.local import LocalProgress, run_local
@@ -254,12 +255,12 @@ def _other(model: ModelRecord) -> ModelRecord:
     return msgspec.structs.replace(model, sha256="f" * 64)
 
 
-def _soon(store: Store, job: JobRecord) -> threading.Event:
-    stop = threading.Event()
+def _soon(store: Store, job: JobRecord) -> CancelToken:
+    stop = CancelToken()
 
     def watch() -> None:
         wait_until(lambda: store.jobs.by_id(job.id).state is JobState.FINALIZING)
-        stop.set()
+        stop.cancel()
 
     threading.Thread(target=watch).start()
     return stop

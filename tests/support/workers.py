@@ -24,6 +24,7 @@ from batchgen.models.record import ModelRecord
 from batchgen.models.registry import Registry
 from batchgen.settings import Settings
 from batchgen_workers import testing
+from batchgen_workers.cancellation import CancelToken
 from batchgen_workers.node import Node
 from batchgen_workers.shard import ResultLimits
 from tests.support.homes import pin_model
@@ -130,7 +131,7 @@ def fake_node(
     )
     try:
         if start:
-            node.start()
+            node.start(CancelToken())
         yield node
     finally:
         node.close()

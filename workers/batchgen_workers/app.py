@@ -15,9 +15,7 @@ from batchgen.service.exposure import check_broker
 from batchgen.settings import Settings
 from batchgen_workers.redis_transport import install
 
-MEMORY = "memory://localhost/"
 VISIBILITY_TIMEOUT = 604_800  # seconds; longer than any shard: recovery comes from leases
-MEMORY_POLL = 0.05  # seconds between looks at the queue inside one process
 
 CELERY_SETTINGS: dict[str, Any] = {
     # JSON with an id in it: no message can carry code or a prompt.
@@ -82,13 +80,9 @@ def create_app(settings: Settings, *, model: str | None = None, broker_url: str 
     app.conf.update(
         worker_concurrency=settings.shards_in_flight,
         task_queues=[queue_of(model)] if model else [Queue("bg.shards")],
-        **_memory() if url.startswith(MEMORY) else _redis(),
+        **_redis(),
     )
     return app
-
-
-def _memory() -> dict[str, Any]:
-    return {"broker_transport_options": {"polling_interval": MEMORY_POLL}}
 
 
 def _redis() -> dict[str, Any]:

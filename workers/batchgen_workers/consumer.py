@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 from celery.worker import state
 
 from batchgen_workers.app import queue_of
-from batchgen_workers.doorbell import Doorbell
 from batchgen_workers.logs import get_logger
-from batchgen_workers.tasks import NO_SHARD, register
+from batchgen_workers.tasks import register
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -57,10 +56,8 @@ class Consumer:
         self._stopping.set()
         _stop_celery(os.EX_OK)
         hub = getattr(self._controller, "hub", None)
-        if hub is not None:
+        if hub is not None:  # else the loop has not begun, and ends at its first turn
             hub.call_soon(_nothing)
-        else:  # the loop of memory:// wakes for a message, and looks for one once more at its end
-            Doorbell(self._app).ring(self._model, [NO_SHARD, NO_SHARD])
 
     def _make_controller(self) -> Any:
         # The bare controller: Celery's program around it would take over signals and logging.
@@ -82,10 +79,3 @@ def _stop_celery(status: int | None) -> None:
 
 def _nothing() -> None:
     """Wake the event loop."""
-
-
-def started(consumer: Consumer) -> threading.Thread:
-    """Run a consumer in a thread and return that."""
-    thread = threading.Thread(target=consumer.run, name="consumer", daemon=True)
-    thread.start()
-    return thread

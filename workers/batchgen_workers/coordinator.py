@@ -5,11 +5,10 @@ Any number may run on PostgreSQL; each statement is safe beside its like. An SQL
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from batchgen.errors import BrokerUnavailable, DatabaseUnavailable, StoreMismatch, Unavailable
 from batchgen.failpoints import reach
@@ -18,6 +17,7 @@ from batchgen.jobs.identity import open_storage
 from batchgen.jobs.store import Store
 from batchgen.settings import Settings
 from batchgen_workers.app import create_app
+from batchgen_workers.cancellation import CancelToken
 from batchgen_workers.doorbell import Doorbell
 from batchgen_workers.exceptions import describe
 from batchgen_workers.finaliser import Finaliser
@@ -45,21 +45,31 @@ def run_coordinator(settings: Settings) -> None:
         SchemaMismatch, StoreMismatch, DatabaseDamaged: the database cannot be used.
         HomeLocked: another coordinator runs on this SQLite home.
     """
-    stopping = threading.Event()
-    with ExitStack() as opened, on_ending(stopping.set):
+    stopping = CancelToken()
+    with ExitStack() as opened, on_ending(stopping.cancel):
         doorbell = Doorbell(create_app(settings))
         opened.callback(doorbell.close)
         try:
-            store = Store(await_database(settings, give_up=stopping))
+            store = Store(await_database(settings, stopping))
         except DatabaseUnavailable:
-            if not stopping.is_set():
+            if not stopping.is_cancelled:
                 raise
             return
         opened.callback(store.close)
         alone = locked_home(settings.home) if store.database.is_sqlite else nullcontext()
         with alone, Coordinator(settings, store=store, doorbell=doorbell).running():
             log.info("coordinating", database=store.database.shown)
-            stopping.wait()
+            stopping.event.wait()
+
+
+class Publisher(Protocol):
+    """Where the ids of ready shards go: to a broker, or to a queue of this process."""
+
+    def ring(self, model: str, shard_ids: Sequence[int]) -> list[int]:
+        """Take shards of a model, in this order; return those that could not be taken."""
+
+    def waiting(self, model: str) -> int:
+        """Return how many shards wait; raise BrokerUnavailable."""
 
 
 class Coordinator:
@@ -69,7 +79,7 @@ class Coordinator:
     Coordinator(settings, store=…, doorbell=…).running()          beside a worker
     """
 
-    def __init__(self, settings: Settings, *, store: Store, doorbell: Doorbell) -> None:
+    def __init__(self, settings: Settings, *, store: Store, doorbell: Publisher) -> None:
         """Prepare to coordinate over connections that are there."""
         self._settings = settings
         self._doorbell = doorbell
@@ -111,7 +121,7 @@ class Coordinator:
         try:
             for garbage in self._collector.collect():
                 removed.append(garbage.bytes)
-                if self.finaliser.stopping.is_set():
+                if self.finaliser.token.is_cancelled:
                     break
         except StoreMismatch as error:
             log.warning("store not seen", error=error.message)
@@ -126,7 +136,7 @@ class Coordinator:
         try:
             yield
         finally:
-            self.finaliser.stopping.set()
+            self.finaliser.token.cancel()
             for ticker in (*self._tickers, self._sweeper):
                 ticker.stop()
 

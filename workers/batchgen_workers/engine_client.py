@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeAlias
 
 from batchgen import errors
 from batchgen.engine.config import EngineConfig
@@ -26,9 +25,8 @@ from batchgen.errors import (
     OutOfMemory,
 )
 from batchgen.io.rows import Generation, GenerationRequest
-from batchgen_workers.credits import Credits
+from batchgen_workers.cancellation import CancelToken
 from batchgen_workers.frames import (
-    ROWS_PER_FRAME,
     Abort,
     Add,
     Failed,
@@ -44,7 +42,6 @@ from batchgen_workers.frames import (
 from batchgen_workers.logs import get_logger
 
 ENGINE = "batchgen.engine.engine:Engine"
-BATCHES_AHEAD = 2  # full batches of rows in the engine: one computing, one waiting
 CLOSE_TIMEOUT = 5.0  # seconds a child may take to notice end of file
 # An OpenMP thread waits for its team by spinning, five milliseconds by default. Where something
 # else wants the core, what it waits for cannot run meanwhile: one busy neighbour made steps 12
@@ -53,21 +50,22 @@ OPENMP = {"GOMP_SPINCOUNT": "50000"}
 # A child reads the files of one model: it asks no hub for more, and has no use for a password.
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
 SECRETS = frozenset({"BATCHGEN_DATABASE_URL", "BATCHGEN_BROKER_URL", "PGPASSWORD", "HF_TOKEN"})
-POLL = 0.1  # seconds between looks at whether a start is still wanted
 # What a child says of its model is the user's to mend, and keeps its own exit code.
 REFUSALS = (ModelError, InvalidParameter, Corrupt, OutOfMemory)
 
 log = get_logger(__name__)
 
-OnResult: TypeAlias = Callable[[Generation], None]
-
 
 class EngineClient:
-    """One spawned engine child. Any thread may submit; results arrive on the reader thread.
+    """One spawned engine child. Any thread may send; results arrive on the reader thread.
 
     client = EngineClient(config)
-    info = client.start()
-    client.submit(requests, on_result, give_up=lambda: False)
+    info = client.start(token)
+    client.on_results = print
+    client.send(requests)
+
+    It knows the rows that the child has by their keys and nothing else; how many there may be,
+    and what becomes of their answers, its owner says.
     """
 
     def __init__(
@@ -79,11 +77,10 @@ class EngineClient:
         self._log_file = log_file
         #: Tokens of rows that are being answered, by key, as the child last told.
         self.progress: Mapping[int, int] = {}
-        self.credits = Credits(max(ROWS_PER_FRAME, BATCHES_AHEAD * config.max_num_seqs))
         #: Called once, on the reader thread, with the keys in flight, when the child is gone.
         self.on_death: Callable[[list[int]], None] = lambda keys: None
-        #: Called on the reader thread after rows ended.
-        self.on_answers: Callable[[], None] = lambda: None
+        #: Called on the reader thread with rows that ended and were not aborted.
+        self.on_results: Callable[[list[Generation]], None] = lambda generations: None
         #: Filled by the child: what it settled on, its counters, why it ended.
         self.info: EngineInfo | None = None
         self.stats: EngineStats | None = None
@@ -94,7 +91,8 @@ class EngineClient:
         self.was_killed = False
         #: When the first row was sent, seconds since the epoch.
         self.first_row_at: float | None = None
-        self._pending: dict[int, OnResult] = {}
+        # Of the rows that the child has.
+        self._keys: set[int] = set()
         self._lock = threading.Lock()
         self._answered = threading.Event()
         self._dead = threading.Event()
@@ -115,13 +113,13 @@ class EngineClient:
     @property
     def outstanding(self) -> int:
         """Rows that the engine holds."""
-        return len(self._pending)
+        return len(self._keys)
 
-    def start(self, *, give_up: Callable[[], bool] = lambda: False) -> EngineInfo:
+    def start(self, token: CancelToken) -> EngineInfo:
         """Spawn the child and wait until its model is loaded; return what it settled on.
 
         Raises the child's own error (UnsupportedModel, InvalidParameter …), or EngineFailed
-        where it ended without a word or `give_up` became true.
+        where it ended without a word or `token` was cancelled.
         """
         ours, theirs = socket.socketpair()
         self._stream: FrameStream[FromEngine] = FrameStream(ours, FromEngine)
@@ -130,44 +128,32 @@ class EngineClient:
         reader = threading.Thread(target=self._read, name="engine-reader", daemon=True)
         reader.start()
         self._send(Start(config=self._config, factory=self._factory))
-        while not self._answered.wait(POLL):
-            if give_up():
-                self.close()
-                raise EngineFailed("The engine was stopped while it loaded its model.")
+        with token.calling(self._answered.set):
+            self._answered.wait()
+        if token.is_cancelled:
+            self.close()
+            raise EngineFailed("The engine was stopped while it loaded its model.")
         if self.info is None:
             raise self.failure or EngineFailed()
         return self.info
 
-    def submit(
-        self,
-        requests: Sequence[GenerationRequest],
-        on_result: OnResult,
-        *,
-        give_up: Callable[[], bool],
-    ) -> bool:
-        """Hand rows to the engine as places become free; call `on_result` once for each.
-
-        Returns False where `give_up` became true meanwhile (call `credits.wake` then); some of
-        the rows may be in the engine nevertheless. Raises EngineFailed where the child is gone.
-        """
+    def send(self, requests: Sequence[GenerationRequest]) -> None:
+        """Hand rows to the child; raise EngineFailed where it is gone and has none of them."""
+        self._register(requests)
         for part in in_frames(requests):
-            if not self.credits.take(len(part), give_up=lambda: give_up() or self.is_dead):
-                if self.is_dead:
-                    raise self._death()
-                return False
-            self._register(part, on_result)
             self._send(Add(requests=list(part)))
-        return True
 
     def abort(self, keys: Iterable[int]) -> None:
-        """Take rows back; their callbacks are not called any more."""
-        known = self._forget(keys)
+        """Take rows back: `on_results` gets none of them any more."""
+        with self._lock:
+            known = self._keys.intersection(keys)
+            self._keys -= known
         if known:
-            self._send(Abort(keys=known))
+            self._send(Abort(keys=sorted(known)))
 
     def stalled_for(self) -> float:
         """Return the seconds since the engine last moved although it has rows; 0 without rows."""
-        if not self._pending or self.is_dead or self.info is None:
+        if not self._keys or self.is_dead or self.info is None:
             self._moved_at = time.monotonic()
         return time.monotonic() - self._moved_at
 
@@ -205,24 +191,17 @@ class EngineClient:
         finally:
             os.close(sink)
 
-    def _register(self, requests: Sequence[GenerationRequest], on_result: OnResult) -> None:
+    def _register(self, requests: Sequence[GenerationRequest]) -> None:
+        keys = {request.key for request in requests}
         with self._lock:
             if self.is_dead:
-                self.credits.give_back(len(requests))
-                raise self._death()
-            if not self._pending:
+                raise EngineFailed(self.failure.message if self.failure else None)
+            if not self._keys:
                 self._moved_at = time.monotonic()
-            for request in requests:
-                assert request.key not in self._pending, request
-                self._pending[request.key] = on_result
+            assert not keys & self._keys, keys & self._keys
+            self._keys |= keys
         if self.first_row_at is None:
             self.first_row_at = time.time()
-
-    def _forget(self, keys: Iterable[int]) -> list[int]:
-        with self._lock:
-            known = [key for key in keys if self._pending.pop(key, None) is not None]
-        self.credits.give_back(len(known))
-        return known
 
     def _send(self, frame: Start | Add | Abort) -> None:
         with suppress(OSError):  # the reader sees the same end and tells everybody
@@ -242,7 +221,6 @@ class EngineClient:
             case Results(generations=generations):
                 self._moved_at = time.monotonic()
                 self._deliver(generations)
-                self.on_answers()
             case Report(stats=stats, progress=progress):
                 self.progress = progress
                 if self.stats is None or stats.steps != self.stats.steps:
@@ -259,14 +237,9 @@ class EngineClient:
     def _deliver(self, generations: Sequence[Generation]) -> None:
         with self._lock:
             # without those that were aborted meanwhile
-            wanted = [
-                (on_result, generation)
-                for generation in generations
-                if (on_result := self._pending.pop(generation.key, None)) is not None
-            ]
-        self.credits.give_back(len(wanted))
-        for on_result, generation in wanted:
-            on_result(generation)
+            wanted = [generation for generation in generations if generation.key in self._keys]
+            self._keys.difference_update(generation.key for generation in wanted)
+        self.on_results(wanted)
 
     def _bury(self) -> None:
         code = self._await_end()
@@ -276,9 +249,8 @@ class EngineClient:
             self.failure = EngineFailed(f"The engine process ended ({_how(code)}).")
         with self._lock:
             self._dead.set()
-            keys = list(self._pending)
-            self._pending.clear()
-        self.credits.give_back(len(keys))
+            keys = sorted(self._keys)
+            self._keys.clear()
         self._answered.set()
         self.on_death(keys)
 
@@ -289,9 +261,6 @@ class EngineClient:
         except subprocess.TimeoutExpired:
             self.kill()
             return self._process.wait()
-
-    def _death(self) -> EngineFailed:
-        return EngineFailed(self.failure.message if self.failure else None)
 
 
 def _environment() -> dict[str, str]:

@@ -1,13 +1,15 @@
-"""Keeps one engine alive across the deaths of its child, with the rows that it holds.
+"""Keeps one engine alive across the deaths of its child, and owns every row that is in flight.
 
-submit ─► rows {key: request} ─► child ─► answers
-              ▲                    │ dies
-              └── supervisor ◄─────┘
+submit ─► rows {key: row} ─► child ─► answers ─► the row's `on_result`
+              ▲                │ dies
+              └── supervisor ◄─┘
                   a fresh child, then
                     the death says nothing of the rows: all of them again
                     it may be their doing:              apart, by halves (`isolation`)
 
-While the supervisor is at it nobody else's rows enter; they wait in `submit` and lose nothing.
+`rows` is the one map of what is in flight on the worker's side, and its size the one limit: a row
+has its place from `submit` until its answer, or until its owner takes it back. While the
+supervisor is at work on a death no other rows enter; they wait in `submit` and lose nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from batchgen.engine.stats import EngineInfo, EngineStats
@@ -23,11 +25,13 @@ from batchgen.errors import BatchgenError, EngineFailed
 from batchgen.io.numerics import Numerics
 from batchgen.io.params import SamplingParams
 from batchgen.io.rows import Generation, GenerationRequest, RowError
-from batchgen_workers.engine_client import EngineClient, OnResult
-from batchgen_workers.frames import ROWS_PER_FRAME, in_frames
+from batchgen_workers.cancellation import CancelToken
+from batchgen_workers.engine_client import EngineClient
 from batchgen_workers.isolation import Isolation
 from batchgen_workers.logs import get_logger
 
+BATCHES_AHEAD = 2  # full batches of rows in the engine: one computing, one waiting
+LEAST_PLACES = 32  # rows in flight where a batch is small
 MAX_DEATHS = 3  # fresh children in a row that do not get as far as one answer
 PAUSE_AFTER_DEATH = 0.2  # seconds; a GPU frees the dead child's memory meanwhile
 KILLS_TOLERATED = 1  # SIGKILLs in a row from outside, without an answer, before the batch shrinks
@@ -46,9 +50,14 @@ class _Closed(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class _Row:
+class EngineRow:
+    """A row on its way through the engine."""
+
     request: GenerationRequest
-    on_result: OnResult
+    #: Called once with the answer, on a thread of the supervisor's.
+    on_result: Callable[[Generation], None]
+    #: Who takes the row back, or is told of a death: a shard. Told apart by identity.
+    owner: object = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,16 +75,16 @@ class EngineHost:
     """The engine of one worker.
 
     host = EngineHost(lambda halvings: EngineClient(config.halved(halvings)), max_num_seqs=128)
-    host.start(give_up=stop.is_set)
-    host.submit(requests, on_result, give_up=…)
+    host.start(token)
+    host.submit([EngineRow(request, on_result, owner)], token)
     """
 
     def __init__(self, spawn: Callable[[int], EngineClient], *, max_num_seqs: int) -> None:
         """`spawn` makes a child whose batch, `max_num_seqs` at first, was halved that often."""
         self._spawn = spawn
         self._max_num_seqs = max_num_seqs
-        #: Called on every death that rows may have caused, with the keys of the suspects.
-        self.on_death: Callable[[list[int], BatchgenError], None] = lambda keys, error: None
+        #: Called on every death that rows may have caused, with the owners of the suspects.
+        self.on_death: Callable[[list[object], BatchgenError], None] = lambda owners, error: None
         #: Called when rows ended, when a new child is ready, and when there will be no more.
         self.on_change: Callable[[], None] = lambda: None
         #: Set once no child gets anywhere any more; why the worker has to end.
@@ -85,7 +94,7 @@ class EngineHost:
         self._client: EngineClient | None = None
         self._first_row_at: float | None = None
         # {key: row} of all that was submitted and has no answer
-        self._rows: dict[int, _Row] = {}
+        self._rows: dict[int, EngineRow] = {}
         self._changed = threading.Condition()
         # Whether `submit` may hand rows over.
         self._open = False
@@ -96,9 +105,7 @@ class EngineHost:
         self._innocent: deque[int] = deque()
         self._halvings = 0
         self._kills = 0
-        # Whether the supervisor wants to know of each answer.
-        self._watching = False
-        self._closing = threading.Event()
+        self._closing = CancelToken()
         self._supervisor = threading.Thread(
             target=self._supervise, name="engine-supervisor", daemon=True
         )
@@ -107,6 +114,16 @@ class EngineHost:
     def is_ready(self) -> bool:
         """Whether rows can be submitted now."""
         return self._open
+
+    @property
+    def wants_rows(self) -> bool:
+        """Whether the engine would compute more rows now than it has: else others may have them."""
+        return self._open and self.outstanding < self._max_num_seqs
+
+    @property
+    def places(self) -> int:
+        """Rows that may be in flight: the one limit between the worker's input and the engine."""
+        return max(LEAST_PLACES, BATCHES_AHEAD * self._max_num_seqs)
 
     @property
     def info(self) -> EngineInfo | None:
@@ -119,58 +136,51 @@ class EngineHost:
         return self._client.stats if self._client else None
 
     @property
-    def progress(self) -> Mapping[int, int]:
-        """Tokens of rows that are being answered, by key, as the present child last told."""
-        return self._client.progress if self._client else {}
-
-    @property
     def outstanding(self) -> int:
-        """Rows in the engine, or on their way back into it."""
-        return self._client.outstanding if self._client and self._open else len(self._rows)
+        """Rows in flight: in the engine, or on their way back into it."""
+        return len(self._rows)
 
     @property
     def first_row_at(self) -> float | None:
         """When the first row of all was sent, seconds since the epoch."""
         return self._first_row_at or (self._client.first_row_at if self._client else None)
 
-    def start(self, *, give_up: Callable[[], bool] = lambda: False) -> EngineInfo:
+    def start(self, token: CancelToken) -> EngineInfo:
         """Start the first child; raise its error, or EngineFailed, where it cannot run."""
-        info = self._start(lambda: give_up() or self._closing.is_set())
+        with token.calling(self._closing.cancel):
+            info = self._start()
         with self._changed:
             self._open = not self._deaths
         self._supervisor.start()
         return info
 
-    def submit(
-        self,
-        requests: Sequence[GenerationRequest],
-        on_result: OnResult,
-        *,
-        give_up: Callable[[], bool],
-        apart: bool = False,
-    ) -> bool:
-        """Hand rows to the engine as places become free; call `on_result` once for each.
+    def submit(self, rows: Sequence[EngineRow], token: CancelToken, *, apart: bool = False) -> bool:
+        """Hand rows over once there are places for all of them: at most `LEAST_PLACES` at a time.
 
-        Returns False where `give_up` became true meanwhile (call `wake` then); some of the rows
-        may be in the engine nevertheless. Raises EngineFailed once there will be no engine.
-        `apart` runs the rows with nothing else in the engine, as suspects.
+        Each row's `on_result` is called once, unless its owner takes it back. `apart` runs the
+        rows with nothing else in the engine, as suspects, and waits for the last of them.
+
+        Returns False where `token` was cancelled first: the rows are not in flight then, but for
+        those apart, which are their owner's to take back. Raises EngineFailed once there will be
+        no engine.
         """
-        enter = self._enter_apart if apart else self._enter
-        return all(enter(part, on_result, give_up) for part in in_frames(requests))
+        assert len(rows) <= LEAST_PLACES, len(rows)
+        return self._enter_apart(rows, token) if apart else self._enter(rows, token)
 
-    def abort(self, keys: Iterable[int]) -> None:
-        """Take rows back, wherever they are; their callbacks are not called any more."""
-        keys = list(keys)
-        self._forget(keys)
-        if self._client is not None:
+    def take_back(self, owner: object) -> None:
+        """Take an owner's rows back, wherever they are: it is told of none of them any more."""
+        with self._changed:
+            keys = [key for key, row in self._rows.items() if row.owner is owner]
+            self._forget(keys)
+        if keys and self._client is not None:
             self._client.abort(keys)
 
-    def wake(self) -> None:
-        """Let waiting submitters look at their `give_up` again."""
+    def tokens_running(self, owner: object) -> int:
+        """Return the tokens of an owner's rows that are being answered, as a child last told."""
+        told = self._client.progress if self._client else {}
         with self._changed:
-            self._changed.notify_all()
-        if self._client is not None:
-            self._client.credits.wake()
+            rows = [key for key, row in self._rows.items() if row.owner is owner]
+        return sum(told.get(key, 0) for key in rows)
 
     def check_stalled(self, timeout: float) -> None:
         """End a child that has rows but has not moved for `timeout` seconds."""
@@ -181,8 +191,9 @@ class EngineHost:
 
     def close(self) -> None:
         """End the child for good."""
-        self._closing.set()
-        self.wake()
+        self._closing.cancel()
+        with self._changed:
+            self._changed.notify_all()
         if self._supervisor.is_alive():
             self._supervisor.join()
         if self._client is not None:
@@ -190,71 +201,74 @@ class EngineHost:
 
     # --- rows in and out ---------------------------------------------------------------------
 
-    def _enter(
-        self, part: Sequence[GenerationRequest], on_result: OnResult, give_up: Callable[[], bool]
-    ) -> bool:
-        keys = [request.key for request in part]
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._open or self._is_over(give_up))
-                if self._is_over(give_up):
-                    return False
-                client = self._client
-                assert client is not None
-                self._register(part, on_result)
-            try:
-                if client.submit(part, self._receive, give_up=lambda: not self._open or give_up()):
-                    return True
-            except EngineFailed:
-                pass  # it died before it had these; the next one gets them
-            self._forget(keys)
-
-    def _enter_apart(
-        self, part: Sequence[GenerationRequest], on_result: OnResult, give_up: Callable[[], bool]
-    ) -> bool:
-        keys = [request.key for request in part]
+    def _enter(self, rows: Sequence[EngineRow], token: CancelToken) -> bool:
         with self._changed:
-            self._register(part, on_result)
+            if not self._wait_unless(token, lambda: self._open and self._has_places(len(rows))):
+                return False
+            client = self._client
+            assert client is not None
+            self._register(rows)
+        try:
+            client.send([row.request for row in rows])
+        except EngineFailed:  # it died before it had these: the next one gets them
+            with self._changed:
+                self._innocent.extend(row.request.key for row in rows)
+                self._changed.notify_all()
+        return True
+
+    def _enter_apart(self, rows: Sequence[EngineRow], token: CancelToken) -> bool:
+        keys = [row.request.key for row in rows]
+        with self._changed:
+            self._register(rows)
             self._apart.append(keys)
             self._changed.notify_all()
-            self._changed.wait_for(lambda: not self._has_any(keys) or self._is_over(give_up))
-            return not self._is_over(give_up)
+            return self._wait_unless(token, lambda: not self._has_any(keys))
 
-    def _is_over(self, give_up: Callable[[], bool]) -> bool:
+    def _wait_unless(self, token: CancelToken, happened: Callable[[], bool]) -> bool:
+        """Wait until something happened; return False where nobody wants it any more."""
+
+        def failed_or_happened() -> bool:
+            return self.failure is not None or self._closing.is_cancelled or happened()
+
+        token.wait_for(self._changed, failed_or_happened)
         if self.failure is not None:
             raise EngineFailed(self.failure.message)
-        return self._closing.is_set() or give_up()
+        return not (token.is_cancelled or self._closing.is_cancelled)
 
-    def _register(self, part: Sequence[GenerationRequest], on_result: OnResult) -> None:
-        for request in part:
-            assert request.key not in self._rows, request
-            self._rows[request.key] = _Row(request, on_result)
+    def _has_places(self, count: int) -> bool:
+        return len(self._rows) + count <= self.places
+
+    def _register(self, rows: Sequence[EngineRow]) -> None:
+        for row in rows:
+            assert row.request.key not in self._rows, row.request
+            self._rows[row.request.key] = row
 
     def _forget(self, keys: Iterable[int]) -> None:
-        with self._changed:
-            for key in keys:
-                self._rows.pop(key, None)
-            self._changed.notify_all()
+        for key in keys:
+            self._rows.pop(key, None)
+        self._changed.notify_all()
 
     def _has_any(self, keys: Iterable[int]) -> bool:
         return any(key in self._rows for key in keys)
 
-    def _receive(self, generation: Generation) -> None:
+    def _receive(self, generations: Collection[Generation]) -> None:
+        """Pass answers on, each to its row, whose place is free then."""
         with self._changed:
-            row = self._rows.pop(generation.key, None)
+            ended = [(self._rows.pop(one.key, None), one) for one in generations]
             self._kills = 0
-            if self._watching:
-                self._changed.notify_all()
-        if row is not None:
-            row.on_result(generation)
+            self._changed.notify_all()
+        for row, generation in ended:
+            if row is not None:
+                row.on_result(generation)
+        self.on_change()
 
     # --- children ----------------------------------------------------------------------------
 
-    def _start(self, give_up: Callable[[], bool]) -> EngineInfo:
+    def _start(self) -> EngineInfo:
         client = self._client = self._spawn(self._halvings)
         client.on_death = lambda keys: self._died(client, keys)
-        client.on_answers = lambda: self.on_change()
-        info = client.start(give_up=give_up)
+        client.on_results = self._receive
+        info = client.start(self._closing)
         device, _, _ = info.device.partition(":")
         self.numerics = Numerics(
             device=device, dtype=info.dtype, quantize=info.quantize, kernels=info.kernels
@@ -263,7 +277,7 @@ class EngineHost:
 
     def _died(self, client: EngineClient, keys: list[int]) -> None:
         """Note a death, on the reader thread of the child."""
-        if self._closing.is_set() or client.info is None:
+        if self._closing.is_cancelled or client.info is None:
             return  # who starts a child that never gets ready learns it there
         self._first_row_at = self.first_row_at
         death = _Death(client, keys)
@@ -276,10 +290,10 @@ class EngineHost:
     def _revive(self, error: BatchgenError) -> None:
         """Have a fresh child that has shown that it can answer; raise EngineFailed."""
         for _ in range(MAX_DEATHS):
-            if self._closing.wait(PAUSE_AFTER_DEATH):
+            if self._closing.event.wait(PAUSE_AFTER_DEATH):
                 raise _Closed
             try:
-                self._start(self._closing.is_set)
+                self._start()
                 self._ask_canary()
             except BatchgenError as failure:
                 error = failure
@@ -297,17 +311,17 @@ class EngineHost:
         client = self._client
         assert client is not None
         answered = threading.Event()
-
-        def answer(_: Generation) -> None:
-            answered.set()
-            with self._changed:
-                self._changed.notify_all()
-
-        client.submit([CANARY], answer, give_up=self._closing.is_set)
         with self._changed:
-            self._wait(answered.is_set)
-            if self._deaths and not answered.is_set():
-                raise self._deaths.popleft().error
+            self._register([EngineRow(CANARY, lambda _: answered.set())])
+        try:
+            client.send([CANARY])
+            with self._changed:
+                self._wait(lambda: not self._has_any([CANARY.key]))
+                if self._has_any([CANARY.key]):
+                    raise self._deaths.popleft().error
+        finally:
+            with self._changed:
+                self._forget([CANARY.key])
 
     # --- the supervisor ----------------------------------------------------------------------
 
@@ -315,9 +329,8 @@ class EngineHost:
         try:
             while True:
                 with self._changed:
-                    self._wait(lambda: bool(self._apart))
+                    self._wait(lambda: bool(self._apart or self._innocent))
                     self._open = False
-                self.wake()  # whoever waits for a place in the engine waits outside from now on
                 self._put_in_order()
                 with self._changed:
                     self._open = not self._deaths
@@ -333,10 +346,8 @@ class EngineHost:
 
     def _wait(self, happened: Callable[[], bool]) -> None:
         """Wait until something happened or a child died; raise _Closed. The lock is held."""
-        self._watching = True
-        self._changed.wait_for(lambda: happened() or bool(self._deaths) or self._closing.is_set())
-        self._watching = False
-        if self._closing.is_set():
+        self._closing.wait_for(self._changed, lambda: happened() or bool(self._deaths))
+        if self._closing.is_cancelled:
             raise _Closed
 
     def _put_in_order(self) -> None:
@@ -346,7 +357,7 @@ class EngineHost:
                 self._recover(self._deaths.popleft())
             elif self._innocent:
                 self._return_innocent()
-            elif self._is_alone_with(self._apart[0]):
+            elif self._are_alone():
                 self._isolate(Isolation(self._apart.popleft()))
 
     def _recover(self, death: _Death) -> None:
@@ -369,8 +380,13 @@ class EngineHost:
         else:
             suspected = True
         if suspected:
-            self.on_death(death.keys, death.error)
+            self.on_death(self._owners_of(death.keys), death.error)
         return suspected
+
+    def _owners_of(self, keys: Iterable[int]) -> list[object]:
+        with self._changed:
+            rows = [self._rows[key] for key in keys if key in self._rows]
+        return list({id(row.owner): row.owner for row in rows}.values())
 
     def _halve_batch(self) -> bool:
         """Let the next child compute half as many rows at once; False where it is one already."""
@@ -382,25 +398,31 @@ class EngineHost:
 
     def _return_innocent(self) -> None:
         """Hand rows to the present child again; what it cannot take is left for the next one."""
-        some = list(itertools.islice(self._innocent, ROWS_PER_FRAME))
-        if not self._send(some):
-            for _ in some:
-                self._innocent.popleft()
-
-    def _is_alone_with(self, keys: Sequence[int]) -> bool:
-        """Wait until the engine has no rows but these; False where a child died first."""
         with self._changed:
-            self._wait(lambda: not self._rows.keys() - set(itertools.chain(*self._apart)))
-            return not self._deaths
+            some = list(self._innocent)
+        if self._send(some):
+            with self._changed:
+                for _ in some:
+                    self._innocent.popleft()
+
+    def _are_alone(self) -> bool:
+        """Wait until only rows to run apart are in flight; False where others go first."""
+        with self._changed:
+            self._wait(lambda: bool(self._innocent) or self._rows.keys() <= self._suspects())
+            return not (self._deaths or self._innocent)
+
+    def _suspects(self) -> set[int]:
+        return set(itertools.chain(*self._apart))
 
     def _isolate(self, isolation: Isolation) -> None:
         """Try every suspect apart until each has an answer or is known to be poison."""
         while (group := isolation.next_group()) is not None:
-            unsent = self._send(group)
+            sent = self._send(group)
             with self._changed:
                 self._wait(lambda group=group: not self._has_any(group))  # type: ignore[misc]
                 death = self._deaths.popleft() if self._deaths else None
-            isolation.try_again(unsent)
+            if not sent:
+                isolation.try_again(group)
             if death is None:
                 continue
             poison = None
@@ -411,22 +433,20 @@ class EngineHost:
             self._revive(death.error)
             self._condemn(poison)
 
-    def _send(self, keys: Sequence[int]) -> list[int]:
-        """Hand rows that are still wanted to the present child; return those it did not get."""
+    def _send(self, keys: Sequence[int]) -> bool:
+        """Hand rows that are still wanted to the present child; return False where it is dead."""
         client = self._client
         assert client is not None
-        requests = [self._rows[key].request for key in keys if key in self._rows]
-        for at in range(0, len(requests), ROWS_PER_FRAME):
-            part = requests[at : at + ROWS_PER_FRAME]
-            try:
-                if not client.submit(part, self._receive, give_up=self._closing.is_set):
-                    raise _Closed
-            except EngineFailed:
-                return [request.key for request in requests[at:]]
-        return []
+        with self._changed:
+            requests = [self._rows[key].request for key in keys if key in self._rows]
+        try:
+            client.send(requests)
+        except EngineFailed:
+            return False
+        return True
 
     def _condemn(self, key: int | None) -> None:
         """Give a row the error that says what it does."""
         if key is not None:
             log.error("row is poison")
-            self._receive(Generation(key=key, error=POISON))
+            self._receive([Generation(key=key, error=POISON)])

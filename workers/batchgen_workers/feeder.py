@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import itertools
-import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from batchgen.errors import BatchgenError, Corrupt, EngineFailed, Fenced, Unavailable
 from batchgen.io.inputs import parse_rows
 from batchgen.io.parts import count_tokens, read_footer, read_part
-from batchgen.io.rows import BadRow, InputRow
+from batchgen.io.rows import BadRow, Generation, InputRow
 from batchgen.io.storage import Storage
 from batchgen.jobs.records import Lease
 from batchgen.jobs.store import Store
 from batchgen_workers.answers import as_request, bad, seeded
-from batchgen_workers.engine_host import EngineHost
+from batchgen_workers.cancellation import CancelToken
+from batchgen_workers.engine_host import LEAST_PLACES, EngineHost, EngineRow
 from batchgen_workers.exceptions import describe
-from batchgen_workers.frames import ROWS_PER_FRAME
 from batchgen_workers.logs import get_logger
 from batchgen_workers.persistence import persist
 from batchgen_workers.shard import Ending, Saved, Shard
@@ -26,6 +25,7 @@ from batchgen_workers.tail import longest_last_rows_first
 # Leases of a shard that ran out before its rows are computed apart: none of them says anything
 # against a row, but a row that brings down worker and supervisor would never be found otherwise.
 LOSSES_TO_SUSPECT = 5
+ROWS_READ = LEAST_PLACES  # rows that are read before the engine is asked for places
 
 log = get_logger(__name__)
 
@@ -37,8 +37,8 @@ class Feeder:
     store: Store
     storage: Storage
     host: EngineHost
-    # Set when an absent database is not to be waited for any longer.
-    give_up: threading.Event
+    # Cancelled when an absent database is not to be waited for any longer.
+    token: CancelToken
     # Rows at the end of a shard that go to the engine longest first.
     tail: int
     # Seconds that the lease of a shard lasts after it was split.
@@ -76,7 +76,7 @@ class Feeder:
         saved = persist(
             lambda: self.store.leases.checkpoint_of(shard.lease.shard_id),
             what="reading a checkpoint",
-            give_up=self.give_up,
+            token=self.token,
         )
         if saved is None:
             return
@@ -101,19 +101,21 @@ class Feeder:
 
     def _hand_over(self, shard: Shard) -> None:
         rows = longest_last_rows_first(self._missing(shard), self.tail)
-        while shard.wants_rows and (batch := list(itertools.islice(rows, ROWS_PER_FRAME))):
+        while shard.wants_rows and (batch := list(itertools.islice(rows, ROWS_READ))):
             if shard.is_to_split:
                 rows = self._split(shard, itertools.chain(batch, rows))
                 continue
-            keyed = {next(self.keys): row for row in batch}
-            shard.expect(keyed)
-            requests = [as_request(row, key, shard.lease) for key, row in keyed.items()]
-            self.host.submit(
-                requests,
-                lambda generation: shard.receive(generation, self.host.numerics),
-                give_up=lambda: not shard.wants_rows,
-                apart=shard.lease.lost >= LOSSES_TO_SUSPECT,
-            )
+            shard.expect(batch)
+            apart = shard.lease.lost >= LOSSES_TO_SUSPECT
+            taken = [self._as_engine_row(shard, row) for row in batch]
+            if not self.host.submit(taken, shard.feeding, apart=apart) and not apart:
+                shard.withdraw(batch)
+
+    def _as_engine_row(self, shard: Shard, row: InputRow) -> EngineRow:
+        def receive(generation: Generation) -> None:
+            shard.receive(row, generation, self.host.numerics)
+
+        return EngineRow(as_request(row, next(self.keys), shard.lease), receive, owner=shard)
 
     def _split(self, shard: Shard, rest: Iterable[InputRow]) -> Iterator[InputRow]:
         """Give the untouched end of a shard to others; return the rows that are left to feed."""
@@ -126,7 +128,7 @@ class Feeder:
             lease = persist(
                 lambda: self.store.splits.split(shard.lease, cut=cut, ttl=self.lease_ttl),
                 what="a split",
-                give_up=self.give_up,
+                token=self.token,
             )
             shard.narrow(lease)
         log.info("shard split", rows=lease.n_rows, **lease.log_context())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Container, Iterator
@@ -29,6 +28,7 @@ from batchgen.jobs.records import FinalLease, JobRecord, SegmentRecord
 from batchgen.jobs.states import StopReason
 from batchgen.jobs.store import Store
 from batchgen_workers.answers import STOPPED, refused
+from batchgen_workers.cancellation import CancelToken
 from batchgen_workers.exceptions import describe
 from batchgen_workers.failures import MAX_FAILURES
 from batchgen_workers.gate import Draining
@@ -51,8 +51,8 @@ class Finaliser:
     storage: Storage
     # Seconds a job's final lease lasts unrenewed.
     ttl: float
-    # Set when a dataset in progress is to be left to another finaliser.
-    stopping: threading.Event = field(default_factory=threading.Event)
+    # Cancelled when a dataset in progress is to be left to another finaliser.
+    token: CancelToken = field(default_factory=CancelToken)
     # {job id: when it may be tried again, by the monotonic clock}
     _not_before: dict[int, float] = field(default_factory=dict)
     # {job id: failures of another kind than a full disk or an absent database}
@@ -143,7 +143,7 @@ class Finaliser:
                     final, dataset_path=info.path, manifest_sha256=info.manifest_sha256
                 ),
                 what="completing a job",
-                give_up=self.stopping,
+                token=self.token,
             )
         except Fenced:
             # no other finaliser ever writes to the folder of this epoch
@@ -153,7 +153,7 @@ class Finaliser:
     def _segments(self, job: JobRecord, check: Callable[[], None]) -> Iterator[Segment]:
         for segment in self.store.finals.segments(job.id):
             check()
-            if self.stopping.is_set():
+            if self.token.is_cancelled:
                 raise Draining
             if segment.part is None:
                 yield from stopped_rows(self.storage, job, segment)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from batchgen.errors import DatabaseUnavailable, Fenced
@@ -32,8 +32,8 @@ class LeaseKeeper:
     ttl: float
     # Seconds a shard may do nothing at all: a disk that hangs must not keep its rows for ever.
     stall_timeout: float
-    # Tokens of rows that are being answered, by key.
-    progress: Callable[[], Mapping[int, int]] = dict
+    # Returns the tokens of a shard's rows that are being answered.
+    tokens_running: Callable[[Shard], int] = lambda shard: 0
     # {shard: when it moved last, and the rows it had then}
     _moved: dict[Shard, tuple[float, int]] = field(default_factory=dict)
     # {shard: when it was renewed last, and the rows it had then}
@@ -86,13 +86,12 @@ class LeaseKeeper:
 
     def _renew_now(self, shard: Shard) -> None:
         rows = shard.rows_done
-        tokens_done, tokens_running = shard.tokens(self.progress())
         try:
             renewal = self.store.leases.renew(
                 shard.lease,
                 rows_done=rows,
-                tokens_done=tokens_done,
-                tokens_running=tokens_running,
+                tokens_done=shard.tokens_done,
+                tokens_running=self.tokens_running(shard),
                 deaths=shard.deaths,
                 ttl=self.ttl,
             )

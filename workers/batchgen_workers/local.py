@@ -1,8 +1,8 @@
 """`batchgen run`: coordinator, worker and queue in one process, and the engine in its child.
 
-coordinator threads ─► memory:// ─► consumer thread ─► node ─► engine child
-       ▲                                                │
-       └────────────── nudged when a shard ends ────────┘        SQLite, one home, locked
+coordinator threads ─► LocalQueue ─► consumer thread ─► node ─► engine child
+       ▲                                                 │
+       └────────────── nudged when a shard ends ─────────┘        SQLite, one home, locked
 """
 
 from __future__ import annotations
@@ -23,12 +23,11 @@ from batchgen.models.record import ModelRecord
 from batchgen.models.registry import Registry
 from batchgen.service.database import open_database
 from batchgen.settings import Settings
-from batchgen_workers.app import MEMORY, create_app
-from batchgen_workers.consumer import Consumer, started
+from batchgen_workers.cancellation import CancelToken
 from batchgen_workers.coordinator import Coordinator
-from batchgen_workers.doorbell import Doorbell
 from batchgen_workers.engine_client import ENGINE
 from batchgen_workers.home_lock import locked_home
+from batchgen_workers.local_queue import LocalQueue
 from batchgen_workers.logs import get_logger
 from batchgen_workers.node import Node
 from batchgen_workers.signals import on_ending
@@ -58,7 +57,7 @@ class LocalRun:
 
     # In its final state, unless the run was interrupted.
     job: JobRecord
-    # `stop` was set first; what was finished is saved, and the next run goes on from there.
+    # `stop` was cancelled first; what was finished is saved, and the next run goes on from there.
     interrupted: bool
     # The engine's last counters; None where no row was left to compute.
     stats: EngineStats | None
@@ -72,7 +71,7 @@ def run_local(
     *,
     models: Path | None = None,
     on_progress: Callable[[LocalProgress], None] | None = None,
-    stop: threading.Event | None = None,
+    stop: CancelToken | None = None,
     factory: str = ENGINE,
 ) -> LocalRun:
     """Compute a submitted job of an SQLite home to its end in this process, and return it.
@@ -85,7 +84,7 @@ def run_local(
         job: public id.
         models: folder of the registry; None takes the home's.
         on_progress: called on this thread about twice a second.
-        stop: once set, what is finished is saved and the run returns as interrupted.
+        stop: once cancelled, what is finished is saved and the run returns as interrupted.
         factory: another engine (tests).
 
     Raises:
@@ -110,8 +109,10 @@ def run_local(
                 return LocalRun(job=record, interrupted=False, stats=None, first_row_at=None)
             log.info("taken over", shards=take_over(store), **record.log_context())
             model = _model_of(record, models or settings.home / "models")
-            session = _Session(settings, store, record, model, factory)
-            return session.run(on_progress or _ignore, stop or threading.Event())
+            session = _Session(
+                settings, store, record, model, factory=factory, token=stop or CancelToken()
+            )
+            return session.run(on_progress or _ignore)
     finally:
         store.close()
 
@@ -120,11 +121,19 @@ class _Session:
     """One run of one job, from its first look to its end."""
 
     def __init__(
-        self, settings: Settings, store: Store, job: JobRecord, model: ModelRecord, factory: str
+        self,
+        settings: Settings,
+        store: Store,
+        job: JobRecord,
+        model: ModelRecord,
+        *,
+        factory: str,
+        token: CancelToken,
     ) -> None:
         self._store = store
+        self._token = token
         self._job_id = job.id
-        self._app = create_app(settings, model=model.name, broker_url=MEMORY)
+        self._queue = LocalQueue()
         self._node = Node(
             settings,
             model,
@@ -133,34 +142,35 @@ class _Session:
             factory=factory,
             engine_log=settings.home / ENGINE_LOG,
         )
-        self._coordinator = Coordinator(settings, store=store, doorbell=Doorbell(self._app))
+        self._coordinator = Coordinator(settings, store=store, doorbell=self._queue)
         self._happened = threading.Event()
         self._signalled = False
         self._node.on_settled = self._on_settled
         self._node.on_failure = self._happened.set
         self._coordinator.on_ended = self._happened.set
 
-    def run(
-        self, on_progress: Callable[[LocalProgress], None], stopping: threading.Event
-    ) -> LocalRun:
-        """Work until the job has ended or `stopping` is set."""
+    def run(self, on_progress: Callable[[LocalProgress], None]) -> LocalRun:
+        """Work until the job has ended or the token is cancelled."""
 
         def stop() -> None:
             self._signalled = True
-            stopping.set()
-            self._happened.set()
+            self._token.cancel()
 
         if self._store.jobs.by_id(self._job_id).paused:
             self._store.jobs.resume(self._job_id)
         try:
-            with on_ending(stop), self._working(stopping), self._coordinator.running():
-                self._watch(on_progress, stopping)
+            with (
+                on_ending(stop),
+                self._token.calling(self._happened.set),
+                self._working(),
+                self._coordinator.running(),
+            ):
+                self._watch(on_progress)
         except EngineFailed:
-            if not stopping.is_set():
+            if not self._token.is_cancelled:
                 raise
         finally:
             self._node.close()
-            self._app.close()
         if self._node.failure is not None:
             raise self._node.failure
         job = self._store.jobs.by_id(self._job_id)
@@ -174,20 +184,17 @@ class _Session:
         )
 
     @contextmanager
-    def _working(self, stopping: threading.Event) -> Iterator[None]:
+    def _working(self) -> Iterator[None]:
         """Have an engine and a consumer for the block, if there is a row left to compute."""
         if not self._has_rows_left():
             yield
             return
-        self._node.start(give_up=stopping.is_set)
-        consumer = Consumer(self._app, self._node)
-        thread = started(consumer)
-        try:
-            yield
-        finally:
-            self._node.drain(0.0)
-            consumer.stop()
-            thread.join()
+        self._node.start(self._token)
+        with self._queue.consumed(self._node.run_shard):
+            try:
+                yield
+            finally:
+                self._node.drain(0.0)
 
     def _has_rows_left(self) -> bool:
         state = self._store.jobs.by_id(self._job_id).state
@@ -195,10 +202,8 @@ class _Session:
             return self._store.jobs.count_shards(self._job_id)[ShardState.READY] > 0
         return state is JobState.QUEUED
 
-    def _watch(
-        self, on_progress: Callable[[LocalProgress], None], stopping: threading.Event
-    ) -> None:
-        while not stopping.is_set() and self._node.failure is None:
+    def _watch(self, on_progress: Callable[[LocalProgress], None]) -> None:
+        while not self._token.is_cancelled and self._node.failure is None:
             job = self._store.jobs.by_id(self._job_id)
             on_progress(
                 LocalProgress(

@@ -1,7 +1,7 @@
 """One worker without its queue: an engine, the shards it computes, their leases, its heartbeat.
 
 run_shard(id) ─► Gate ─► claim ─► Feeder ─► EngineHost ─► engine child
-                                    Settler ◄── results ──┘
+                         Settler ◄─ FinisherPool ◄─ shard ◄── results ──┘
 LeaseKeeper renews every lease · Heartbeat says what the worker is
 """
 
@@ -33,9 +33,11 @@ from batchgen.jobs.records import Lease, WorkerRecord
 from batchgen.jobs.store import Store
 from batchgen.models.record import ModelRecord
 from batchgen.settings import Settings
+from batchgen_workers.cancellation import CancelToken
 from batchgen_workers.engine_client import ENGINE, EngineClient
 from batchgen_workers.engine_host import EngineHost
 from batchgen_workers.feeder import Feeder
+from batchgen_workers.finisher_pool import FinisherPool
 from batchgen_workers.gate import Draining, Gate
 from batchgen_workers.lease_keeper import LeaseKeeper
 from batchgen_workers.logs import get_logger
@@ -48,6 +50,7 @@ from batchgen_workers.ticker import Ticker
 
 SHARDS_PER_SLOT = 8  # shards whose last rows are awaited, for each one that may be fed
 DISK_PAUSE = 15.0  # seconds without a claim after the disk refused a file
+LOOK = 1.0  # seconds between looks for checkpoints that are due, at most
 SETTLE_LIMIT = 10.0  # seconds to save and release every shard at the end
 OTHER_MODEL_DELAY = 60.0  # seconds until a shard is offered again that needs another model
 
@@ -91,12 +94,12 @@ class Node:
         self.on_failure: Callable[[], None] = lambda: None
         self._info: EngineInfo | None = None
         self._mismatch: SchemaMismatch | None = None
-        self._give_up = threading.Event()
+        self._token = CancelToken()
         self._feeder = Feeder(
             store=store,
             storage=storage,
             host=self.host,
-            give_up=self._give_up,
+            token=self._token,
             tail=tail_length(settings.engine.max_num_seqs),
             lease_ttl=settings.lease_ttl,
         )
@@ -105,13 +108,15 @@ class Node:
             storage=storage,
             host=self.host,
             checkpoint_interval=settings.checkpoint_interval,
-            give_up=self._give_up,
+            token=self._token,
             on_disk_trouble=lambda: self.gate.pause(DISK_PAUSE),
         )
         self._keeper = self._make_keeper()
+        self._pool = FinisherPool(self._settler.attend, on_finished=self._settled)
         self._tickers = [
             Ticker("lease-keeper", self._keeper.interval, self._keep),
             Ticker("heartbeat", settings.heartbeat_interval, self._beat),
+            Ticker("checkpoints", min(LOOK, settings.checkpoint_interval / 2), self._checkpoint),
         ]
 
     def _make_keeper(self) -> LeaseKeeper:
@@ -120,7 +125,7 @@ class Node:
             shards=self.shards,
             ttl=self.settings.lease_ttl,
             stall_timeout=self.settings.stall_timeout,
-            progress=lambda: self.host.progress,
+            tokens_running=self.host.tokens_running,
         )
 
     @property
@@ -133,16 +138,16 @@ class Node:
         """The engine's last counters."""
         return self.host.stats
 
-    def start(self, *, give_up: Callable[[], bool] = lambda: False) -> None:
+    def start(self, token: CancelToken) -> None:
         """Load the model and say in SQL that this worker is there.
 
-        Raises the engine's error, or EngineFailed where `give_up` became true first.
+        Raises the engine's error, or EngineFailed where `token` was cancelled first.
         """
         self.host.on_death = self._engine_died
         self.host.on_change = self._engine_changed
         # Arrow loads parts of itself at first use: meanwhile, not when the first shard ends.
         threading.Thread(target=to_table, args=([],), name="warm-up", daemon=True).start()
-        info = self.host.start(give_up=give_up)
+        info = self.host.start(token)
         log.info("engine ready", **msgspec.to_builtins(info))
         if info.is_slow:
             log.warning("engine is slow", kernels=info.kernels, reason=info.kernels_reason)
@@ -150,6 +155,7 @@ class Node:
             self._beat()
         except DatabaseUnavailable as error:  # the heartbeat says it later
             log.warning("worker not signed on", error=error.message)
+        self._pool.start()
         for ticker in self._tickers:
             ticker.start()
 
@@ -168,16 +174,14 @@ class Node:
                 log.debug("shard not free", shard=shard_id)
                 return
             reach("shard.claimed")
-            shard = Shard(lease, wake=self.host.wake, limits=self.limits)
+            shard = Shard(lease, limits=self.limits)
             self.shards.add(shard)
             if self.gate.is_closed:  # drain has walked through the shards already, perhaps
                 shard.close()
             log.info(
                 "shard claimed", rows=lease.n_rows, attempt=lease.attempts, **lease.log_context()
             )
-            threading.Thread(
-                target=self._settle, args=(shard,), name="settler", daemon=True
-            ).start()
+            self._pool.take(shard)
             self._feeder.feed(shard)
             reach("shard.fed")
 
@@ -189,18 +193,19 @@ class Node:
         if not self.shards.wait_empty(grace):
             self.shards.end(Ending.HELD)
         if not self.shards.wait_empty(SETTLE_LIMIT):
-            self._give_up.set()
+            self._token.cancel()
             self.shards.wait_empty(SETTLE_LIMIT)
 
     def close(self) -> None:
         """End the engine and the threads, and say in SQL that this worker is gone."""
         self.gate.close()
-        self._give_up.set()
+        self._token.cancel()
         self.shards.end(Ending.HELD)
         for ticker in self._tickers:
             ticker.stop()
         self.host.close()
         self.shards.wait_empty(SETTLE_LIMIT)
+        self._pool.stop()
         try:
             self.store.workers.gone(self.id)
         except DatabaseUnavailable as error:
@@ -210,7 +215,7 @@ class Node:
         """See that nobody upgraded the database under this worker; else it has to end."""
         try:
             persist(
-                self.store.database.check_schema, what="a look at the schema", give_up=self._give_up
+                self.store.database.check_schema, what="a look at the schema", token=self._token
             )
         except SchemaMismatch as error:
             self._mismatch = error
@@ -224,7 +229,7 @@ class Node:
         The doorbell that was heard is rung again.
         """
         try:
-            persist(self._storage.check, what="a look at the store", give_up=self._give_up)
+            persist(self._storage.check, what="a look at the store", token=self._token)
         except (StoreMismatch, OSError) as error:
             log.error("store not seen", error=str(error))
             self.gate.pause(DISK_PAUSE)
@@ -235,7 +240,7 @@ class Node:
         lease = persist(
             lambda: self.store.leases.claim(shard_id, owner=self.id, ttl=self.settings.lease_ttl),
             what="a claim",
-            give_up=self._give_up,
+            token=self._token,
         )
         if lease is None or lease.model_sha256 == self.model.sha256:
             return lease
@@ -247,19 +252,20 @@ class Node:
             log.warning("shard fenced", **lease.log_context())
         return None
 
-    def _settle(self, shard: Shard) -> None:
-        try:
-            self._settler.settle(shard)
-        finally:
-            self.shards.remove(shard)
-            self.gate.look_again()
-            self.on_settled()
+    def _settled(self, shard: Shard) -> None:
+        self.shards.remove(shard)
+        self.gate.look_again()
+        self.on_settled()
+
+    def _checkpoint(self) -> None:
+        for shard in self.shards:
+            if self._settler.is_checkpoint_due(shard):
+                self._pool.put(shard)
 
     def _has_room(self) -> bool:
         """Whether another shard would be computed now: rows that only wait are others' to take."""
         return (
-            self.host.is_ready
-            and self.host.outstanding < self.settings.engine.max_num_seqs
+            self.host.wants_rows
             and len(self.shards) < SHARDS_PER_SLOT * self.settings.shards_in_flight
         )
 
@@ -289,9 +295,10 @@ class Node:
             )
         )
 
-    def _engine_died(self, keys: list[int], error: BatchgenError) -> None:
-        for shard in self.shards:
-            shard.count_death(keys)
+    def _engine_died(self, owners: list[object], error: BatchgenError) -> None:
+        for shard in owners:
+            assert isinstance(shard, Shard)
+            shard.count_death()
 
     def _engine_changed(self) -> None:
         self.gate.look_again()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -13,6 +12,7 @@ from batchgen.jobs.database import Database
 from batchgen.jobs.identity import open_storage
 from batchgen.service.database import open_database
 from batchgen.settings import Settings
+from batchgen_workers.cancellation import CancelToken
 from batchgen_workers.logs import get_logger
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0  # seconds between attempts
@@ -22,10 +22,10 @@ log = get_logger(__name__)
 Result = TypeVar("Result")
 
 
-def persist(action: Callable[[], Result], *, what: str, give_up: threading.Event) -> Result:
+def persist(action: Callable[[], Result], *, what: str, token: CancelToken) -> Result:
     """Call `action` until the database takes it, and return what it returns.
 
-    Raises DatabaseUnavailable once `give_up` is set, and whatever else `action` raises (Fenced)
+    Raises DatabaseUnavailable once `token` is cancelled, and whatever else `action` raises (Fenced)
     at once.
     """
 
@@ -36,18 +36,18 @@ def persist(action: Callable[[], Result], *, what: str, give_up: threading.Event
     retrying = tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(DatabaseUnavailable),
         wait=tenacity.wait_exponential_jitter(multiplier=FIRST_PAUSE, max=LONGEST_PAUSE),
-        stop=tenacity.stop_when_event_set(give_up),
-        sleep=tenacity.sleep_using_event(give_up),
+        stop=tenacity.stop_when_event_set(token.event),
+        sleep=tenacity.sleep_using_event(token.event),
         before_sleep=say,
         reraise=True,
     )
     return retrying(action)
 
 
-def await_database(settings: Settings, *, give_up: threading.Event) -> Database:
+def await_database(settings: Settings, token: CancelToken) -> Database:
     """Open the database, however long it is away, and say once that it is waited for.
 
-    Raises DatabaseUnavailable once `give_up` is set; DatabaseDamaged, and whatever else
+    Raises DatabaseUnavailable once `token` is cancelled; DatabaseDamaged, and whatever else
     `open_checked` raises, at once.
     """
     said = False
@@ -62,8 +62,8 @@ def await_database(settings: Settings, *, give_up: threading.Event) -> Database:
     retrying = tenacity.Retrying(
         retry=tenacity.retry_if_exception(may_come_back),
         wait=tenacity.wait_exponential_jitter(multiplier=FIRST_PAUSE, max=LONGEST_PAUSE),
-        stop=tenacity.stop_when_event_set(give_up),
-        sleep=tenacity.sleep_using_event(give_up),
+        stop=tenacity.stop_when_event_set(token.event),
+        sleep=tenacity.sleep_using_event(token.event),
         before_sleep=say,
         reraise=True,
     )

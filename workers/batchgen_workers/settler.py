@@ -9,7 +9,7 @@ all claims of the shard: after MAX_FAILURES of them its job fails and says why.
 
 from __future__ import annotations
 
-import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal, TypeVar
@@ -32,6 +32,7 @@ from batchgen.jobs.records import Lease
 from batchgen.jobs.states import StopReason
 from batchgen.jobs.store import Store
 from batchgen_workers.answers import STOPPED, refused
+from batchgen_workers.cancellation import CancelToken
 from batchgen_workers.engine_host import EngineHost
 from batchgen_workers.exceptions import describe
 from batchgen_workers.failures import MAX_FAILURES, may_pass
@@ -49,26 +50,48 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settler:
-    """Waits for shards to end and makes what they hold durable. One thread for each shard."""
+    """Makes what shards hold durable: checkpoints on the way, then the part and its commit."""
 
     store: Store
     storage: Storage
     host: EngineHost
     # Seconds between checkpoints of one shard.
     checkpoint_interval: float
-    # Set when an absent database is not to be waited for any longer.
-    give_up: threading.Event
+    # Cancelled when an absent database is not to be waited for any longer.
+    token: CancelToken
     # Called when the disk refuses a file.
     on_disk_trouble: Callable[[], None]
 
-    def settle(self, shard: Shard) -> None:
-        """Wait until the shard ends and settle it; never raises.
+    def attend(self, shard: Shard) -> bool:
+        """Do what is due for a shard; return whether it is finished here. Never raises.
 
-        Whatever is not made durable here is computed again by whoever claims the shard next.
+        Whatever is not made durable then is computed again by whoever claims the shard next.
         """
+        ending = shard.ending
+        if ending is None:
+            self._save(shard)
+            return False
+        shard.give_up()
+        self.host.take_back(shard)
+        self._settle(shard, ending)
+        return True
+
+    def _save(self, shard: Shard) -> None:
+        try:
+            if shard.is_heavy or self.is_checkpoint_due(shard):
+                self._try_checkpoint(shard)
+        except Exception as error:
+            log.exception("checkpoint failed", **shard.lease.log_context())
+            shard.end(Ending.FAILED, describe(error))
+
+    def is_checkpoint_due(self, shard: Shard) -> bool:
+        """Return whether rows of a shard wait for longer than checkpoints are apart."""
+        waited = time.monotonic() - shard.saved_at
+        return shard.rows_done > shard.saved_rows and waited >= self.checkpoint_interval
+
+    def _settle(self, shard: Shard, ending: Ending) -> None:
         context = shard.lease.log_context()
         try:
-            ending = self._wait(shard)
             self._finish(shard, ending)
             log.info("shard settled", ending=ending, rows=shard.rows_done, **context)
         except Fenced:
@@ -81,14 +104,6 @@ class Settler:
                 self._return_uncounted(shard, describe(error))
             else:
                 self._return_after(shard, describe(error))
-
-    def _wait(self, shard: Shard) -> Ending:
-        while True:
-            ending = shard.wait(self.checkpoint_interval)
-            if ending is not None:
-                self.host.abort(shard.give_up())
-                return ending
-            self._try_checkpoint(shard)
 
     def _finish(self, shard: Shard, ending: Ending) -> None:
         match ending:
@@ -137,6 +152,7 @@ class Settler:
         """
         if shard.rows_done <= shard.saved_rows:
             return
+        shard.saved_at = time.monotonic()
         try:
             self._checkpoint(shard)
         except (OSError, Corrupt, StoreMismatch) as error:
@@ -241,7 +257,7 @@ class Settler:
                 yield row
 
     def _persist(self, action: Callable[[], Result], what: str) -> Result:
-        return persist(action, what=what, give_up=self.give_up)
+        return persist(action, what=what, token=self.token)
 
     def _on_disk_trouble(self, shard: Shard, error: Exception) -> None:
         log.error("disk trouble", error=str(error), **shard.lease.log_context())

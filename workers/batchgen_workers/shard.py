@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping
+import time
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeAlias
@@ -14,6 +15,7 @@ from batchgen.io.results import held_bytes
 from batchgen.io.rows import Generation, InputRow, ResultRow
 from batchgen.jobs.records import Lease
 from batchgen_workers.answers import answered
+from batchgen_workers.cancellation import CancelToken
 
 #: Rows, what they did to the KV pool, and how they were computed.
 ShardResults: TypeAlias = tuple[list[ResultRow], KVTotals, tuple[Numerics, ...]]
@@ -54,17 +56,20 @@ class Saved:
 class Shard:
     """The state of one leased shard, shared by its feeder, its settler and the reader thread.
 
-        to read ──► waiting {key: row} ──► rows {row: result} ──► shelved {row}
-        feeder      in the engine          ended                  in the checkpoint only
+        to read ──► in the engine ──► rows {row: result} ──► shelved {row}
+        feeder      counted           ended                  in the checkpoint only
 
-    A row is in exactly one place. `shelved` starts with what a checkpoint holds.
+    A row is in exactly one place. `shelved` starts with what a checkpoint holds. Which rows the
+    engine has is known to the supervisor alone; here they are a number.
     """
 
-    def __init__(
-        self, lease: Lease, *, wake: Callable[[], None], limits: ResultLimits | None = None
-    ) -> None:
-        """Begin a shard without results; `wake` lets its feeder look at `wants_rows` again."""
+    def __init__(self, lease: Lease, *, limits: ResultLimits | None = None) -> None:
+        """Begin a shard without results."""
         self.lease = lease
+        #: Cancelled once the feeder is to hand over no more rows.
+        self.feeding = CancelToken()
+        #: Called when the shard has come to its end, or is heavy; on any thread, more than once.
+        self.on_due: Callable[[], None] = lambda: None
         self.limits = limits or ResultLimits()
         #: Held by whoever speaks to SQL of this lease while rows are fed: a split changes it.
         self.leasing = threading.Lock()
@@ -73,6 +78,8 @@ class Shard:
         #: The checkpoint that SQL has, this claim's or an earlier one's, and its rows.
         self.checkpoint: Saved | None = None
         self.saved_rows = 0
+        #: When the shard was claimed, or a checkpoint last tried, by the monotonic clock.
+        self.saved_at = time.monotonic()
         #: Engine deaths that rows of this shard may have caused, over all of its claims.
         self.deaths = lease.deaths
         #: Filled by whoever ends the shard early, for the log and for SQL.
@@ -87,14 +94,15 @@ class Shard:
         self._kv = UNMEASURED
         # How they were computed: by this worker's engine, and by a former owner's.
         self._numerics: tuple[Numerics, ...] = ()
-        self._waiting: dict[int, InputRow] = {}
+        # Rows that the engine has, or is about to get.
+        self._in_engine = 0
+        self._gave_up = False
         self._early: Ending | None = None
         self._closing = False
         self._fed = False
         # 1 + the highest row that the engine or a checkpoint has had.
         self._touched_end = lease.pos_start
-        self._changed = threading.Condition()
-        self._wake = wake
+        self._lock = threading.RLock()
 
     @property
     def rows_done(self) -> int:
@@ -106,13 +114,10 @@ class Shard:
         """Whether the results in memory are to go to a checkpoint and stay there."""
         return self._held_bytes > self.limits.memory_bytes
 
-    def tokens(self, progress: Mapping[int, int]) -> tuple[int, int]:
-        """Return the tokens generated for rows that ended and for rows that have not.
-
-        `progress` is what the engine says of the latter, by key.
-        """
-        with self._changed:
-            return self._tokens, sum(progress.get(key, 0) for key in self._waiting)
+    @property
+    def tokens_done(self) -> int:
+        """Tokens generated for rows that ended."""
+        return self._tokens
 
     @property
     def rests_on_checkpoint(self) -> bool:
@@ -122,12 +127,12 @@ class Shard:
     @property
     def is_in_engine(self) -> bool:
         """Whether the engine has, or is about to get, rows of it."""
-        return bool(self._waiting)
+        return self._in_engine > 0
 
     @property
     def wants_rows(self) -> bool:
         """Whether the feeder should go on."""
-        return self._early is None and not self._closing
+        return not self.feeding.is_cancelled
 
     @property
     def touched_end(self) -> int:
@@ -147,12 +152,12 @@ class Shard:
 
         Totals and numerics are those of the rows in memory and on the shelf, and of no others.
         """
-        with self._changed:
+        with self._lock:
             return list(self._rows.values()), self._kv, self._numerics
 
     def shelve(self, results: Iterable[ResultRow]) -> None:
         """Forget results that the checkpoint holds, all but their numbers."""
-        with self._changed:
+        with self._lock:
             for result in results:
                 if self._rows.pop(result.row, None) is not None:
                     self._shelved.add(result.row)
@@ -160,11 +165,11 @@ class Shard:
 
     def keep(self, results: Iterable[ResultRow], kv: KVTotals = UNMEASURED) -> None:
         """Add results that need no engine: error rows, or a checkpoint's with their totals."""
-        with self._changed:
+        with self._lock:
             for result in results:
                 self._hold(result)
             self._kv += kv
-            self._changed.notify_all()
+        self._look()
 
     def recall(
         self,
@@ -176,19 +181,25 @@ class Shard:
     ) -> None:
         """Take over the rows of a checkpoint, which stay in it, and the tokens they took."""
         rows = list(rows)
-        with self._changed:
+        with self._lock:
             self._tokens += tokens
             self._numerics = merge_numerics(self._numerics, numerics)
             self._shelved.update(rows)
             self._kv += kv
-            self._changed.notify_all()
         self._touch(rows)
+        self._look()
 
-    def expect(self, rows: dict[int, InputRow]) -> None:
-        """Note rows, by key, that are about to go to the engine."""
-        with self._changed:
-            self._waiting.update(rows)
-        self._touch(row.row for row in rows.values())
+    def expect(self, rows: Collection[InputRow]) -> None:
+        """Count rows that are about to go to the engine."""
+        with self._lock:
+            self._in_engine += len(rows)
+        self._touch(row.row for row in rows)
+
+    def withdraw(self, rows: Collection[InputRow]) -> None:
+        """Count off rows that did not go to the engine after all."""
+        with self._lock:
+            self._in_engine -= len(rows)
+        self._look()
 
     def ask_to_split(self) -> None:
         """Let the feeder give up what is untouched, once; it may be too late for that."""
@@ -196,19 +207,21 @@ class Shard:
 
     def narrow(self, lease: Lease) -> None:
         """Go on with the beginning of the shard only; results of the rest are its new owner's."""
-        with self._changed:
+        with self._lock:
             self.lease = lease
             for row in [row for row in self._rows if row >= lease.pos_end]:
                 self._held_bytes -= held_bytes(self._rows.pop(row))
             self._shelved = {row for row in self._shelved if row < lease.pos_end}
-            self._changed.notify_all()
+        self._look()
 
-    def receive(self, generation: Generation, numerics: Numerics | None = None) -> None:
+    def receive(
+        self, row: InputRow, generation: Generation, numerics: Numerics | None = None
+    ) -> None:
         """Take what the engine returns for one row; it may come after the row was given up."""
-        with self._changed:
-            row = self._waiting.pop(generation.key, None)
-            if row is None:
+        with self._lock:
+            if self._gave_up or self.has(row.row):
                 return
+            self._in_engine -= 1
             lease = self.lease
             self._hold(
                 answered(
@@ -223,53 +236,62 @@ class Shard:
             self._tokens += generation.usage.completion_tokens if generation.usage else 0
             if numerics and generation.error is None and numerics not in self._numerics:
                 self._numerics = merge_numerics(self._numerics, [numerics])
-            # no ending comes of a row while the engine has others
-            if not self._waiting or self.is_heavy:
-                self._changed.notify_all()
+        self._look()
 
-    def count_death(self, keys: Iterable[int]) -> None:
-        """Note that an engine died that had these rows, if any of them is the shard's."""
-        with self._changed:
-            if any(key in self._waiting for key in keys):
-                self.deaths += 1
+    def count_death(self) -> None:
+        """Note that an engine died that had rows of the shard."""
+        with self._lock:
+            self.deaths += 1
 
     def fed(self) -> None:
         """Say that the feeder has handed over its last row."""
-        with self._changed:
+        with self._lock:
             self._fed = True
-            self._changed.notify_all()
+        self._look()
 
     def close(self) -> None:
         """Take no more rows from the input; those in the engine may end."""
-        with self._changed:
+        with self._lock:
             self._closing = True
-            self._changed.notify_all()
-        self._wake()
+        self.feeding.cancel()
+        self._look()
 
     def end(self, ending: Ending, reason: str | None = None) -> None:
         """End the shard early; the first reason counts, but being fenced overrides all."""
-        with self._changed:
+        with self._lock:
             if self._early is None or ending is Ending.FENCED:
                 self._early, self.reason = ending, reason
-            self._changed.notify_all()
-        self._wake()
+        self.feeding.cancel()
+        self._look()
 
-    def wait(self, timeout: float) -> Ending | None:
-        """Wait until the shard is to be settled and return why.
+    @property
+    def ending(self) -> Ending | None:
+        """Why the shard is to be finished; None while it is not.
 
-        None means that a checkpoint is due: after `timeout` seconds, or because it is heavy. At an
-        ending the feeder is done: nobody adds to the shard any more but the engine.
+        Once there is one the feeder is done: nobody adds to the shard any more but the engine.
         """
-        with self._changed:
-            self._changed.wait_for(lambda: self._ending() is not None or self.is_heavy, timeout)
-            return self._ending()
+        with self._lock:
+            if not self._fed:
+                return None
+            if self._early is not Ending.FENCED and self.rows_done == self.lease.n_rows:
+                return Ending.COMPLETE
+            if self._early is None and self._closing and not self._in_engine:
+                return Ending.DRAINED
+            return self._early
 
-    def give_up(self) -> list[int]:
-        """Forget the rows the engine still has and return their keys."""
-        with self._changed:
-            keys = list(self._waiting)
-            self._waiting.clear()
-            return keys
+    def give_up(self) -> None:
+        """Forget the rows that the engine still has: their answers are not taken any more."""
+        with self._lock:
+            self._gave_up = True
+            self._in_engine = 0
+
+    def _look(self) -> None:
+        """See whether somebody has to attend to the shard now."""
+        # no ending comes of a row while the engine has others
+        with self._lock:
+            due = (self._in_engine == 0 or not self.wants_rows) and self.ending is not None
+        if due or self.is_heavy:
+            self.on_due()
 
     def _hold(self, result: ResultRow) -> None:
         former = self._rows.get(result.row)
@@ -282,12 +304,3 @@ class Shard:
 
     def _touch(self, rows: Iterable[int]) -> None:
         self._touched_end = max(self._touched_end, 1 + max(rows, default=-1))
-
-    def _ending(self) -> Ending | None:
-        if not self._fed:
-            return None
-        if self._early is not Ending.FENCED and self.rows_done == self.lease.n_rows:
-            return Ending.COMPLETE
-        if self._early is None and self._closing and not self._waiting:
-            return Ending.DRAINED
-        return self._early

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from celery.exceptions import Reject
 
-from batchgen.errors import DatabaseUnavailable
+from batchgen_workers.attempt import attempt
 from batchgen_workers.envelope import RUN_SHARD
 from batchgen_workers.gate import Draining
 from batchgen_workers.logs import get_logger
@@ -15,7 +15,6 @@ from batchgen_workers.logs import get_logger
 if TYPE_CHECKING:
     from celery import Celery
 
-NO_SHARD = 0  # an id that no shard has: rings without asking for anything
 MAX_ID = 2**63 - 1  # the largest key SQL can hold
 
 log = get_logger(__name__)
@@ -28,18 +27,11 @@ def register(app: Celery, run: Callable[[int], None]) -> None:
     @app.task(name=RUN_SHARD, shared=False)
     def run_shard(shard: object) -> None:
         # whatever else lies in the queue, anybody could have put there
-        if not isinstance(shard, int) or isinstance(shard, bool) or not 0 <= shard <= MAX_ID:
+        if not isinstance(shard, int) or isinstance(shard, bool) or not 0 < shard <= MAX_ID:
             log.warning("message ignored", reason="not a shard id")
             return
-        if shard == NO_SHARD:
-            return
         try:
-            run(shard)
+            attempt(run, shard)
         except Draining as error:
             # back to the queue at once; the consumer has stopped by now
             raise Reject(error.message, requeue=True) from None
-        except DatabaseUnavailable as error:
-            # the coordinator rings again
-            log.warning("shard not claimed", shard=shard, error=error.message)
-        except Exception:  # Celery would log what it says, which may quote a row
-            log.exception("shard not begun", shard=shard)

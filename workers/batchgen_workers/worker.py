@@ -11,6 +11,7 @@ from batchgen.jobs.store import Store
 from batchgen.models.registry import Registry
 from batchgen.settings import Settings
 from batchgen_workers.app import create_app
+from batchgen_workers.cancellation import CancelToken
 from batchgen_workers.consumer import Consumer
 from batchgen_workers.engine_client import ENGINE
 from batchgen_workers.logs import get_logger
@@ -34,39 +35,39 @@ def run_worker(settings: Settings, model: str, *, factory: str = ENGINE) -> None
         EngineFailed: the engine did not start, or died again and again.
     """
     record = Registry(settings.home / "models").get(model)
-    stopping = threading.Event()
-    with ExitStack() as opened, on_ending(stopping.set):
+    stopping = CancelToken()
+    with ExitStack() as opened, on_ending(stopping.cancel):
         app = create_app(settings, model=model)
         opened.callback(app.close)
         try:
-            store = Store(await_database(settings, give_up=stopping))
+            store = Store(await_database(settings, stopping))
             opened.callback(store.close)
             storage = open_storage(store.database, settings.home)
             node = Node(settings, record, store=store, storage=storage, factory=factory)
             opened.callback(node.close)
-            node.start(give_up=stopping.is_set)
+            node.start(stopping)
             _serve(node, Consumer(app, node), stopping)
         except (EngineFailed, DatabaseUnavailable):
-            if not stopping.is_set():  # else it was told to end before it was ready
+            if not stopping.is_cancelled:  # else it was told to end before it was ready
                 raise
             return
     if node.failure is not None:
         raise node.failure
 
 
-def _serve(node: Node, consumer: Consumer, stopping: threading.Event) -> None:
-    """Consume until `stopping` is set or the node fails; drain meanwhile in a thread."""
+def _serve(node: Node, consumer: Consumer, stopping: CancelToken) -> None:
+    """Consume until `stopping` is cancelled or the node fails; drain meanwhile in a thread."""
 
     def drain() -> None:
-        stopping.wait()
+        stopping.event.wait()
         consumer.stop()
         node.drain(0.0 if node.failure else node.settings.drain_grace)
 
-    node.on_failure = stopping.set
+    node.on_failure = stopping.cancel
     drainer = threading.Thread(target=drain, name="drainer")
     drainer.start()
     try:
         consumer.run()
     finally:
-        stopping.set()
+        stopping.cancel()
         drainer.join()

@@ -9,7 +9,7 @@ from celery.app.defaults import NAMESPACES, flatten
 from batchgen.errors import BrokerUnavailable, InvalidParameter
 from batchgen.service.exposure import check_broker
 from batchgen.settings import Settings
-from batchgen_workers.app import CELERY_SETTINGS, MEMORY, create_app
+from batchgen_workers.app import CELERY_SETTINGS, create_app
 from batchgen_workers.redis_transport import Transport
 
 REDIS = "redis://localhost:6379/0"
@@ -71,12 +71,6 @@ def test_redis_neither_waits_for_ever_nor_redelivers_while_a_shard_runs() -> Non
     assert (options["unacked_restore_interval"], options["unacked_restore_throttle"]) == (60, 1)
     assert (options["socket_timeout"], options["socket_connect_timeout"]) == (10, 5)
     assert options["global_keyprefix"] == "batchgen:"
-
-
-def test_the_queue_inside_one_process_is_looked_at_often() -> None:
-    app = create_app(Settings(), model="tiny", broker_url=MEMORY)
-    assert app.conf.broker_transport_options["polling_interval"] <= 0.1
-    assert app.conf.worker_disable_prefetch is False
 
 
 def test_a_worker_listens_to_its_models_queue_alone() -> None:

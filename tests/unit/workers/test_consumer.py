@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 
 from batchgen.settings import Settings
-from batchgen_workers.app import MEMORY, create_app
-from batchgen_workers.consumer import Consumer, started
+from batchgen_workers.app import create_app
+from batchgen_workers.consumer import Consumer
 from batchgen_workers.doorbell import Doorbell
 from batchgen_workers.gate import Draining
 from tests.support.workers import wait_until
 
 
 class Model:
-    """A model of a name no other test has: queues in memory live as long as the process."""
+    """A model of a name no other test has."""
 
     def __init__(self) -> None:
         self.name = f"model-{uuid.uuid4().hex}"
@@ -40,14 +40,15 @@ class Node:
         self.held.wait()
 
 
-@pytest.fixture(params=["memory", "redis"])
-def url(request: pytest.FixtureRequest) -> str:
-    return MEMORY if request.param == "memory" else request.getfixturevalue("broker_url")
+def started(consumer: Consumer) -> threading.Thread:
+    thread = threading.Thread(target=consumer.run, name="consumer", daemon=True)
+    thread.start()
+    return thread
 
 
 @pytest.fixture
-def app(url: str, node: Node) -> Iterator[Any]:
-    app = create_app(Settings(shards_in_flight=2), model=node.model.name, broker_url=url)
+def app(broker_url: str, node: Node) -> Iterator[Any]:
+    app = create_app(Settings(shards_in_flight=2), model=node.model.name, broker_url=broker_url)
     yield app
     app.close()
 
@@ -87,10 +88,10 @@ def test_no_more_messages_are_held_than_there_are_slots(
     wait_until(lambda: len(node.asked) == 10)
 
 
-def test_a_second_app_in_one_process_has_its_own_node(url: str) -> None:
+def test_a_second_app_in_one_process_has_its_own_node(broker_url: str) -> None:
     for shard_id in (7, 8):
         node = Node()
-        app = create_app(Settings(), model=node.model.name, broker_url=url)
+        app = create_app(Settings(), model=node.model.name, broker_url=broker_url)
         consumer = Consumer(app, node)  # type: ignore[arg-type]
         thread = started(consumer)
         Doorbell(app).ring(node.model.name, [shard_id])
@@ -101,7 +102,7 @@ def test_a_second_app_in_one_process_has_its_own_node(url: str) -> None:
         app.close()
 
 
-def test_a_draining_node_loses_no_message(app: Any, url: str, node: Node) -> None:
+def test_a_draining_node_loses_no_message(app: Any, node: Node) -> None:
     node.draining = True
     consumer = Consumer(app, node)  # type: ignore[arg-type]
     thread = started(consumer)

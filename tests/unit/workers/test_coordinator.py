@@ -58,7 +58,7 @@ def bell() -> Bell:
 @pytest.fixture
 def coordinator(store: Store, bell: Bell, tmp_path: Path) -> Coordinator:
     settings = Settings(home=tmp_path, redispatch_after=30.0, heartbeat_interval=10.0)
-    return Coordinator(settings, store=store, doorbell=bell)  # type: ignore[arg-type]
+    return Coordinator(settings, store=store, doorbell=bell)
 
 
 def sign_on(store: Store, *, slots: int = 2, model: str = MODEL) -> None:
@@ -234,7 +234,7 @@ def test_a_step_that_fails_does_not_end_the_tick(
 def test_two_coordinators_ring_for_each_shard_once(
     store: Store, coordinator: Coordinator, bell: Bell, tmp_path: Path
 ) -> None:
-    other = Coordinator(Settings(home=tmp_path), store=store, doorbell=bell)  # type: ignore[arg-type]
+    other = Coordinator(Settings(home=tmp_path), store=store, doorbell=bell)
     sign_on(store, slots=100)
     submitted(store)
     coordinator.tick()
@@ -244,7 +244,7 @@ def test_two_coordinators_ring_for_each_shard_once(
 
 def test_running_ticks_when_nudged(store: Store, bell: Bell, tmp_path: Path) -> None:
     settings = Settings(home=tmp_path, coordinator_interval=3600.0)
-    coordinator = Coordinator(settings, store=store, doorbell=bell)  # type: ignore[arg-type]
+    coordinator = Coordinator(settings, store=store, doorbell=bell)
     with coordinator.running():
         job = submitted(store, 10)
         coordinator.nudge()
@@ -258,7 +258,7 @@ def test_files_that_nobody_needs_are_removed(store: Store, bell: Bell, tmp_path:
     left.parent.mkdir(parents=True)
     left.touch()
     settings = Settings(home=tmp_path, garbage_age=0.0)
-    with Coordinator(settings, store=store, doorbell=bell).running():  # type: ignore[arg-type]
+    with Coordinator(settings, store=store, doorbell=bell).running():
         wait_until(lambda: not left.exists())
 
 

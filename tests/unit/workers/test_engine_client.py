@@ -4,8 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,11 +16,9 @@ from batchgen.errors import EngineFailed, UnsupportedModel
 from batchgen.io.params import SamplingParams
 from batchgen.io.rows import Generation, GenerationRequest
 from batchgen_workers import testing
+from batchgen_workers.cancellation import CancelToken
 from batchgen_workers.engine_client import EngineClient
-from tests.support.holding import Hold
 from tests.support.workers import is_alive, wait_until
-
-NEVER: Callable[[], bool] = lambda: False  # noqa: E731 (a constant that is called)
 
 ORPHAN = """
 import sys, time
@@ -30,11 +27,12 @@ from batchgen.engine.config import EngineConfig
 from batchgen.io.params import SamplingParams
 from batchgen.io.rows import GenerationRequest
 from batchgen_workers import testing
+from batchgen_workers.cancellation import CancelToken
 from batchgen_workers.engine_client import EngineClient
 client = EngineClient(EngineConfig(model_path=Path("/"), model_name="t"), factory=testing.FAST)
-client.start()
+client.start(CancelToken())
 request = GenerationRequest(key=1, params=SamplingParams(), prompt=testing.HANG)
-client.submit([request], print, give_up=lambda: False)
+client.send([request])
 print(client.pid, flush=True)
 time.sleep(600)
 """
@@ -48,7 +46,7 @@ def config(max_num_seqs: int = 4) -> EngineConfig:
 def running(factory: str = testing.FAST, **options: Any) -> Iterator[EngineClient]:
     client = EngineClient(config(), factory=factory, **options)
     try:
-        client.start()
+        client.start(CancelToken())
         yield client
     finally:
         client.close()
@@ -65,8 +63,8 @@ class Answers:
     def __init__(self) -> None:
         self.received: list[Generation] = []
 
-    def __call__(self, generation: Generation) -> None:
-        self.received.append(generation)
+    def __call__(self, generations: list[Generation]) -> None:
+        self.received += generations
 
     @property
     def keys(self) -> set[int]:
@@ -76,64 +74,26 @@ class Answers:
 def test_every_row_is_answered_once_though_few_fit_at_a_time() -> None:
     answers = Answers()
     with running() as client:
+        client.on_results = answers
         assert client.info is not None
         assert client.info.max_num_seqs == 4
-        assert client.submit(requests(*range(500)), answers, give_up=NEVER)
+        client.send(requests(*range(500)))
         wait_until(lambda: len(answers.received) >= 500)
         wait_until(lambda: client.stats is not None and client.stats.generated_tokens == 1000)
-        assert client.credits.taken == client.outstanding == 0
+        assert client.outstanding == 0
     assert answers.keys == set(range(500))
     assert len(answers.received) == 500
     assert answers.received[0].choices[0].text.count(" ") == 1
 
 
-def test_no_more_rows_are_outstanding_than_there_are_credits(hold: Hold) -> None:
-    answers = Answers()
-    hold.after(0)
-    with running(testing.FAST) as client:
-        total = client.credits.total
-        assert total >= 2 * 4
-        thread = threading.Thread(
-            target=client.submit, args=(requests(*range(3 * total)), answers), kwargs=BOUNDED
-        )
-        thread.start()
-        for ended in (0, total):
-            wait_until(lambda ended=ended: len(answers.received) == ended)  # type: ignore[misc]
-            wait_until(lambda: client.credits.taken == total)
-            assert client.outstanding <= total
-            hold.after(total)
-        assert thread.is_alive()
-        hold.release()
-        thread.join()
-        wait_until(lambda: len(answers.received) == 3 * total)
-
-
-BOUNDED = {"give_up": NEVER}
-
-
-def test_giving_up_ends_a_submit_that_waits_for_room() -> None:
-    stop = threading.Event()
-    results: list[bool] = []
-    with running() as client:
-        blocked = requests(*range(1000), prompt=testing.HANG)
-        thread = threading.Thread(
-            target=lambda: results.append(client.submit(blocked, print, give_up=stop.is_set))
-        )
-        thread.start()
-        wait_until(lambda: client.credits.taken == client.credits.total)
-        stop.set()
-        client.credits.wake()
-        thread.join(10)
-    assert results == [False]
-
-
 def test_an_aborted_row_is_never_heard_of_again() -> None:
     answers = Answers()
     with running(testing.SLOW) as client:
-        client.submit(requests(1, 2, tokens=100_000), answers, give_up=NEVER)
+        client.on_results = answers
+        client.send(requests(1, 2, tokens=100_000))
         client.abort([1, 2, 99])
-        assert client.credits.taken == client.outstanding == 0
-        client.submit(requests(3), answers, give_up=NEVER)
+        assert client.outstanding == 0
+        client.send(requests(3))
         wait_until(lambda: answers.keys == {3})
         wait_until(lambda: client.stats is not None and client.stats.running == 0)
 
@@ -142,38 +102,20 @@ def test_a_dying_engine_names_the_rows_it_had() -> None:
     dead: list[list[int]] = []
     with running(testing.SLOW) as client:
         client.on_death = dead.append
-        client.submit(requests(1, tokens=100_000), print, give_up=NEVER)
-        client.submit(requests(2, prompt=testing.EXIT), print, give_up=NEVER)
+        client.send(requests(1, tokens=100_000))
+        client.send(requests(2, prompt=testing.EXIT))
         wait_until(lambda: bool(dead))
         assert [sorted(keys) for keys in dead] == [[1, 2]]
         assert client.is_dead
-        assert client.credits.taken == 0
+        assert client.outstanding == 0
         with pytest.raises(EngineFailed, match="exit status 1"):
-            client.submit(requests(3), print, give_up=NEVER)
-
-
-def test_death_wakes_a_submit_that_waits_for_room() -> None:
-    errors: list[EngineFailed] = []
-
-    def submit(client: EngineClient) -> None:
-        try:
-            client.submit(requests(*range(1000), prompt=testing.HANG), print, give_up=NEVER)
-        except EngineFailed as error:
-            errors.append(error)
-
-    with running() as client:
-        thread = threading.Thread(target=submit, args=(client,))
-        thread.start()
-        wait_until(lambda: client.credits.taken == client.credits.total)
-        client.kill()
-        thread.join(10)
-    assert "signal 9" in errors[0].message
+            client.send(requests(3))
 
 
 def test_a_failing_step_says_why_and_quotes_no_prompt(tmp_path: Path) -> None:
     log = tmp_path / "engine.log"
     with running(log_file=log) as client:
-        client.submit(requests(1, prompt=f"{testing.RAISE} my secret"), print, give_up=NEVER)
+        client.send(requests(1, prompt=f"{testing.RAISE} my secret"))
         wait_until(lambda: client.is_dead)
         assert client.failure is not None
         assert client.failure.message == "The engine failed: ValueError"
@@ -185,7 +127,7 @@ def test_a_failing_step_says_why_and_quotes_no_prompt(tmp_path: Path) -> None:
 def test_a_refused_model_keeps_its_own_error() -> None:
     client = EngineClient(config(), factory=testing.REFUSING, log_file=Path(os.devnull))
     with pytest.raises(UnsupportedModel, match="bypasses"):
-        client.start()
+        client.start(CancelToken())
     client.close()
     assert not is_alive(client.pid)
 
@@ -193,20 +135,22 @@ def test_a_refused_model_keeps_its_own_error() -> None:
 def test_an_engine_that_cannot_be_imported_is_a_clear_error() -> None:
     client = EngineClient(config(), factory="batchgen_nowhere:Engine", log_file=Path(os.devnull))
     with pytest.raises(EngineFailed, match="batchgen_nowhere"):
-        client.start()
+        client.start(CancelToken())
     client.close()
 
 
 def test_a_start_can_be_given_up() -> None:
     client = EngineClient(config(), factory=testing.FAST)
+    token = CancelToken()
+    token.cancel()
     with pytest.raises(EngineFailed, match="stopped"):
-        client.start(give_up=lambda: True)
+        client.start(token)
     assert not is_alive(client.pid)
 
 
 def test_closing_ends_the_child_even_in_the_middle_of_a_step() -> None:
     with running() as client:
-        client.submit(requests(1, prompt=testing.HANG), print, give_up=NEVER)
+        client.send(requests(1, prompt=testing.HANG))
     assert not is_alive(client.pid)
 
 
@@ -223,15 +167,16 @@ def test_a_killed_worker_leaves_no_orphan_even_mid_step() -> None:
 def test_signals_to_the_group_do_not_end_the_engine(number: signal.Signals) -> None:
     answers = Answers()
     with running() as client:
+        client.on_results = answers
         os.kill(client.pid, number)
-        client.submit(requests(1), answers, give_up=NEVER)
+        client.send(requests(1))
         wait_until(lambda: answers.keys == {1})
 
 
 def test_an_engine_with_rows_that_does_not_move_is_stalled() -> None:
     with running() as client:
         assert client.stalled_for() < 1
-        client.submit(requests(1, prompt=testing.HANG), print, give_up=NEVER)
+        client.send(requests(1, prompt=testing.HANG))
         wait_until(lambda: client.stalled_for() > 0.2)
 
 

@@ -15,11 +15,13 @@ from batchgen.errors import EngineFailed, UnsupportedModel
 from batchgen.io.params import SamplingParams
 from batchgen.io.rows import Generation, GenerationRequest
 from batchgen_workers import engine_host, testing
+from batchgen_workers.cancellation import CancelToken
 from batchgen_workers.engine_client import EngineClient
-from batchgen_workers.engine_host import EngineHost
+from batchgen_workers.engine_host import LEAST_PLACES, EngineHost, EngineRow
 from tests.support.holding import Hold
 from tests.support.workers import wait_until
 
+OWNER = "a shard"
 CONFIG = EngineConfig(model_path=Path("/models/t"), model_name="t", max_num_seqs=4)
 
 
@@ -40,14 +42,14 @@ def running(*factories: str, max_num_seqs: int = 4) -> Iterator[EngineHost]:
 
     host = EngineHost(spawn, max_num_seqs=max_num_seqs)
     try:
-        host.start()
+        host.start(CancelToken())
         yield host
     finally:
         host.close()
 
 
 def submit(
-    host: EngineHost, *prompts: str, first: int = 1, apart: bool = False
+    host: EngineHost, *prompts: str, first: int = 1, apart: bool = False, owner: object = OWNER
 ) -> dict[int, Generation]:
     """Submit rows with the keys from `first` on; return what comes, by key."""
     received: dict[int, Generation] = {}
@@ -60,7 +62,9 @@ def submit(
         assert generation.key not in received
         received[generation.key] = generation
 
-    host.submit(requests, receive, give_up=lambda: False, apart=apart)
+    rows = [EngineRow(request, receive, owner) for request in requests]
+    for at in range(0, len(rows), LEAST_PLACES):
+        assert host.submit(rows[at : at + LEAST_PLACES], CancelToken(), apart=apart)
     return received
 
 
@@ -70,13 +74,13 @@ def codes(received: dict[int, Generation]) -> dict[int, str | None]:
 
 
 def test_a_dead_child_is_replaced_and_the_row_that_ended_it_is_poison() -> None:
-    deaths: list[list[int]] = []
+    deaths: list[list[object]] = []
     with running(testing.FAST) as host:
-        host.on_death = lambda keys, error: deaths.append(keys)
+        host.on_death = lambda owners, error: deaths.append(owners)
         assert host.is_ready
         received = submit(host, testing.EXIT)
         wait_until(lambda: codes(received) == {1: "poison"})
-        assert deaths == [[1], [1]]
+        assert deaths == [[OWNER], [OWNER]]
         wait_until(lambda: host.is_ready)
         others = submit(host, "hello", first=2)
         wait_until(lambda: codes(others) == {2: None})
@@ -120,10 +124,10 @@ def test_who_waits_for_a_new_child_is_told() -> None:
 
 
 def test_a_child_killed_from_outside_says_nothing_of_its_rows(hold: Hold) -> None:
-    deaths: list[list[int]] = []
+    deaths: list[list[object]] = []
     hold.after(0)
     with running(testing.FAST) as host:
-        host.on_death = lambda keys, error: deaths.append(keys)
+        host.on_death = lambda owners, error: deaths.append(owners)
         received = submit(host, *("row",) * 8)
         assert host._client is not None
         os.kill(host._client.pid, signal.SIGKILL)
@@ -134,9 +138,9 @@ def test_a_child_killed_from_outside_says_nothing_of_its_rows(hold: Hold) -> Non
 
 
 def test_a_batch_that_does_not_fit_into_memory_is_halved_until_it_does() -> None:
-    deaths: list[list[int]] = []
+    deaths: list[list[object]] = []
     with running(testing.FAST, max_num_seqs=16) as host:
-        host.on_death = lambda keys, error: deaths.append(keys)
+        host.on_death = lambda owners, error: deaths.append(owners)
         received = submit(host, *(f"{testing.OOM}4",) * 40)
         wait_until(lambda: len(received) == 40)
         assert set(codes(received).values()) == {None}
@@ -173,11 +177,43 @@ def test_rows_apart_run_with_nothing_else(hold: Hold) -> None:
 
 def test_rows_taken_back_are_suspected_no_more() -> None:
     with running(testing.FAST) as host:
-        received = submit(host, testing.EXIT, "b")
-        host.abort([1])
+        submit(host, testing.EXIT)
+        received = submit(host, "b", first=2, owner="another shard")
+        host.take_back(OWNER)
         wait_until(lambda: codes(received) == {2: None})
         wait_until(lambda: host.is_ready)
         assert host.outstanding == 0
+
+
+def test_no_more_rows_are_in_flight_than_there_are_places() -> None:
+    with running(testing.FAST) as host:
+        held = submit(host, *(testing.HANG,) * host.places)
+        token = CancelToken()
+        entered: list[bool] = []
+        row = EngineRow(
+            GenerationRequest(key=100, params=SamplingParams(), prompt="one too many"), print
+        )
+        waiting = threading.Thread(target=lambda: entered.append(host.submit([row], token)))
+        waiting.start()
+        assert host.outstanding == host.places
+        token.cancel()
+        waiting.join(10)
+        assert entered == [False]
+        assert host.outstanding == host.places
+        host.take_back(OWNER)
+        assert host.outstanding == 0
+        assert held == {}
+
+
+def test_a_death_is_told_to_the_owners_of_the_rows_it_had(hold: Hold) -> None:
+    deaths: list[list[object]] = []
+    hold.after(0)
+    with running(testing.FAST) as host:
+        host.on_death = lambda owners, error: deaths.append(owners)
+        submit(host, "a", "b", owner="first")
+        submit(host, testing.EXIT, first=10, owner="second")
+        wait_until(lambda: bool(deaths))
+        assert deaths[0] == ["first", "second"]
 
 
 def test_a_child_that_cannot_start_again_ends_the_engine_with_its_reason() -> None:
@@ -191,15 +227,15 @@ def test_a_child_that_cannot_start_again_ends_the_engine_with_its_reason() -> No
 def test_the_first_start_fails_with_the_childs_own_error() -> None:
     host = EngineHost(lambda _: EngineClient(CONFIG, factory=testing.REFUSING), max_num_seqs=4)
     with pytest.raises(UnsupportedModel):
-        host.start()
+        host.start(CancelToken())
     host.close()
     assert host.failure is None
 
 
 def test_a_child_that_hangs_is_killed_and_replaced() -> None:
-    deaths: list[list[int]] = []
+    deaths: list[list[object]] = []
     with running(testing.FAST) as host:
-        host.on_death = lambda keys, error: deaths.append(keys)
+        host.on_death = lambda owners, error: deaths.append(owners)
         host.check_stalled(0.0)
         submit(host, testing.HANG)
 
@@ -208,7 +244,7 @@ def test_a_child_that_hangs_is_killed_and_replaced() -> None:
             return len(deaths) == 2 and host.is_ready
 
         wait_until(killed)
-        assert deaths == [[1], [1]]
+        assert deaths == [[OWNER], [OWNER]]
 
 
 def test_the_time_of_the_first_row_survives_a_death() -> None:

@@ -257,7 +257,7 @@ def test_a_stopping_finaliser_hands_the_job_over(
     store: Store, home: Path, model: ModelRecord, finaliser: Finaliser
 ) -> None:
     job = computed(store, home, model, 10)
-    finaliser.stopping.set()
+    finaliser.token.cancel()
     assert finaliser.run_once() == 0
     assert files_below(home / "datasets") == []
     other = Finaliser(store=store, storage=LocalStorage(home), ttl=60.0)

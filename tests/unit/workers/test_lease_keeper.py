@@ -43,7 +43,7 @@ def job(store: Store) -> JobRecord:
 
 @pytest.fixture
 def shard(store: Store, job: JobRecord) -> Shard:
-    shard = Shard(claim_first(store, job), wake=lambda: None)
+    shard = Shard(claim_first(store, job))
     shard.fed()
     return shard
 
@@ -73,7 +73,7 @@ def test_a_lease_is_renewed_after_a_sixth_of_its_time(
     clock.now += 2
     keeper.tick()
     assert expiry(store, shard) > before + TTL - 1
-    assert shard.wait(0) is None
+    assert shard.ending is None
 
 
 def test_progress_is_told_at_most_every_second(
@@ -115,7 +115,7 @@ def test_what_the_job_wants_is_done(
         getattr(store.jobs, act)(job.id)
     clock.now += TTL
     keeper.tick()
-    assert shard.wait(0) is ending
+    assert shard.ending is ending
 
 
 def test_a_lost_lease_fences_the_shard(
@@ -125,7 +125,7 @@ def test_a_lost_lease_fences_the_shard(
     assert store.leases.claim(shard.lease.shard_id, owner="other/2", ttl=TTL) is not None
     clock.now += TTL
     keeper.tick()
-    assert shard.wait(0) is Ending.FENCED
+    assert shard.ending is Ending.FENCED
 
 
 def test_an_absent_database_ends_nothing_and_is_asked_again(
@@ -142,7 +142,7 @@ def test_an_absent_database_ends_nothing_and_is_asked_again(
         absent.setattr(store.leases, "renew", unreachable)
         clock.now += TTL
         keeper.tick()
-    assert shard.wait(0) is None
+    assert shard.ending is None
     let_expire(store, shard.lease)
     before = expiry(store, shard)
     keeper.tick()
@@ -176,7 +176,7 @@ def test_a_shard_that_waits_its_turn_in_the_engine_is_kept(
     store: Store, keeper: LeaseKeeper, shard: Shard, clock: Clock
 ) -> None:
     row = InputRow(row=0, custom_id="q0", params=SamplingParams(), prompt="x")
-    shard.expect({1: row})
+    shard.expect([row])
     clock.now += 10 * STALL
     before = expiry(store, shard)
     keeper.tick()
@@ -186,7 +186,7 @@ def test_a_shard_that_waits_its_turn_in_the_engine_is_kept(
 def test_a_shard_whose_checkpoint_hangs_holds_up_no_other(
     store: Store, keeper: LeaseKeeper, shard: Shard, job: JobRecord, clock: Clock
 ) -> None:
-    other = Shard(claim_first(store, job), wake=lambda: None)
+    other = Shard(claim_first(store, job))
     keeper.shards.add(other)
     keeper.tick()
     clock.now += TTL / 6
@@ -203,9 +203,9 @@ def test_tokens_of_running_rows_are_told_though_no_row_ends(
     shards = Shards()
     shards.add(shard)
     keeper = LeaseKeeper(
-        store=store, shards=shards, ttl=3600.0, stall_timeout=STALL, progress=lambda: {1: 40}
+        store=store, shards=shards, ttl=3600.0, stall_timeout=STALL, tokens_running=lambda _: 40
     )
-    shard.expect({1: InputRow(row=0, custom_id="q", params=SamplingParams(), prompt="x")})
+    shard.expect([InputRow(row=0, custom_id="q", params=SamplingParams(), prompt="x")])
     keeper.tick()
     clock.now += TOKENS_INTERVAL - 1.0
     keeper.tick()

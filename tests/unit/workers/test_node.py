@@ -22,6 +22,8 @@ from batchgen.jobs.states import JobState, ShardState
 from batchgen.jobs.store import Store
 from batchgen.models.record import ModelRecord
 from batchgen_workers import node, persistence, settler, testing
+from batchgen_workers.cancellation import CancelToken
+from batchgen_workers.engine_host import EngineRow
 from batchgen_workers.gate import Draining
 from batchgen_workers.node import Node
 from tests.support.holding import Hold
@@ -106,9 +108,9 @@ def test_the_last_rows_go_to_the_engine_longest_first(
     with fake_node(store, home, engine={"max_num_seqs": 2}) as worker:
         submit = worker.host.submit
 
-        def spy(requests: list[GenerationRequest], *args: Any, **kwargs: Any) -> bool:
-            asked.extend(requests)
-            return submit(requests, *args, **kwargs)
+        def spy(rows: list[EngineRow], *args: Any, **kwargs: Any) -> bool:
+            asked.extend(row.request for row in rows)
+            return submit(rows, *args, **kwargs)
 
         monkeypatch.setattr(worker.host, "submit", spy)
         run_all(worker, job)
@@ -359,7 +361,7 @@ def test_a_model_that_is_not_the_jobs_computes_nothing(
     (record,) = store.jobs.shards(job.id)
     with fake_node(store, home, start=False) as worker:
         worker.model = _other_version(model)
-        worker.start()
+        worker.start(CancelToken())
         worker.run_shard(record.id)
     after = shard(store, record.id)
     assert after.state is ShardState.READY
@@ -388,7 +390,7 @@ def test_a_model_that_cannot_be_loaded_is_an_error_of_its_own(
         fake_node(store, home, factory=testing.REFUSING, start=False) as worker,
         pytest.raises(UnsupportedModel),
     ):
-        worker.start()
+        worker.start(CancelToken())
     assert store.workers.list(alive_within=60.0) == []
 
 

@@ -95,9 +95,9 @@ def test_a_shard_whose_leases_were_lost_again_and_again_is_computed_apart(
     with fake_node(store, home) as worker:
         submit = worker.host.submit
 
-        def noting(requests: Any, *args: Any, **options: Any) -> bool:
-            apart.update({request.key: options["apart"] for request in requests})
-            return submit(requests, *args, **options)
+        def noting(rows: Any, *args: Any, **options: Any) -> bool:
+            apart.update({row.request.key: options["apart"] for row in rows})
+            return submit(rows, *args, **options)
 
         worker.host.submit = noting  # type: ignore[method-assign]
         run_all(worker, job)

@@ -1,11 +1,10 @@
 from __future__ import annotations
 
-import threading
-
 import pytest
 
 from batchgen.errors import DatabaseUnavailable, Fenced
 from batchgen_workers import persistence
+from batchgen_workers.cancellation import CancelToken
 from batchgen_workers.persistence import persist
 
 
@@ -31,27 +30,27 @@ class Flaky:
 
 def test_an_absent_database_is_waited_for() -> None:
     action = Flaky(20)
-    assert persist(action, what="a test", give_up=threading.Event()) == "done"
+    assert persist(action, what="a test", token=CancelToken()) == "done"
     assert action.calls == 21
 
 
 def test_any_other_error_is_the_callers() -> None:
     action = Flaky(1, Fenced)
     with pytest.raises(Fenced):
-        persist(action, what="a test", give_up=threading.Event())
+        persist(action, what="a test", token=CancelToken())
     assert action.calls == 1
 
 
 def test_giving_up_ends_the_wait_with_the_reason() -> None:
-    give_up = threading.Event()
-    give_up.set()
+    token = CancelToken()
+    token.cancel()
     action = Flaky(1_000_000)
     with pytest.raises(DatabaseUnavailable):
-        persist(action, what="a test", give_up=give_up)
+        persist(action, what="a test", token=token)
     assert action.calls == 1
 
 
 def test_a_last_attempt_is_made_even_when_it_is_late() -> None:
-    give_up = threading.Event()
-    give_up.set()
-    assert persist(Flaky(0), what="a test", give_up=give_up) == "done"
+    token = CancelToken()
+    token.cancel()
+    assert persist(Flaky(0), what="a test", token=token) == "done"
