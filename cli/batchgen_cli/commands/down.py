@@ -19,7 +19,7 @@ from batchgen_cli.options import verbose_option
 def command(app: App) -> None:
     """End the `batchgen up` of this home, in the background or not, and wait until it has ended.
 
-    What its workers have computed is saved. Exits 4 where none runs.
+    Rows that are finished are kept; the others begin anew. Exits 4 where none runs.
     """
     from batchgen_workers.home_lock import STACK_LOCK, await_free, holder
 

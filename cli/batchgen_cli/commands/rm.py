@@ -22,7 +22,7 @@ def command(app: App, jobs: tuple[str, ...]) -> None:
     """Remove jobs that have ended, with their parts and datasets, and inputs that no job uses.
 
     A cancelled job counts as ended once no worker holds rows of it. Interrupted, the same command
-    goes on. Folders made by `results -o` and `run -o` are copies and stay.
+    goes on. Folders that `results -o` and `run -o` made are yours and stay.
 
     A name given to several jobs is refused: an id has to say which.
     """

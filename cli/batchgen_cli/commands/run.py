@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     metavar="OUT",
     required=True,
     type=click.Path(path_type=Path),
-    help="Folder for the dataset; what is half done lies in OUT/.batchgen until then.",
+    help="Folder for the dataset; until the run has ended, its work lies in OUT/.batchgen.",
 )
 @model_option
 @input_options

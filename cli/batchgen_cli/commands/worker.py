@@ -20,7 +20,7 @@ from batchgen_cli.services import need_broker
 @verbose_option
 @pass_app
 def command(app: App, model: str) -> None:
-    """Compute the shards of one model until SIGTERM, which saves what is done.
+    """Compute the shards of one model until SIGTERM; finished rows are kept.
 
     Needs the broker and the database that the coordinator uses; while they are away it waits.
     """
