@@ -33,7 +33,7 @@ class App:
     @cached_property
     def settings(self) -> Settings:
         """Return the settings in force; raise InvalidParameter for a value that cannot be used."""
-        from batchgen_cli.configuration import load_settings
+        from batchgen.configuration import load_settings
 
         return load_settings(home=self.home, engine=self.engine, insecure=self.insecure)
 

@@ -1,4 +1,4 @@
-"""Settings as the command sees them: flags laid over them, where each came from, no secrets."""
+"""Settings as the command shows them: where each came from, and no secrets."""
 
 from __future__ import annotations
 
@@ -7,18 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from pydantic_settings import (
     DotEnvSettingsSource,
     EnvSettingsSource,
     PydanticBaseSettingsSource,
-    SettingsError,
     TomlConfigSettingsSource,
 )
 
-from batchgen.errors import InvalidParameter
+from batchgen.configuration import variable_of
 from batchgen.settings import PROJECT_FILE, USER_FILE, Settings
-from batchgen_cli.setting_files import check_files, place_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,40 +34,6 @@ class Setting:
         return variable_of(self.name)
 
 
-def load_settings(
-    *,
-    home: Path | None = None,
-    engine: Mapping[str, Any] | None = None,
-    insecure: bool = False,
-) -> Settings:
-    """Read the settings, flags first.
-
-    Args:
-        home: the value of --home.
-        engine: flags of the engine by their setting's name; None means not given.
-        insecure: whether --insecure was given.
-
-    Raises:
-        InvalidParameter: a flag, a variable or a file holds a value that cannot be used.
-    """
-    flags: dict[str, Any] = {}
-    if home is not None:
-        flags["home"] = home
-    if insecure:
-        flags["insecure"] = True
-    given = {name: value for name, value in (engine or {}).items() if value is not None}
-    if given:
-        flags["engine"] = given
-    check_files()
-    try:
-        settings = Settings(**flags)
-    except ValidationError as error:
-        raise _invalid(error) from None
-    except (SettingsError, ValueError) as error:
-        raise InvalidParameter(f"The settings cannot be read: {error}.") from None
-    return settings.model_copy(update={"home": settings.home.expanduser().absolute()})
-
-
 def show_settings(settings: Settings, *, flags: Mapping[str, Any]) -> list[Setting]:
     """List every setting in force, with the place it came from."""
     sources = [("flag", flags), *_sources()]
@@ -82,11 +46,6 @@ def show_settings(settings: Settings, *, flags: Mapping[str, Any]) -> list[Setti
         )
         for name, value, description in _walk(settings)
     ]
-
-
-def variable_of(name: str) -> str:
-    """Return the environment variable of a dotted setting name."""
-    return "BATCHGEN_" + name.upper().replace(".", "__")
 
 
 def _shown(name: str, value: Any) -> Any:
@@ -130,14 +89,3 @@ def _walk(model: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any, str]]:
             yield from _walk(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value, field.description or ""
-
-
-def _invalid(error: ValidationError) -> InvalidParameter:
-    first = error.errors(include_url=False)[0]
-    name = ".".join(str(part) for part in first["loc"])
-    reason = first["msg"][:1].lower() + first["msg"][1:]
-    return InvalidParameter(
-        f"The setting {name} ({variable_of(name)}) cannot be {first['input']!r}: {reason}. "
-        f"It is set by {place_of(name)}.",
-        param=name,
-    )

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from batchgen.configuration import load_settings, variable_of
 from batchgen.errors import InvalidParameter
 from batchgen.settings import Settings
-from batchgen_cli.configuration import load_settings, variable_of
 from tests.unit.cli.conftest import Command
 
 
@@ -77,7 +77,7 @@ def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """The current folder, with a user's file of its own."""
     monkeypatch.chdir(tmp_path)
     files = (Path("batchgen.toml"), tmp_path / "config.toml")
-    monkeypatch.setattr("batchgen_cli.setting_files.TOML_FILES", files)
+    monkeypatch.setattr("batchgen.setting_files.TOML_FILES", files)
     return tmp_path
 
 
@@ -119,7 +119,7 @@ def test_what_another_program_has_in_the_env_file_is_its_own(folder: Path) -> No
 
 
 def test_a_variable_and_an_option_are_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(InvalidParameter, match="set by an option of the command"):
+    with pytest.raises(InvalidParameter, match="set by an option or an argument"):
         load_settings(engine={"block_size": "0"})
     monkeypatch.setenv("BATCHGEN_LEASE_TTL", "soon")
     with pytest.raises(InvalidParameter, match="set by the variable BATCHGEN_LEASE_TTL"):

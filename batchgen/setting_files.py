@@ -52,7 +52,7 @@ def place_of(name: str) -> str:
     for path in TOML_FILES:
         if (line := _line_in_toml(path, name)) is not None:
             return f"{path}, line {line}"
-    return "an option of the command"
+    return "an option or an argument of the call"
 
 
 def _statements() -> Iterator[Binding]:

@@ -1,0 +1,81 @@
+"""The settings in force: what a caller asks for, laid over environment and files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_settings import SettingsError
+
+from batchgen.errors import InvalidParameter
+from batchgen.setting_files import check_files, place_of
+from batchgen.settings import EngineSettings, Settings
+from batchgen.spelling import suggestion
+
+
+def load_settings(
+    *,
+    home: Path | None = None,
+    engine: Mapping[str, Any] | None = None,
+    insecure: bool = False,
+) -> Settings:
+    """Read the settings; what is given goes before environment and files.
+
+    Args:
+        home: folder of database, inputs, datasets and models.
+        engine: settings of the engine by name; None means not given.
+        insecure: accept a database or broker on another machine without password or TLS.
+
+    Raises:
+        InvalidParameter: an argument, a variable or a file holds a value that cannot be used.
+    """
+    given = _given(home, engine or {}, insecure)
+    check_files()
+    try:
+        settings = Settings(**given)
+    except ValidationError as error:
+        raise _invalid(error) from None
+    except (SettingsError, ValueError) as error:
+        raise InvalidParameter(f"The settings cannot be read: {error}.") from None
+    return settings.model_copy(update={"home": settings.home.expanduser().absolute()})
+
+
+def variable_of(name: str) -> str:
+    """Return the environment variable of a dotted setting name."""
+    return "BATCHGEN_" + name.upper().replace(".", "__")
+
+
+def _given(home: Path | None, engine: Mapping[str, Any], insecure: bool) -> dict[str, Any]:
+    _refuse_unknown(engine)
+    values: dict[str, Any] = {}
+    if home is not None:
+        values["home"] = home
+    if insecure:
+        values["insecure"] = True
+    if asked := {name: value for name, value in engine.items() if value is not None}:
+        values["engine"] = asked
+    return values
+
+
+def _refuse_unknown(engine: Mapping[str, Any]) -> None:
+    names = EngineSettings.model_fields
+    for name in engine:
+        if name not in names:
+            raise InvalidParameter(
+                f"The engine has no setting {name!r}.{suggestion(name, names)} "
+                f"It has: {', '.join(names)}.",
+                param=f"engine.{name}",
+            )
+
+
+def _invalid(error: ValidationError) -> InvalidParameter:
+    first = error.errors(include_url=False)[0]
+    name = ".".join(str(part) for part in first["loc"])
+    reason = first["msg"][:1].lower() + first["msg"][1:]
+    return InvalidParameter(
+        f"The setting {name} ({variable_of(name)}) cannot be {first['input']!r}: {reason}. "
+        f"It is set by {place_of(name)}.",
+        param=name,
+    )
