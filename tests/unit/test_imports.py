@@ -10,6 +10,7 @@ from types import ModuleType
 
 import pytest
 
+import batchgen
 from tests.support.repository import PACKAGES
 
 HEAVY = {"torch", "transformers", "celery"}
@@ -48,6 +49,19 @@ def test_the_library_is_light(module: str) -> None:
     assert loaded("-c", f"import {module}") & HEAVY == set()
 
 
+def test_the_door_is_lighter_still() -> None:
+    ours = {"batchgen_workers", "batchgen_cli", "batchgen_kernels"}
+    modules = loaded("-c", "import batchgen; dir(batchgen)")
+    assert modules & (HEAVY | ours | {"pyarrow", "sqlalchemy", "pydantic"}) == set()
+
+
+def test_the_door_shows_what_is_behind_it() -> None:
+    assert batchgen.__all__ == sorted(batchgen.__all__) == dir(batchgen)
+    assert "Dataset" in dir(batchgen) and "run" in dir(batchgen)
+    with pytest.raises(AttributeError, match="no attribute 'ran'"):
+        batchgen.ran  # type: ignore[attr-defined] # noqa: B018
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -76,10 +90,11 @@ def public_packages() -> list[str]:
 
 
 def public_names(module: ModuleType) -> list[str]:
-    """Return what a module defines or imports for others: no modules, nothing underscored."""
+    """Return what a module has for others, be it loaded late: no modules, nothing underscored."""
+    members = {name: getattr(module, name) for name in {*vars(module), *dir(module)}}
     return sorted(
         name
-        for name, value in vars(module).items()
+        for name, value in members.items()
         if not name.startswith("_") and not isinstance(value, ModuleType) and name != "annotations"
     )
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from batchgen.errors import InvalidParameter, ModelError
 from batchgen_cli.app import App, pass_app
 from batchgen_cli.failures import INTERRUPTED
 from batchgen_cli.follow import outcome, say_end
@@ -28,9 +29,8 @@ from batchgen_cli.sources import open_input
 
 if TYPE_CHECKING:
     from batchgen.engine.stats import EngineInfo
-    from batchgen.jobs.records import JobRecord
-    from batchgen.service.run_folder import RunFolder
     from batchgen.service.views import JobView
+    from batchgen_workers.local import LocalProgress
 
 
 @click.command(
@@ -63,48 +63,32 @@ if TYPE_CHECKING:
 @output_options
 @pass_app
 def command(app: App, file: str, out: Path, **asked: Any) -> None:
-    """Run, show progress, export."""
-    from batchgen.service.run_folder import RunFolder
+    """Run, show progress, say how it ended."""
+    from batchgen.library.folder_run import FolderRun
     from batchgen.service.submission import Submission
 
-    folder = RunFolder(out, app.settings)
-    with open_input(file) as source:
-        job = folder.open(source, Submission(**asked), notice=app.output.warn)
-    try:
-        view = _finished(app, folder, job)
-    except KeyboardInterrupt:
-        _say_interrupted(app, folder.service.status(job.public_id), source=file)
-        raise click.exceptions.Exit(INTERRUPTED) from None
-    _report(app, folder, view)
-    folder.service.close()
+    with closing(FolderRun(out, app.settings)) as run:
+        with open_input(file) as source:
+            run.open(source, Submission(**asked), notice=app.output.warn)
+        try:
+            view = run.finish(lambda view: _watched(app, view, log=run.home))
+        except KeyboardInterrupt:
+            _say_interrupted(app, run.status(), source=file)
+            raise click.exceptions.Exit(INTERRUPTED) from None
+    _report(app, view, run.out)
     raise click.exceptions.Exit(outcome(view))
 
 
-def _finished(app: App, folder: RunFolder, job: JobRecord) -> JobView:
-    """Compute what is missing, place the dataset in its folder, and return the ended job."""
-    if not job.state.ended:
-        try:
-            _compute(app, folder, job.public_id)
-        except (InvalidParameter, ModelError):  # the engine cannot be had like this
-            folder.undo()
-            raise
-    return _deliver(folder, job)
-
-
-def _compute(app: App, folder: RunFolder, job: str) -> None:
-    """Compute the job to its end; raise KeyboardInterrupt where a signal came first."""
+@contextmanager
+def _watched(app: App, view: JobView, *, log: Path) -> Iterator[Callable[[LocalProgress], None]]:
+    """Show a job while it is computed, and send the log to a file in the folder `log`."""
+    from batchgen.library.local_view import local_view
     from batchgen.service import Meter
-    from batchgen_cli.local_view import local_view
-    from batchgen_workers.local import LocalProgress, run_local
 
-    view = folder.service.status(job)
-    if view.rows_done:
-        done, total = count(view.rows_done), count(view.rows_total)
-        app.output.note(f"Going on: {done} of {total} rows are done")
-    app.output.note(f"Loading {view.job.model} …")
+    _say_start(app, view)
     meter = Meter()
-    with log_file(folder.settings.home, verbose=app.verbose), choose_display(app.output) as display:
-        said: list[EngineInfo] = []
+    said: list[EngineInfo] = []
+    with log_file(log, verbose=app.verbose), choose_display(app.output) as display:
 
         def show(progress: LocalProgress) -> None:
             if progress.engine is not None and not said:
@@ -113,9 +97,14 @@ def _compute(app: App, folder: RunFolder, job: str) -> None:
             seen = local_view(progress)
             display.update(seen, meter.observe(seen))
 
-        ended = run_local(folder.settings, job, models=folder.models, on_progress=show)
-    if ended.interrupted:
-        raise KeyboardInterrupt
+        yield show
+
+
+def _say_start(app: App, view: JobView) -> None:
+    if view.rows_done:
+        done, total = count(view.rows_done), count(view.rows_total)
+        app.output.note(f"Going on: {done} of {total} rows are done")
+    app.output.note(f"Loading {view.job.model} …")
 
 
 def _say_interrupted(app: App, view: JobView, *, source: str) -> None:
@@ -124,18 +113,9 @@ def _say_interrupted(app: App, view: JobView, *, source: str) -> None:
     app.output.warn(f"Interrupted: {done} of {total} rows are kept. {again} goes on with the rest.")
 
 
-def _deliver(folder: RunFolder, job: JobRecord) -> JobView:
-    from batchgen_workers.home_lock import locked_home
-
-    if folder.is_settled:
-        return folder.deliver(job)
-    with locked_home(folder.settings.home):
-        return folder.deliver(job)
-
-
-def _report(app: App, folder: RunFolder, view: JobView) -> None:
+def _report(app: App, view: JobView, out: Path) -> None:
     if app.output.format is Format.JSON:
-        app.output.event({**job_json(view), "output": str(folder.out)})
+        app.output.event({**job_json(view), "output": str(out)})
         return
-    say_end(view, app.output, folder.out)
-    app.output.data(str(folder.out))
+    say_end(view, app.output, out)
+    app.output.data(str(out))

@@ -1,0 +1,99 @@
+"""A run in an output folder: `batchgen run` and `batchgen.run` are both this.
+
+open ──► compute, where rows are left ──► deliver
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, TypeAlias
+
+from batchgen.errors import InvalidParameter, ModelError
+from batchgen.jobs.records import JobRecord
+from batchgen.service.run_folder import RunFolder
+from batchgen.service.submission import Notice, Submission
+from batchgen.service.views import JobView
+from batchgen.settings import Settings
+from batchgen_workers.home_lock import locked_home
+
+if TYPE_CHECKING:
+    from batchgen_workers.local import LocalProgress
+
+#: Called with the job before its rows are computed; the block that it returns lasts as long as
+#: that takes, and yields what is called about twice a second.
+Watch: TypeAlias = "Callable[[JobView], AbstractContextManager[Callable[[LocalProgress], None]]]"
+
+
+class FolderRun:
+    """One run in one output folder."""
+
+    def __init__(self, out: Path, settings: Settings) -> None:
+        self._folder = RunFolder(out, settings)
+        self._job: JobRecord | None = None
+
+    @property
+    def out(self) -> Path:
+        """Return the output folder, as an absolute path."""
+        return self._folder.out
+
+    @property
+    def home(self) -> Path:
+        """Return the folder of the job while it runs, for logs."""
+        return self._folder.settings.home
+
+    def open(
+        self, source: BinaryIO, submission: Submission, *, notice: Notice | None = None
+    ) -> None:
+        """Find the job of this folder, or make it; errors are those of `RunFolder.open`."""
+        self._job = self._folder.open(source, submission, notice=notice)
+
+    def finish(self, watch: Watch) -> JobView:
+        """Compute the rows that are left, put the dataset in the folder, and return the job.
+
+        Raises:
+            KeyboardInterrupt: a signal came; the next run goes on from there.
+            InvalidParameter, ModelError: there can be no such engine; what this run has made of
+                the folder is gone again.
+            EngineFailed, HomeLocked, OSError: as they say; what is done is kept.
+        """
+        if not self._opened.state.ended:
+            try:
+                self._compute(watch)
+            except (InvalidParameter, ModelError):
+                self._folder.undo()
+                raise
+        return self._deliver()
+
+    def status(self) -> JobView:
+        """Return the job as it stands; it has been opened and not delivered."""
+        return self._folder.service.status(self._opened.public_id)
+
+    def close(self) -> None:
+        """Close what was opened."""
+        self._folder.service.close()
+
+    @property
+    def _opened(self) -> JobRecord:
+        assert self._job is not None
+        return self._job
+
+    def _compute(self, watch: Watch) -> None:
+        from batchgen_workers.local import run_local  # loads more than a refused folder needs
+
+        with watch(self.status()) as on_progress:
+            ended = run_local(
+                self._folder.settings,
+                self._opened.public_id,
+                models=self._folder.models,
+                on_progress=on_progress,
+            )
+        if ended.interrupted:
+            raise KeyboardInterrupt
+
+    def _deliver(self) -> JobView:
+        if self._folder.is_settled:
+            return self._folder.deliver(self._opened)
+        with locked_home(self.home):
+            return self._folder.deliver(self._opened)
