@@ -18,11 +18,19 @@ ROWS = 4  # of the 40: what is computed is looked at elsewhere
 
 
 def script() -> str:
-    """Return the lines of the README that are typed, one after the other."""
+    """Return what the README has people type and run, one after the other."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"^```console\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    lines = [line[2:] for block in blocks for line in block.splitlines() if line[:2] == "$ "]
+    blocks = re.findall(r"^```(console|python)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    assert {kind for kind, _ in blocks} == {"console", "python"}
+    lines = [line for kind, block in blocks for line in commands(kind, block)]
     return "\n".join(["set -e", *lines]).replace("head -n 40", f"head -n {ROWS}")
+
+
+def commands(kind: str, block: str) -> list[str]:
+    """Return the commands of one block, as a shell takes them."""
+    if kind == "python":
+        return ["python - <<'END'", block + "END"]
+    return [line[2:] for line in block.splitlines() if line[:2] == "$ "]
 
 
 def test_the_worked_example_works_after_the_demo(tmp_path: Path, smollm2: ModelRecord) -> None:
@@ -48,4 +56,6 @@ def test_the_worked_example_works_after_the_demo(tmp_path: Path, smollm2: ModelR
     lines = done.stdout.splitlines()
     assert lines[:3] == [smollm2.name, str(clone / "answers"), "answers: ok"]
     assert f"shape: ({ROWS}, 2)" in done.stdout
+    assert [line.split()[0] for line in lines[-4:-1]] == ["ferry", "letter", "orchestra"]
+    assert re.fullmatch(r"\d+ tokens, 0 errors", lines[-1])
     assert f"completed  {ROWS}/{ROWS} rows, 0 failed" in done.stderr
