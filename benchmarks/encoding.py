@@ -22,12 +22,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from batchgen.core.params import SamplingParams
+from batchgen.core.rows import GenerationRequest
 from batchgen.engine.config import EngineConfig
 from batchgen.engine.engine import Engine
-from batchgen.io.params import SamplingParams
-from batchgen.io.rows import GenerationRequest
-from batchgen_workers.child import distribute, encoder_into
-from batchgen_workers.frames import Abort, Add, in_frames
+from batchgen_workers.engine_process.frames import Abort, Add, in_frames
+from batchgen_workers.engine_process.server import distribute, encoder_into
 
 FRAME = 32  # rows that a frame brought, and that one step had to wait for
 PROMPT = [1000 + token for token in range(64)]
@@ -80,7 +80,7 @@ def _time_template(engine: Engine) -> float:
 
 def timed_steps(engine: Engine, before: Callable[[], bool]) -> list[float]:
     """Step until `before`, which is called before each step, returns False; return seconds."""
-    seconds = []
+    seconds: list[float] = []
     while True:
         began = time.perf_counter()
         if not before():
@@ -146,7 +146,7 @@ def measure(engine: Engine, *, rows: int, rounds: int) -> dict[str, Any]:
     """Alternate quiet windows with both ways of encoding; return medians in milliseconds."""
     keys = iter(range(10**6, 10**9))
     beside = Beside(engine)
-    ways = {
+    ways: dict[str, Callable[[], list[float]]] = {
         "beside": lambda: beside(chats(keys, rows)),
         "between": lambda: between(engine, chats(keys, rows)),
     }

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from batchgen.core.params import SamplingParams
     from batchgen.engine.config import EngineConfig
-    from batchgen.io.params import SamplingParams
 
 TIE = 1e-4  # logit gap below which two tokens count as equally likely
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples" / "prompts.jsonl"
@@ -106,7 +106,7 @@ def _judge_beams(mine: Answers, theirs: Answers) -> Verdict:
 def _engine_tokens(
     config: EngineConfig, chats: Sequence[Messages], *, max_tokens: int
 ) -> tuple[list[list[int]], int]:
-    from batchgen.io.params import SamplingParams
+    from batchgen.core.params import SamplingParams
 
     params = SamplingParams(temperature=0.0, max_tokens=max_tokens, return_token_ids=True)
     answers, most_running = _engine_answers(config, chats, params)
@@ -116,7 +116,7 @@ def _engine_tokens(
 def _engine_beams(
     config: EngineConfig, chats: Sequence[Messages], *, max_tokens: int, beams: int
 ) -> tuple[list[Answers], int]:
-    from batchgen.io.params import SamplingParams
+    from batchgen.core.params import SamplingParams
 
     params = SamplingParams(n=beams, num_beams=beams, max_tokens=max_tokens, return_token_ids=True)
     return _engine_answers(config, chats, params)
@@ -126,8 +126,8 @@ def _engine_answers(
     config: EngineConfig, chats: Sequence[Messages], params: SamplingParams
 ) -> tuple[list[Answers], int]:
     """Return what every chat is answered, and the sequences in one batch at the peak."""
+    from batchgen.core.rows import GenerationRequest
     from batchgen.engine.engine import Engine
-    from batchgen.io.rows import GenerationRequest
 
     engine = Engine(config)
     for key, messages in enumerate(chats):

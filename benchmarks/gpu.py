@@ -22,10 +22,10 @@ from statistics import median
 import numpy as np
 import torch
 
+from batchgen.core.params import SamplingParams
+from batchgen.core.rows import GenerationRequest
 from batchgen.engine.config import EngineConfig
 from batchgen.engine.engine import Engine
-from batchgen.io.params import SamplingParams
-from batchgen.io.rows import GenerationRequest
 from batchgen_kernels.interface import LayerShape, StepBatch
 from batchgen_kernels.layout import PoolLayout
 from batchgen_kernels.registry import create_kernels

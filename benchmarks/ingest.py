@@ -20,8 +20,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from batchgen.io.ingest import OnInvalid, ingest, validate
-from batchgen.io.storage import LocalStorage
+from batchgen.inputs.ingest import OnInvalid, ingest, validate
+from batchgen.storage.storage import LocalStorage
 
 WORDS = (
     *("river", "stone", "market", "winter", "letter", "garden", "engine", "morning", "bridge"),

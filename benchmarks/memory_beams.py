@@ -164,9 +164,9 @@ class _Recorder:
     """The engine's own beam search, with its parents written down."""
 
     def __init__(self, width: int, prompt: list[int], ends: frozenset[int]) -> None:
-        from batchgen.engine.beam import BeamSearch
-        from batchgen.engine.sequence import Sequence
-        from batchgen.io.params import SamplingParams
+        from batchgen.core.params import SamplingParams
+        from batchgen.engine.decoding.beam import BeamSearch
+        from batchgen.engine.scheduling.sequence import Sequence
 
         self.width = width
         self.tokens: list[int] = []

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from batchgen.engine.blocks import BlockPool
-from batchgen.engine.meter import measure
-from batchgen.engine.plan import StepPlan
-from batchgen.engine.scheduler import Scheduler
-from batchgen.engine.sequence import SequenceGroup
-from batchgen.engine.swapping import Swapper
-from batchgen.engine.tables import BlockTables
-from batchgen.io.params import SamplingParams
+from batchgen.core.params import SamplingParams
+from batchgen.engine.scheduling.block_tables import BlockTables
+from batchgen.engine.scheduling.blocks import BlockPool
+from batchgen.engine.scheduling.meter import measure
+from batchgen.engine.scheduling.plan import StepPlan
+from batchgen.engine.scheduling.scheduler import Scheduler
+from batchgen.engine.scheduling.sequence import SequenceGroup
+from batchgen.engine.scheduling.swapping import Swapper
 from benchmarks.memory_beams import Recorded
 from benchmarks.memory_contiguous import Mean, Use
 from benchmarks.memory_requests import CONTEXT, Request

@@ -38,7 +38,7 @@ def parse(parser: argparse.ArgumentParser, arguments: list[str] | None) -> argpa
     if (args.peer is None) != (args.peer_python is None):
         parser.error("--peer and --peer-python go together")
     if args.threads == 0:
-        from batchgen.engine.device import cores
+        from batchgen.engine.network.device import cores
 
         given = os.environ.get("OMP_NUM_THREADS", "")
         args.threads = int(given) if given.isdecimal() and int(given) else cores()
@@ -72,7 +72,7 @@ def machine() -> str:
     """Return the processor's name and the cores that this process may use."""
     import torch
 
-    from batchgen.engine.device import cores
+    from batchgen.engine.network.device import cores
 
     names = [platform.processor() or platform.machine()]
     if CPUINFO.exists():

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from sqlalchemy import Connection, text
 
-from batchgen.io.parts import PartInfo
+from batchgen.dataset.parts import PartInfo
 from batchgen.jobs.records import JobRecord, Lease, NewJob
 from batchgen.jobs.sharding import MAX_SHARD_ROWS
 from batchgen.jobs.store import Store

@@ -25,11 +25,11 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from batchgen.io.manifest import read_manifest
-from batchgen.io.verify import verify_dataset
+from batchgen.core.states import JobState
+from batchgen.dataset.manifest import read_manifest
+from batchgen.dataset.verify import verify_dataset
 from batchgen.jobs.records import JobRecord
-from batchgen.jobs.states import JobState
-from batchgen_workers.process import environment_of
+from batchgen_workers.service.local_process import environment_of
 from batchgen_workers.testing import FAST
 from benchmarks.installation import DATABASES, Installation, installation
 from benchmarks.options import publish

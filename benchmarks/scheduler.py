@@ -20,13 +20,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from batchgen.engine.blocks import BlockPool
-from batchgen.engine.prefixes import PrefixCache
-from batchgen.engine.scheduler import Scheduler
-from batchgen.engine.sequence import SequenceGroup
-from batchgen.engine.swapping import Swapper
-from batchgen.engine.tables import BlockTables
-from batchgen.io.params import SamplingParams
+from batchgen.core.params import SamplingParams
+from batchgen.engine.scheduling.block_tables import BlockTables
+from batchgen.engine.scheduling.blocks import BlockPool
+from batchgen.engine.scheduling.prefixes import PrefixCache
+from batchgen.engine.scheduling.scheduler import Scheduler
+from batchgen.engine.scheduling.sequence import SequenceGroup
+from batchgen.engine.scheduling.swapping import Swapper
 from benchmarks.options import save
 
 if TYPE_CHECKING:
@@ -103,9 +103,9 @@ def one_step(scheduler: Scheduler) -> float:
 
 def measure_engine(model: Path, *, running: int, waiting: int, steps: int) -> Cost:
     """Let rows wait before a real engine, and read its counters after `steps` steps."""
+    from batchgen.core.rows import GenerationRequest
     from batchgen.engine.config import EngineConfig
     from batchgen.engine.engine import Engine
-    from batchgen.io.rows import GenerationRequest
 
     config = EngineConfig(model_path=model, model_name=model.name, max_num_seqs=running)
     engine = Engine(config)

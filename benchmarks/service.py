@@ -56,11 +56,11 @@ def compute(folder: Path, *, began: float, threads: int) -> dict[str, float]:
     """Run the prompts in `folder`, in a process that was started at `began`."""
     from sqlalchemy import func, select
 
-    from batchgen.jobs.tables import parts
+    from batchgen.database.tables import parts
     from batchgen.service.run_folder import RunFolder
     from batchgen.service.submission import Submission
     from batchgen.settings import EngineSettings, Settings
-    from batchgen_workers.local import run_local
+    from batchgen_workers.service.local import run_local
 
     engine = EngineSettings(threads=threads, prefix_caching=False)
     with tempfile.TemporaryDirectory(prefix="run-", dir=folder) as out:

@@ -15,28 +15,28 @@ from copy import deepcopy
 import torch
 from torch import Tensor
 
-from batchgen.engine.blocks import BlockPool
+from batchgen.core.engine_stats import EngineInfo, EngineStats
+from batchgen.core.rows import Generation, GenerationRequest
 from batchgen.engine.config import EngineConfig, memory_bytes
-from batchgen.engine.decoding import Decoder
-from batchgen.engine.device import free_memory, set_threads, use_device
-from batchgen.engine.grammar import GrammarCompiler
-from batchgen.engine.graphs import DecodeGraphs, GraphKernels, graph_sizes
-from batchgen.engine.kvcache import KVCache, count_blocks, count_host_blocks
+from batchgen.engine.decoder import Decoder
+from batchgen.engine.decoding.grammar import GrammarCompiler
+from batchgen.engine.decoding.tokenizer import Tokenizer
 from batchgen.engine.limits import Limits
-from batchgen.engine.loading import end_tokens
-from batchgen.engine.meter import PoolMeter, measure
-from batchgen.engine.model import CausalModel, vocabulary_size
-from batchgen.engine.plan import StepPlan
-from batchgen.engine.prefixes import PrefixCache
-from batchgen.engine.requests import EncodedRequest, Ongoing, encode_request
-from batchgen.engine.scheduler import Scheduler
-from batchgen.engine.sequence import SequenceGroup
-from batchgen.engine.stats import EngineInfo, EngineStats
-from batchgen.engine.swapping import Swapper
-from batchgen.engine.tables import BlockTables
-from batchgen.engine.tokenizer import Tokenizer
+from batchgen.engine.network.device import free_memory, set_threads, use_device
+from batchgen.engine.network.graphs import DecodeGraphs, GraphKernels, graph_sizes
+from batchgen.engine.network.kvcache import KVCache, count_blocks, count_host_blocks
+from batchgen.engine.network.loading import end_tokens
+from batchgen.engine.network.model import CausalModel, vocabulary_size
+from batchgen.engine.ongoing import EncodedRequest, Ongoing, encode_request
+from batchgen.engine.scheduling.block_tables import BlockTables
+from batchgen.engine.scheduling.blocks import BlockPool
+from batchgen.engine.scheduling.meter import PoolMeter, measure
+from batchgen.engine.scheduling.plan import StepPlan
+from batchgen.engine.scheduling.prefixes import PrefixCache
+from batchgen.engine.scheduling.scheduler import Scheduler
+from batchgen.engine.scheduling.sequence import SequenceGroup
+from batchgen.engine.scheduling.swapping import Swapper
 from batchgen.errors import InvalidParameter
-from batchgen.io.rows import Generation, GenerationRequest
 from batchgen_kernels.interface import AttentionKernels
 from batchgen_kernels.registry import create_kernels, reason_for
 

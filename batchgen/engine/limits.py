@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from batchgen.engine.admission import peak_blocks
-from batchgen.engine.sequence import SequenceGroup
-from batchgen.io.rows import RowError
+from batchgen.core.rows import RowError
+from batchgen.engine.scheduling.admission import peak_blocks
+from batchgen.engine.scheduling.sequence import SequenceGroup
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

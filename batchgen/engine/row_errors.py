@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from batchgen.io.rows import RowError
+from batchgen.core.rows import RowError
 
 INVALID_LOGITS = RowError(
     code="invalid_logits",

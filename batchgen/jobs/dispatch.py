@@ -27,15 +27,15 @@ from sqlalchemy import (
     update,
 )
 
-from batchgen.jobs import moves
-from batchgen.jobs.clock import SLACK, is_due
-from batchgen.jobs.database import now_db
+from batchgen.core.states import JobState, ShardState, StopReason
+from batchgen.database.clock import SLACK, is_due
+from batchgen.database.database import now_db
+from batchgen.database.tables import jobs, shard_is, shards
+from batchgen.database.transactions import Manager, reading, repeatable, transaction
+from batchgen.jobs import transitions as moves
 from batchgen.jobs.fairness import Candidate, InFlight, turns
 from batchgen.jobs.openings import is_open
 from batchgen.jobs.records import JobRecord
-from batchgen.jobs.states import JobState, ShardState, StopReason
-from batchgen.jobs.tables import jobs, shard_is, shards
-from batchgen.jobs.transactions import Manager, reading, repeatable, transaction
 
 ShardIds = list[int]
 ModelNames = list[str]

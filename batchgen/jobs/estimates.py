@@ -9,9 +9,9 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection, func, select
 
-from batchgen.io.lengths import RowLengths
-from batchgen.jobs.clock import is_recent
-from batchgen.jobs.tables import jobs, totals, workers
+from batchgen.core.row_lengths import RowLengths
+from batchgen.database.clock import is_recent
+from batchgen.database.tables import jobs, totals, workers
 
 #: What a token of a prompt takes of one of an answer: prompts are computed many tokens at a time.
 PROMPT_WEIGHT = 0.25

@@ -15,8 +15,12 @@ from sqlalchemy import (
     update,
 )
 
+from batchgen.core.states import JobState, ShardState, StopReason
+from batchgen.database.tables import jobs, shards
+from batchgen.database.transactions import Manager, reading, repeatable
 from batchgen.errors import JobNotFound, NotAllowed
-from batchgen.jobs import moves, submission, totals
+from batchgen.jobs import submission, totals
+from batchgen.jobs import transitions as moves
 from batchgen.jobs.records import (
     LOCAL_TENANT,
     JobRecord,
@@ -24,9 +28,6 @@ from batchgen.jobs.records import (
     Progress,
     ShardRecord,
 )
-from batchgen.jobs.states import JobState, ShardState, StopReason
-from batchgen.jobs.tables import jobs, shards
-from batchgen.jobs.transactions import Manager, reading, repeatable
 
 PAUSABLE = (JobState.QUEUED, JobState.RUNNING)
 

@@ -24,20 +24,20 @@ from sqlalchemy import (
     update,
 )
 
+from batchgen.core.states import JobState, ShardState
+from batchgen.database.clock import LONGEST_DELAY, ends_again, is_due, is_overlong
+from batchgen.database.database import now_db
+from batchgen.database.storable import storable
+from batchgen.database.tables import checkpoints, jobs, parts, shard_is, shards, upsert
+from batchgen.database.transactions import Manager, reading, repeatable, transaction
 from batchgen.errors import Fenced
-from batchgen.jobs import moves
-from batchgen.jobs.clock import LONGEST_DELAY, ends_again, is_due, is_overlong
-from batchgen.jobs.database import now_db
+from batchgen.jobs import transitions as moves
 from batchgen.jobs.openings import is_open
+from batchgen.jobs.part_rows import register
 from batchgen.jobs.records import CheckpointRecord, Lease, Renewal, SavedSegment
-from batchgen.jobs.registration import register
-from batchgen.jobs.states import JobState, ShardState
-from batchgen.jobs.tables import checkpoints, jobs, parts, shard_is, shards, upsert
-from batchgen.jobs.transactions import Manager, reading, repeatable, transaction
-from batchgen.jobs.words import storable
 
 if TYPE_CHECKING:
-    from batchgen.io.parts import PartInfo  # pyarrow takes its time to load
+    from batchgen.dataset.parts import PartInfo  # pyarrow takes its time to load
 
 SavedSegments = list[SavedSegment]
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from sqlalchemy import Connection, update
 
+from batchgen.calendar.windows import Window
+from batchgen.database.storable import storable
+from batchgen.database.tables import jobs
 from batchgen.errors import InvalidParameter
-from batchgen.jobs.tables import jobs
-from batchgen.jobs.windows import Window
-from batchgen.jobs.words import storable
 
 
 def is_open(connection: Connection, job: Any, now: float) -> bool:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 import orjson
 
-from batchgen.io.finish_reasons import UNCOUNTED, FinishReasons
-from batchgen.io.kv_totals import UNMEASURED, KVTotals
-from batchgen.io.lengths import RowLengths
-from batchgen.jobs.states import JobState, ShardState, StopReason
+from batchgen.core.finish_reasons import UNCOUNTED, FinishReasons
+from batchgen.core.kv_totals import UNMEASURED, KVTotals
+from batchgen.core.row_lengths import RowLengths
+from batchgen.core.states import JobState, ShardState, StopReason
 
 if TYPE_CHECKING:
     from sqlalchemy import Row
@@ -31,7 +31,7 @@ class NewJob:
     lengths: RowLengths | None = None
     model: str
     model_sha256: str
-    # defaults for every row, as checked by batchgen.io.lines.check_defaults
+    # defaults for every row, as checked by batchgen.requests.lines.check_defaults
     params: Mapping[str, Any] = field(default_factory=dict)
     name: str | None = None
     priority: int = 0

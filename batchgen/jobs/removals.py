@@ -18,16 +18,10 @@ from typing import Final
 
 from sqlalchemy import Connection, delete, insert, select, update
 
-from batchgen.errors import JobNotFound, NotAllowed
-from batchgen.failpoints import reach
-from batchgen.io.inputs import index_key, input_key
-from batchgen.io.storage import Storage
-from batchgen.jobs import moves, totals
-from batchgen.jobs.clock import is_live
-from batchgen.jobs.database import Database, now_db
-from batchgen.jobs.records import JobRecord
-from batchgen.jobs.states import InputState, JobState, ShardState
-from batchgen.jobs.tables import (
+from batchgen.core.states import InputState, JobState, ShardState
+from batchgen.database.clock import is_live
+from batchgen.database.database import Database, now_db
+from batchgen.database.tables import (
     checkpoints,
     inputs,
     jobs,
@@ -37,7 +31,14 @@ from batchgen.jobs.tables import (
     shards,
     upsert,
 )
-from batchgen.jobs.transactions import Manager, reading, repeatable, transaction
+from batchgen.database.transactions import Manager, reading, repeatable, transaction
+from batchgen.errors import JobNotFound, NotAllowed
+from batchgen.failpoints import reach
+from batchgen.inputs.stored_input import index_key, input_key
+from batchgen.jobs import totals
+from batchgen.jobs import transitions as moves
+from batchgen.jobs.records import JobRecord
+from batchgen.storage.storage import Storage
 
 KEPT_FOR: Final = 86_400.0  # seconds that a tombstone outlives its files
 

@@ -12,13 +12,13 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, insert, select, update
 
+from batchgen.core.states import JobState, ShardState
+from batchgen.database.database import now_db
+from batchgen.database.tables import checkpoints, jobs, shard_is, shards
+from batchgen.database.transactions import Manager, repeatable
 from batchgen.errors import Fenced
-from batchgen.jobs.database import now_db
 from batchgen.jobs.leases import GOES_ON, NO_LEASE, held
 from batchgen.jobs.records import Lease
-from batchgen.jobs.states import JobState, ShardState
-from batchgen.jobs.tables import checkpoints, jobs, shard_is, shards
-from batchgen.jobs.transactions import Manager, repeatable
 
 MIN_LEFT = 64  # rows a shard must have left to be worth a split
 

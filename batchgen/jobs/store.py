@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from batchgen.jobs.database import Database
+from batchgen.database.database import Database
 from batchgen.jobs.dispatch import DispatchManager
-from batchgen.jobs.finals import FinalManager
+from batchgen.jobs.finalization import FinalManager
 from batchgen.jobs.jobs import JobManager
 from batchgen.jobs.leases import LeaseManager
 from batchgen.jobs.splits import SplitManager

@@ -9,15 +9,15 @@ import orjson
 from sqlalchemy import Connection, insert, select
 from uuid_utils import uuid7
 
+from batchgen.calendar.windows import Window
+from batchgen.core.states import InputState, JobState, ShardState
+from batchgen.database.database import now_db
+from batchgen.database.tables import inputs, jobs, shards, upsert
 from batchgen.errors import InvalidParameter, NotAllowed
 from batchgen.jobs import totals
-from batchgen.jobs.database import now_db
 from batchgen.jobs.estimates import Estimate, estimate
 from batchgen.jobs.records import JobRecord, NewJob
 from batchgen.jobs.sharding import plan_shards, shard_ranges
-from batchgen.jobs.states import InputState, JobState, ShardState
-from batchgen.jobs.tables import inputs, jobs, shards, upsert
-from batchgen.jobs.windows import Window
 
 NAME_LIMIT = 200  # characters
 KEY_LIMIT = 200  # characters

@@ -27,15 +27,15 @@ from sqlalchemy import (
     update,
 )
 
-from batchgen.io.finish_reasons import FinishReasons
-from batchgen.io.kv_totals import KVTotals
-from batchgen.jobs.database import now_db
+from batchgen.core.finish_reasons import FinishReasons
+from batchgen.core.kv_totals import KVTotals
+from batchgen.core.states import ShardState
+from batchgen.database.database import now_db
+from batchgen.database.tables import jobs, shard_is, shards, totals
 from batchgen.jobs.records import JobRecord, PartRecord, Progress
-from batchgen.jobs.states import ShardState
-from batchgen.jobs.tables import jobs, shard_is, shards, totals
 
 if TYPE_CHECKING:
-    from batchgen.io.parts import PartInfo
+    from batchgen.dataset.parts import PartInfo
 
 # Rows that shards in work have reported. A partial index has no other shards: its conditions stand
 # here as they do there, and no other, so that both databases see that it serves best.

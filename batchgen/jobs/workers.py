@@ -5,11 +5,11 @@ from __future__ import annotations
 import orjson
 from sqlalchemy import Connection, delete, func, select
 
-from batchgen.jobs.clock import is_recent
-from batchgen.jobs.database import now_db
+from batchgen.database.clock import is_recent
+from batchgen.database.database import now_db
+from batchgen.database.tables import upsert, workers
+from batchgen.database.transactions import Manager, reading, repeatable
 from batchgen.jobs.records import WorkerRecord
-from batchgen.jobs.tables import upsert, workers
-from batchgen.jobs.transactions import Manager, reading, repeatable
 
 WorkerRecords = list[WorkerRecord]
 Models = list[str]

@@ -9,7 +9,7 @@ from typing import Any
 
 from batchgen.configuration import load_settings
 from batchgen.errors import InvalidParameter
-from batchgen.io.survey import OnInvalid
+from batchgen.inputs.survey import OnInvalid
 from batchgen.library.json_text import as_json
 from batchgen.settings import Settings
 

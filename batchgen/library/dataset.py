@@ -8,8 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from batchgen.io.manifest import Totals, read_manifest
-from batchgen.io.reader import open_dataset
+from batchgen.dataset.manifest import Totals, read_manifest
+from batchgen.dataset.reader import open_dataset
 
 if TYPE_CHECKING:
     import pandas

@@ -16,10 +16,10 @@ from batchgen.service.run_folder import RunFolder
 from batchgen.service.submission import Notice, Submission
 from batchgen.service.views import JobView
 from batchgen.settings import Settings
-from batchgen_workers.home_lock import locked_home
+from batchgen_workers.service.home_lock import locked_home
 
 if TYPE_CHECKING:
-    from batchgen_workers.local import LocalProgress
+    from batchgen_workers.service.local import LocalProgress
 
 #: Called with the job before its rows are computed; the block that it returns lasts as long as
 #: that takes, and yields what is called about twice a second.
@@ -80,7 +80,9 @@ class FolderRun:
         return self._job
 
     def _compute(self, watch: Watch) -> None:
-        from batchgen_workers.local import run_local  # loads more than a refused folder needs
+        from batchgen_workers.service.local import (
+            run_local,  # loads more than a refused folder needs
+        )
 
         with watch(self.status()) as on_progress:
             ended = run_local(

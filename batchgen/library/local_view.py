@@ -11,7 +11,7 @@ from batchgen.jobs.records import WorkerRecord
 from batchgen.service import JobView
 
 if TYPE_CHECKING:
-    from batchgen_workers.local import LocalProgress
+    from batchgen_workers.service.local import LocalProgress
 
 
 def local_view(local: LocalProgress) -> JobView:

@@ -21,7 +21,7 @@ from batchgen.service.views import JobView
 from batchgen.settings import Settings
 
 if TYPE_CHECKING:
-    from batchgen_workers.local import LocalProgress
+    from batchgen_workers.service.local import LocalProgress
 
 
 def run(

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from batchgen.errors import UnsafeModel, UnsupportedModel
-from batchgen.models.jsons import read_json
+from batchgen.models.trust.jsons import read_json
 from batchgen.models.weights import weights_dtype
 
 # Where configurations of different families keep the context length, most usual first.

@@ -16,8 +16,6 @@ from pathlib import Path
 import msgspec
 
 from batchgen.errors import ModelError, ModelExists, UnknownModel
-from batchgen.io.folders import exists, fsync, make_folder, make_private, make_read_only
-from batchgen.models.confined import run_confined
 from batchgen.models.describe import Description
 from batchgen.models.names import check_name, folder_name, is_name, name_of
 from batchgen.models.record import (
@@ -28,8 +26,10 @@ from batchgen.models.record import (
     read_record,
     write_record,
 )
-from batchgen.models.references import check_references
 from batchgen.models.sources import fetch
+from batchgen.models.trust.confined import run_confined
+from batchgen.models.trust.references import check_references
+from batchgen.storage.durable_files import exists, fsync, make_folder, make_private, make_read_only
 
 LOCK_FILE = ".lock"
 TEMPORARY = ".tmp-"  # what an import or a removal leaves when it is killed
@@ -161,7 +161,7 @@ def _pin(name: str, folder: Path, origin: str) -> None:
     Whoever may read the record may read the files: a converter may have made them for itself.
     """
     description = msgspec.json.decode(
-        run_confined("batchgen.models.check_process", folder.resolve()), type=Description
+        run_confined("batchgen.models.trust.check_process", folder.resolve()), type=Description
     )
     paths = sorted(folder.iterdir())
     files = {path.name: hash_file(path) for path in paths}

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from batchgen.errors import ModelError
-from batchgen.io.folders import exists
-from batchgen.models.gguf import convert_gguf
+from batchgen.models.gguf.importing import convert_gguf
 from batchgen.models.record import RECORD_FILE
-from batchgen.models.safety import scan_folder
+from batchgen.models.trust.safety import scan_folder
+from batchgen.storage.durable_files import exists
 
 PACKAGE_PREFIX = "pypi:"
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*(@[\w./-]+)?", re.ASCII)

@@ -19,7 +19,7 @@ from typing import IO, Any
 
 from batchgen.errors import ModelError, UnsafeModel
 from batchgen.models import template_process
-from batchgen.models.jsons import read_json
+from batchgen.models.trust.jsons import read_json
 
 ATTEMPTS = 2  # a process that somebody else killed says nothing of the prompt it had
 ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "PYTHONHOME", "PYTHONPATH", "TZ", "SYSTEMROOT")

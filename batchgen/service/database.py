@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from contextlib import closing
 
+from batchgen.database.database import Database
+from batchgen.database.revisions import HEAD, REVISIONS
 from batchgen.errors import BatchgenError, Unavailable
-from batchgen.io.folders import make_private
-from batchgen.jobs.database import Database
-from batchgen.jobs.schema import HEAD, REVISIONS
 from batchgen.service.exposure import check_database
 from batchgen.settings import Settings
+from batchgen.storage.durable_files import make_private
 
 __all__ = ["HEAD", "current", "open_database", "upgrade"]
 

@@ -14,15 +14,15 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from batchgen.database.database import Database
+from batchgen.database.identity import IdentityManager, open_storage
+from batchgen.database.revisions import HEAD
 from batchgen.errors import BatchgenError
-from batchgen.io.folders import exists
-from batchgen.jobs.database import Database
-from batchgen.jobs.identity import IdentityManager, open_storage
-from batchgen.jobs.schema import HEAD
 from batchgen.models.registry import Registry
 from batchgen.service.broker import ping
 from batchgen.service.exposure import check_broker, check_database
 from batchgen.settings import Settings
+from batchgen.storage.durable_files import exists
 from batchgen_kernels.cpu.compiler import BuildFailed, find_compiler
 
 NEEDED_PYTHON = (3, 11)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from ipaddress import ip_address
 
+from batchgen.database.database_url import parse_database_url
 from batchgen.errors import InvalidParameter
-from batchgen.jobs.database_url import parse_database_url
 from batchgen.service.broker_url import BrokerAddress, broker_addresses
 from batchgen.service.libpq import Destination, destinations
 from batchgen.settings import Settings

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from batchgen.io.manifest import Manifest, read_manifest
+from batchgen.core.states import JobState
+from batchgen.dataset.manifest import Manifest, read_manifest
 from batchgen.jobs.records import LOCAL_TENANT, JobRecord, Progress
-from batchgen.jobs.states import JobState
 from batchgen.service.views import JobView
 
 

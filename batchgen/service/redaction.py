@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from urllib.parse import quote
 
+from batchgen.database.database_url import parse_database_url
 from batchgen.errors import InvalidParameter
-from batchgen.jobs.database_url import parse_database_url
 from batchgen.service.broker_url import parse_broker_url
 
 HIDDEN = "***"

@@ -10,18 +10,18 @@ from typing import Any
 
 import msgspec
 
+from batchgen.core.rows import BadRow, ResultRow
+from batchgen.dataset.export import export_dataset
+from batchgen.dataset.manifest import read_manifest
+from batchgen.dataset.openai_output import CHAT, COMPLETIONS, openai_line
+from batchgen.dataset.parts import read_results
+from batchgen.dataset.reader import iter_rows
+from batchgen.dataset.verify import verify_dataset
 from batchgen.errors import Corrupt, NotAllowed
-from batchgen.io.export import export_dataset
-from batchgen.io.inputs import parse_rows
-from batchgen.io.manifest import read_manifest
-from batchgen.io.openai_output import CHAT, COMPLETIONS, openai_line
-from batchgen.io.parts import read_results
-from batchgen.io.reader import iter_rows
-from batchgen.io.rows import BadRow, ResultRow
-from batchgen.io.storage import Storage
-from batchgen.io.verify import verify_dataset
+from batchgen.inputs.stored_input import parse_rows
 from batchgen.jobs.records import JobRecord, SavedSegment
 from batchgen.jobs.store import Store
+from batchgen.storage.storage import Storage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

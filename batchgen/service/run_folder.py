@@ -16,23 +16,23 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from batchgen.core.states import JobState
+from batchgen.dataset.export import check_free
+from batchgen.dataset.manifest import MANIFEST, read_manifest
+from batchgen.dataset.verify import check_file
 from batchgen.errors import BatchgenError, Corrupt, InvalidParameter, NotAllowed, OutputConflict
-from batchgen.io.export import check_free
-from batchgen.io.folders import exists
-from batchgen.io.inputs import input_key
-from batchgen.io.lines import check_defaults
-from batchgen.io.manifest import MANIFEST, read_manifest
-from batchgen.io.records import MAX_RECORD_BYTES
-from batchgen.io.store_id import STORE_ID
-from batchgen.io.verify import check_file
+from batchgen.inputs.record_file import MAX_RECORD_BYTES
+from batchgen.inputs.stored_input import input_key
 from batchgen.jobs.records import JobRecord
-from batchgen.jobs.states import JobState
 from batchgen.models.record import ModelRecord
+from batchgen.requests.lines import check_defaults
 from batchgen.service.finished import job_of_dataset, view_of_dataset
 from batchgen.service.service import Service
 from batchgen.service.submission import Notice, Submission
 from batchgen.service.views import JobView
 from batchgen.settings import Settings
+from batchgen.storage.durable_files import exists
+from batchgen.storage.store_id import STORE_ID
 
 HOME = ".batchgen"
 KEY = "run"  # idempotency key of the one job

@@ -10,23 +10,23 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from batchgen.core.states import JobState
+from batchgen.database.identity import open_storage
 from batchgen.errors import JobNotFound, NotAllowed, UnknownModel
-from batchgen.io.storage import LocalStorage
-from batchgen.jobs.identity import open_storage
 from batchgen.jobs.records import JobRecord, WorkerRecord
-from batchgen.jobs.states import JobState
 from batchgen.jobs.store import Store
 from batchgen.models.record import ModelRecord
 from batchgen.models.registry import Registry
 from batchgen.service.database import open_database
 from batchgen.service.views import JobView, starts_worker
 from batchgen.settings import Settings
+from batchgen.storage.storage import LocalStorage
 
 if TYPE_CHECKING:
-    from batchgen.jobs.adoption import Finding
-    from batchgen.jobs.garbage import Collector
-    from batchgen.jobs.invariants import Violation
     from batchgen.jobs.removals import Remover
+    from batchgen.repair.adoption import Finding
+    from batchgen.repair.garbage import Collector
+    from batchgen.repair.invariants import Violation
     from batchgen.service.results import Results
     from batchgen.service.submission import Notice, Submission
 
@@ -159,7 +159,7 @@ class Service:
     def cancel(self, ref: str) -> JobView:
         """Stop a job for good; rows without an answer become error rows.
 
-        A coordinator, or `batchgen_workers.ending`, writes its dataset then. Raises NotAllowed
+        A coordinator, or `batchgen cancel` itself, writes its dataset then. Raises NotAllowed
         where there is nothing to stop any more; cancelled twice is cancelled.
         """
         return self._view(self.store.jobs.cancel(self.job(ref).id), self.workers())
@@ -190,19 +190,19 @@ class Service:
 
     def fsck(self) -> list[Violation]:
         """Check the invariants of every job, in SQL and on disk; an empty list is sound."""
-        from batchgen.jobs.invariants import check_invariants
+        from batchgen.repair.invariants import check_invariants
 
         return check_invariants(self.store, self.storage)
 
     def adopt(self) -> Iterator[Finding]:
-        """Register what a restored database forgot; see `batchgen.jobs.adoption`."""
-        from batchgen.jobs.adoption import Adopter
+        """Register what a restored database forgot; see `batchgen.repair.adoption`."""
+        from batchgen.repair.adoption import Adopter
 
         return Adopter(self.store, self.storage).adopt()
 
     def collector(self) -> Collector:
         """Return what finds and removes the files that nobody will ever read."""
-        from batchgen.jobs.garbage import Collector
+        from batchgen.repair.garbage import Collector
 
         return Collector(self.store, self.storage, min_age=self.settings.garbage_age)
 

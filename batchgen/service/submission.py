@@ -8,24 +8,24 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
+from batchgen.calendar.times import parse_time
+from batchgen.calendar.windows import Window
 from batchgen.errors import Corrupt, InvalidParameter
 from batchgen.failpoints import reach
-from batchgen.io.ingest import OnInvalid, StoredInput, ingest
-from batchgen.io.inputs import index_key, input_key
-from batchgen.io.lines import check_defaults
-from batchgen.io.storage import Storage
+from batchgen.inputs.ingest import OnInvalid, StoredInput, ingest
+from batchgen.inputs.stored_input import index_key, input_key
 from batchgen.jobs.records import JobRecord, NewJob
 from batchgen.jobs.store import Store
-from batchgen.jobs.times import parse_time
-from batchgen.jobs.windows import Window
 from batchgen.models.record import ModelRecord
+from batchgen.requests.lines import check_defaults
+from batchgen.storage.storage import Storage
 
 Notice = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submission:
-    """What a user asks for beside the rows. Times are text as `batchgen.jobs.times` reads it."""
+    """What a user asks for beside the rows. Times are text as `calendar.times` reads it."""
 
     # registry name
     model: str

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from batchgen.calendar.times import show_time
+from batchgen.calendar.windows import Window
+from batchgen.core.states import JobState
 from batchgen.errors import InvalidParameter
 from batchgen.jobs.records import JobRecord, Progress, WorkerRecord
-from batchgen.jobs.states import JobState
-from batchgen.jobs.times import show_time
-from batchgen.jobs.windows import Window
 from batchgen.settings import Settings
 
 

@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from batchgen.core.params import SamplingParams
     from batchgen.engine.engine import Engine
-    from batchgen.io.params import SamplingParams
 
 PROCESS_BEGAN = time.perf_counter()
 
 
 def params_of(task: dict[str, Any], answer: int) -> SamplingParams:
     """Return how a row with `answer` tokens is decoded."""
-    from batchgen.io.params import SamplingParams
+    from batchgen.core.params import SamplingParams
 
     if task["beams"] > 1:
         return SamplingParams(num_beams=task["beams"], max_tokens=answer, return_token_ids=True)
@@ -35,7 +35,7 @@ def compute(
     engine: Engine, task: dict[str, Any], rows: list[tuple[list[int], int]]
 ) -> list[list[int]]:
     """Return the tokens of every row's first choice."""
-    from batchgen.io.rows import GenerationRequest
+    from batchgen.core.rows import GenerationRequest
 
     for key, (prompt, answer) in enumerate(rows):
         params = params_of(task, answer)

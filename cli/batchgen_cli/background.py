@@ -25,7 +25,7 @@ LOG = Path("logs") / "up.log"  # in the home
 def start(app: App, models: Sequence[str]) -> None:
     """Start `batchgen up` in the background and return once it has begun; raise Exit if not."""
     from batchgen.service.database import make_home
-    from batchgen_workers.process import environment_of
+    from batchgen_workers.service.local_process import environment_of
 
     make_home(app.settings)
     path = app.settings.home.absolute() / LOG

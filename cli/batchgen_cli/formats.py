@@ -24,7 +24,7 @@ def duration(seconds: float | None) -> str:
 
 def moment(timestamp: float | None) -> str:
     """Write seconds since the epoch as local date and time, to the second, with a zone."""
-    from batchgen.jobs.times import show_time
+    from batchgen.calendar.times import show_time
 
     return "-" if timestamp is None else show_time(timestamp)
 

@@ -109,7 +109,7 @@ def is_terminal(stream: TextIO | None) -> bool:
 def _json(value: Any, *, indent: bool = False) -> str:
     import orjson
 
-    from batchgen.io.json_lines import escape_line_ends
+    from batchgen.dataset.json_lines import escape_line_ends
 
     option = orjson.OPT_NON_STR_KEYS | (orjson.OPT_INDENT_2 if indent else 0)
     return escape_line_ends(orjson.dumps(value, option=option, default=str)).decode()

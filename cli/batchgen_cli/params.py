@@ -82,7 +82,7 @@ class Names(click.ParamType[tuple[str, ...]]):
 
 def as_param(option: str, args: Sequence[str]) -> str | None:
     """Return how the decoding parameter that `option` is called like is given, None for others."""
-    from batchgen.io.fields import SHORTHAND_FIELDS  # only where a command line is wrong
+    from batchgen.requests.fields import SHORTHAND_FIELDS  # only where a command line is wrong
 
     name = option.lstrip("-").replace("-", "_")
     if name not in SHORTHAND_FIELDS:

@@ -6,13 +6,13 @@ import dataclasses
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from batchgen.io.numerics import kernels_named
+from batchgen.core.numerics import kernels_named
 from batchgen_cli.formats import count, duration, iso, moment, percent, rate, short_id
 from batchgen_cli.output import Column
 
 if TYPE_CHECKING:
-    from batchgen.engine.stats import EngineInfo
-    from batchgen.io.kv_totals import KVTotals
+    from batchgen.core.engine_stats import EngineInfo
+    from batchgen.core.kv_totals import KVTotals
     from batchgen.jobs.records import Progress, WorkerRecord
     from batchgen.service import JobView, Rates
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from alembic import context
 
+from batchgen.database.tables import metadata
 from batchgen.failpoints import reach
-from batchgen.jobs.tables import metadata
 
 context.configure(
     connection=context.config.attributes["connection"],

@@ -12,10 +12,10 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, text
 
-from batchgen.io.folders import make_private
-from batchgen.jobs.database import Database
-from batchgen.jobs.schema import REVISIONS
-from batchgen.jobs.tables import metadata
+from batchgen.database.database import Database
+from batchgen.database.revisions import REVISIONS
+from batchgen.database.tables import metadata
+from batchgen.storage.durable_files import make_private
 
 #: Names the lock that keeps two runners apart on PostgreSQL.
 ADVISORY_LOCK = 0x6261746368  # "batch"

@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from batchgen.io.verify import verify_dataset
+from batchgen.dataset.verify import verify_dataset
 from tests.support.nursery import is_stopped
 from tests.support.tiny_models import tiny_llama
 from tests.support.workers import is_alive, wait_until

@@ -12,19 +12,19 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from batchgen.core.states import JobState, ShardState
+from batchgen.database.database import Database
 from batchgen.errors import HomeLocked, JobNotFound, ModelError
-from batchgen.jobs.database import Database
 from batchgen.jobs.records import JobRecord
 from batchgen.jobs.sharding import MIN_SHARD_ROWS
-from batchgen.jobs.states import JobState, ShardState
 from batchgen.jobs.store import Store
 from batchgen.models.record import ModelRecord
 from batchgen.settings import Settings
 from batchgen_workers import testing
 from batchgen_workers.cancellation import CancelToken
-from batchgen_workers.finaliser import Finaliser
-from batchgen_workers.home_lock import locked_home
-from batchgen_workers.local import LocalProgress, run_local
+from batchgen_workers.service.finaliser import Finaliser
+from batchgen_workers.service.home_lock import locked_home
+from batchgen_workers.service.local import LocalProgress, run_local
 from tests.support.holding import Hold
 from tests.support.homes import pin_model
 from tests.support.processes import (

@@ -19,7 +19,7 @@ SCRIPT = """
 import json, sys
 from pathlib import Path
 from click.testing import CliRunner
-from batchgen.engine.loading import load_config
+from batchgen.engine.network.loading import load_config
 from batchgen_cli.main import cli
 from tests.support.permissions import closed_to_all
 

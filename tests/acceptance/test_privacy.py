@@ -10,7 +10,7 @@ import pytest
 import redis
 from sqlalchemy import make_url, text
 
-from batchgen.jobs.tables import metadata
+from batchgen.database.tables import metadata
 from batchgen_workers import testing
 from batchgen_workers.testing import answer_to
 from tests.support.cluster import Cluster, running_cluster
@@ -25,7 +25,7 @@ DATABASE_PASSWORD = "hunter2-of-the-database"
 STACK = """
 import sys
 from batchgen.settings import Settings
-from batchgen_workers.stack import up
+from batchgen_workers.service.local_stack import up
 for event in up(Settings(), ["tiny"], factory=sys.argv[1]):
     print(event, flush=True)
 """

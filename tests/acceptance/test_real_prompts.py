@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
+from batchgen.core.rows import Generation, InputRow
 from batchgen.engine.config import EngineConfig
 from batchgen.engine.engine import Engine
-from batchgen.io.lines import parse_line
-from batchgen.io.rows import Generation, InputRow
 from batchgen.models.record import ModelRecord
-from batchgen_workers.answers import as_request
+from batchgen.requests.lines import parse_line
+from batchgen_workers.shard.answers import as_request
 from tests.support.jobs import lease_without_store
 from tests.unit.engine.conftest import run
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from batchgen.jobs.database import Database
+from batchgen.database.database import Database
 from batchgen.jobs.store import Store
 from batchgen.settings import Settings
 from batchgen_workers import testing

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from batchgen.io.verify import verify_dataset
+from batchgen.dataset.verify import verify_dataset
 from tests.support.tiny_models import tiny_llama
 
 ROWS = 8

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from batchgen.io.storage import LocalStorage
-from batchgen.jobs.database import Database
-from batchgen.jobs.invariants import check_invariants
+from batchgen.database.database import Database
 from batchgen.jobs.store import Store
 from batchgen.models.record import ModelRecord
+from batchgen.repair.invariants import check_invariants
 from batchgen.settings import Settings
+from batchgen.storage.storage import LocalStorage
 from batchgen_workers import testing
-from batchgen_workers.broker_server import BrokerServer
+from batchgen_workers.queue.broker_server import BrokerServer
 from tests.support.holding import Hold
 from tests.support.homes import pin_model
 from tests.support.processes import (
@@ -34,7 +34,7 @@ ROWS = 100
 STACK = """
 import sys
 from batchgen.settings import Settings
-from batchgen_workers.stack import up
+from batchgen_workers.service.local_stack import up
 for event in up(Settings(), ["tiny"], factory=sys.argv[1]):
     print(event, flush=True)
 """

@@ -52,7 +52,7 @@ MUTANTS = (
     ),
     Mutant(
         name="folder-fsync",
-        file="batchgen/io/storage.py",
+        file="batchgen/storage/storage.py",
         guard="            fsync(self.target.parent)\n",
         instead="            pass\n",
         tests=("tests/faults/test_power.py::test_13_what_sql_names_is_on_the_disk",),

@@ -13,7 +13,7 @@ import pytest
 import redis
 
 from batchgen_workers import testing
-from batchgen_workers.broker_server import BrokerServer
+from batchgen_workers.queue.broker_server import BrokerServer
 from tests.support.cluster import FAST_SETTINGS, RECOVERY, ROWS, Cluster, Toll, running_cluster
 from tests.support.homes import MODEL
 from tests.support.strange import ringing_too_often, with_short_visibility

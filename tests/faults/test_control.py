@@ -10,16 +10,16 @@ import orjson
 import pytest
 from sqlalchemy import text
 
+from batchgen.core.states import JobState
+from batchgen.database.database import Database
+from batchgen.database.revisions import HEAD
 from batchgen.errors import NotAllowed, SchemaMismatch
-from batchgen.io.storage import LocalStorage
-from batchgen.jobs.database import Database
 from batchgen.jobs.records import JobRecord
-from batchgen.jobs.schema import HEAD
-from batchgen.jobs.states import JobState
 from batchgen.jobs.store import Store
 from batchgen.models.registry import Registry
 from batchgen.service.submission import Submission, submit
 from batchgen.settings import Settings
+from batchgen.storage.storage import LocalStorage
 from batchgen_migrations import current, upgrade
 from tests.faults.test_process import FAILPOINTS, at
 from tests.support.cluster import Cluster, Toll, running_cluster

@@ -14,15 +14,15 @@ import pytest
 from sqlalchemy import column, insert, make_url, select, table
 from sqlalchemy.exc import IntegrityError
 
+from batchgen.core.states import JobState
+from batchgen.database.database import BUSY_TIMEOUT, Database
+from batchgen.database.revisions import VERSION_TABLE
+from batchgen.database.tables import parts, workers
 from batchgen.errors import DatabaseUnavailable
-from batchgen.jobs.adoption import Adopter, Outcome
-from batchgen.jobs.database import BUSY_TIMEOUT, Database
-from batchgen.jobs.invariants import check_invariants, check_tables
 from batchgen.jobs.records import JobRecord
-from batchgen.jobs.schema import VERSION_TABLE
-from batchgen.jobs.states import JobState
 from batchgen.jobs.store import Store
-from batchgen.jobs.tables import parts, workers
+from batchgen.repair.adoption import Adopter, Outcome
+from batchgen.repair.invariants import check_invariants, check_tables
 from batchgen_workers import testing
 from tests.support.backup import work_between_backup_and_loss
 from tests.support.cluster import RECOVERY, ROWS, TTL, Cluster, Toll, running_cluster

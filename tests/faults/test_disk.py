@@ -15,13 +15,13 @@ import pytest
 from sqlalchemy import make_url
 
 from batchgen import failpoints
+from batchgen.core.states import ShardState
+from batchgen.dataset.verify import verify_dataset
 from batchgen.errors import BatchgenError, Corrupt, DatabaseUnavailable
-from batchgen.io.store_id import ensure_store_id
-from batchgen.io.verify import verify_dataset
-from batchgen.jobs.invariants import check_tables
 from batchgen.jobs.records import JobRecord
-from batchgen.jobs.states import ShardState
+from batchgen.repair.invariants import check_tables
 from batchgen.service import Service
+from batchgen.storage.store_id import ensure_store_id
 from batchgen_workers import testing
 from tests.support.cluster import RECOVERY, TTL, Cluster, Toll, running_cluster
 from tests.support.disks import Disk, mounted_disk, with_short_pauses

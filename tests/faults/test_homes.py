@@ -11,10 +11,10 @@ import orjson
 import pytest
 
 from batchgen.errors import StoreMismatch
-from batchgen.io.store_id import ensure_store_id
 from batchgen.jobs.records import JobRecord
 from batchgen.service import Service
 from batchgen.service.submission import Submission
+from batchgen.storage.store_id import ensure_store_id
 from batchgen_workers import testing
 from tests.support.cluster import Cluster
 from tests.support.disks import with_short_pauses

@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 
+from batchgen.core.rows import ResultRow
+from batchgen.core.states import JobState
 from batchgen.errors import BadLines, BatchgenError, EmptyInput, InvalidInput
-from batchgen.io.inputs import input_key
-from batchgen.io.rows import ResultRow
+from batchgen.inputs.stored_input import input_key
 from batchgen.jobs.records import JobRecord
 from batchgen.jobs.sharding import MIN_SHARD_ROWS
-from batchgen.jobs.states import JobState
 from batchgen.service import Service
 from batchgen.service.submission import Submission
 from batchgen_workers import testing

@@ -14,7 +14,7 @@ import pytest
 from batchgen.errors import ModelError
 from batchgen.models.registry import Registry
 from batchgen.settings import Settings
-from batchgen_workers.engine_client import ENGINE
+from batchgen_workers.engine_process.process import ENGINE
 from tests.support.cluster import Toll
 from tests.support.messages import Canary
 from tests.support.permissions import writable

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import make_url
 
-from batchgen.jobs.states import ShardState
+from batchgen.core.states import ShardState
 from batchgen_workers import testing
 from tests.support.cluster import RECOVERY, TTL, Cluster, Toll, running_cluster
 from tests.support.homes import MODEL

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from batchgen.io.rows import ResultRow
+from batchgen.core.rows import ResultRow
 from batchgen.models.registry import Registry
 from tests.support.canary import PROXIES, CanaryServer, canary_server
 from tests.support.cluster import Cluster, Toll, running_cluster
@@ -188,7 +188,7 @@ def test_a_worker_connects_to_its_servers_alone(
     rows = [chat(f"ok-{at}", MARKER) for at in range(4)]
     job = submit_rows(cluster.store, cluster.home, model, rows, start=False)
     strace = ["strace", "-f", "-qq", "-e", "trace=connect,sendto,sendmsg", "-o", str(trace)]
-    worker = [sys.executable, "-m", "batchgen_workers.process", "worker", MODEL]
+    worker = [sys.executable, "-m", "batchgen_workers.service.local_process", "worker", MODEL]
     process = Process([*strace, *worker], cluster.settings, tmp_path / "log")
     try:
         wait_until(lambda: cluster.store.jobs.by_id(job.id).state.ended)
@@ -233,7 +233,7 @@ def test_no_table_holds_a_prompt(ran: Ran) -> None:
 
 def tables_that_hold(cluster: Cluster, marker: str) -> list[str]:
     """Return the tables that hold a text in any of their columns."""
-    from batchgen.jobs.tables import metadata
+    from batchgen.database.tables import metadata
 
     with cluster.store.database.begin_reading() as connection:
         found = {

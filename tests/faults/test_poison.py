@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from batchgen.io.rows import ResultRow
+from batchgen.core.rows import ResultRow
 from batchgen.jobs.records import JobRecord
 from batchgen_workers import testing
 from tests.support.cluster import Cluster

@@ -10,19 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from batchgen.io.parts import part_key, read_results, write_part
-from batchgen.io.storage import LocalStorage
-from batchgen.jobs.database import Database, now_db
-from batchgen.jobs.invariants import check_invariants
+from batchgen.database.database import Database, now_db
+from batchgen.dataset.parts import part_key, read_results, write_part
 from batchgen.jobs.records import JobRecord
 from batchgen.jobs.store import Store
+from batchgen.repair.invariants import check_invariants
 from batchgen.settings import Settings
-from batchgen_workers.settler import footer_of
+from batchgen.storage.storage import LocalStorage
+from batchgen_workers.shard.finisher import footer_of
 from tests.support.cluster import Cluster, Toll
 from tests.support.disk_events import recorded_disk
 from tests.support.jobs import OWNER, running_job, set_shard
 from tests.support.result_rows import ok_row
-from tests.support.workers import fake_node, questions, run_all, submit_rows, wait_until
+from tests.support.workers import fake_runner, questions, run_all, submit_rows, wait_until
 
 TTL = 60.0  # seconds
 SYSCALLS = ("openat", "write", "pwrite64", "fsync", "fdatasync", "rename", "unlink", "sendto")
@@ -62,9 +62,9 @@ def test_13_what_sql_names_is_on_the_disk(
 ) -> None:
     home = tmp_path / "home"
     home.mkdir()
-    with fake_node(store, home) as node, recorded_disk(monkeypatch) as events:
-        job = submit_rows(store, home, node.model, questions(100))
-        run_all(node, job)
+    with fake_runner(store, home) as runner, recorded_disk(monkeypatch) as events:
+        job = submit_rows(store, home, runner.model, questions(100))
+        run_all(runner, job)
     toll.injections += 1
     toll.rows_in += 100
     events.check_durable(home / "parts")

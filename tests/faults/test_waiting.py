@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from batchgen.jobs.identity import open_storage
+from batchgen.database.identity import open_storage
 from tests.support.cluster import Cluster, Toll, running_cluster
 from tests.support.disks import mounted_disk
 from tests.support.homes import MODEL

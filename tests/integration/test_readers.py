@@ -10,10 +10,10 @@ import polars
 import pyarrow.dataset as arrow_dataset
 import pytest
 
-from batchgen.io.dataset import Limits
-from batchgen.io.export import export_dataset
-from batchgen.io.rows import Choice, ResultRow
-from batchgen.io.schema import SCHEMA
+from batchgen.core.rows import Choice, ResultRow
+from batchgen.dataset.arrow_schema import SCHEMA
+from batchgen.dataset.dataset import Limits
+from batchgen.dataset.export import export_dataset
 from tests.support.result_rows import CREATED_AT, error_row, ok_row, put_dataset
 
 LIMITS = Limits(row_group_rows=4, file_rows=8)  # four files of answers, two of errors

@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING
 import pytest
 from sqlalchemy import select, text
 
+from batchgen.core.states import JobState, ShardState
+from batchgen.database.database import Database
+from batchgen.database.tables import parts
 from batchgen.errors import DatabaseUnavailable, Fenced
-from batchgen.jobs.database import Database
-from batchgen.jobs.invariants import check_tables
 from batchgen.jobs.records import JobRecord, Lease
-from batchgen.jobs.states import JobState, ShardState
 from batchgen.jobs.store import Store
-from batchgen.jobs.tables import parts
+from batchgen.repair.invariants import check_tables
 from tests.support.jobs import MODEL, claim_first, part_of, running_job
 
 if TYPE_CHECKING:

@@ -15,17 +15,17 @@ from sqlalchemy import Engine, inspect, text
 from sqlalchemy.exc import SQLAlchemyError
 
 import batchgen_migrations
+from batchgen.core.finish_reasons import UNCOUNTED, FinishReasons
+from batchgen.core.kv_totals import UNMEASURED
+from batchgen.database.database import Database
+from batchgen.database.revisions import HEAD, REVISIONS, VERSION_TABLE
+from batchgen.database.tables import metadata
 from batchgen.errors import DatabaseUnavailable, SchemaMismatch, StoreMismatch
-from batchgen.io.finish_reasons import UNCOUNTED, FinishReasons
-from batchgen.io.kv_totals import UNMEASURED
-from batchgen.io.store_id import read_store_id
-from batchgen.jobs.database import Database
-from batchgen.jobs.invariants import check_tables
-from batchgen.jobs.schema import HEAD, REVISIONS, VERSION_TABLE
 from batchgen.jobs.store import Store
-from batchgen.jobs.tables import metadata
+from batchgen.repair.invariants import check_tables
 from batchgen.service import Service
 from batchgen.settings import Settings
+from batchgen.storage.store_id import read_store_id
 from batchgen_migrations import check, current, downgrade, upgrade
 from batchgen_migrations.runner import _migrating
 from tests.support.jobs import new_job, part_of

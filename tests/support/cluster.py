@@ -20,16 +20,16 @@ from pathlib import Path
 from typing import Any
 
 from batchgen import failpoints
-from batchgen.io.reader import iter_rows
-from batchgen.io.rows import ResultRow
-from batchgen.io.storage import LocalStorage
-from batchgen.io.verify import verify_dataset
-from batchgen.jobs.database import Database
-from batchgen.jobs.invariants import check_invariants
+from batchgen.core.rows import ResultRow
+from batchgen.core.states import JobState
+from batchgen.database.database import Database
+from batchgen.dataset.reader import iter_rows
+from batchgen.dataset.verify import verify_dataset
 from batchgen.jobs.records import JobRecord
-from batchgen.jobs.states import JobState
 from batchgen.jobs.store import Store
+from batchgen.repair.invariants import check_invariants
 from batchgen.settings import Settings
+from batchgen.storage.storage import LocalStorage
 from batchgen_workers import testing
 from tests.support.holding import Hold
 from tests.support.homes import MODEL, pin_model

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from batchgen.jobs.database import Database
+from batchgen.database.database import Database
 from batchgen.jobs.store import Store
 from batchgen_migrations import upgrade
 

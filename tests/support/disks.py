@@ -58,10 +58,11 @@ def mounted_disk(folder: Path) -> Iterator[Disk]:
 
 def with_short_pauses(arguments: list[str]) -> int:
     """Try again half a second after the disk refused a file, not a quarter of a minute."""
-    from batchgen_workers import finaliser, node
+    from batchgen_workers.service import finaliser
+    from batchgen_workers.shard import runner
     from tests.support.nursery import run_process
 
-    node.DISK_PAUSE = 0.5
+    runner.DISK_PAUSE = 0.5
     finaliser.PAUSE_AFTER_TROUBLE = 0.5
     return run_process(arguments)
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
-from batchgen.io.dataset import DatasetMeta, PartRef, Segment, write_dataset
-from batchgen.io.kv_totals import KVTotals
-from batchgen.io.parts import part_key, write_part
-from batchgen.io.rows import Choice, ResultRow
+from batchgen.core.kv_totals import KVTotals
+from batchgen.core.rows import Choice, ResultRow
+from batchgen.dataset.dataset import DatasetMeta, PartRef, Segment, write_dataset
+from batchgen.dataset.parts import part_key, write_part
 from batchgen.jobs.records import JobRecord, Lease, PartRecord
 from batchgen.models.record import ModelRecord, hash_files, write_record
 from batchgen.service import Service
-from batchgen_workers.settler import footer_of
+from batchgen_workers.shard.finisher import footer_of
 from tests.support.result_rows import error_row, ok_row
 
 MODEL = "tiny"

@@ -9,15 +9,15 @@ from typing import Any
 
 from sqlalchemy import func, select, update
 
-from batchgen.io.finish_reasons import FinishReasons
-from batchgen.io.kv_totals import KVTotals
-from batchgen.io.parts import PartInfo
-from batchgen.jobs.database import Database, now_db
+from batchgen.core.finish_reasons import FinishReasons
+from batchgen.core.kv_totals import KVTotals
+from batchgen.core.states import JobState, ShardState
+from batchgen.database.database import Database, now_db
+from batchgen.database.tables import jobs, parts, shards, workers
+from batchgen.dataset.parts import PartInfo
+from batchgen.jobs.part_rows import unregister
 from batchgen.jobs.records import JobRecord, Lease, NewJob, PartRecord, ShardRecord
-from batchgen.jobs.registration import unregister
-from batchgen.jobs.states import JobState, ShardState
 from batchgen.jobs.store import Store
-from batchgen.jobs.tables import jobs, parts, shards, workers
 
 TTL = 60.0  # seconds
 OWNER = "host/1"

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from batchgen_workers.envelope import RUN_SHARD
+from batchgen_workers.queue.envelope import RUN_SHARD
 
 JSON = "application/json"
 BOMB = 512 << 20  # bytes that a few hundred unpack to

@@ -18,16 +18,16 @@ from typing import TypeVar
 
 from batchgen import failpoints
 from batchgen.settings import Settings
-from batchgen_workers.process import environment_of
+from batchgen_workers.service.local_process import environment_of
 
 PRELOADED = (
-    "batchgen.io.dataset",
+    "batchgen.dataset.dataset",
     "batchgen.service.submission",
-    "batchgen_workers.coordinator",
-    "batchgen_workers.local",
-    "batchgen_workers.stack",
+    "batchgen_workers.service.coordinator",
+    "batchgen_workers.service.local",
+    "batchgen_workers.service.local_stack",
     "batchgen_workers.testing",
-    "batchgen_workers.worker",
+    "batchgen_workers.service.worker",
     "tests.support.nursery",
 )
 
@@ -132,8 +132,8 @@ class Member:
 
 
 def run_process(arguments: list[str]) -> int:
-    """Be a process of the local stack, as `python -m batchgen_workers.process` is."""
-    from batchgen_workers.process import main
+    """Be a process of the local stack, as `python -m batchgen_workers.service.local_process` is."""
+    from batchgen_workers.service.local_process import main
 
     return main(arguments)
 
@@ -148,7 +148,7 @@ def run_command(arguments: list[str]) -> int:
 
 def run_stack(arguments: list[str]) -> int:
     """Be `batchgen up` for these models, with the fake engine."""
-    from batchgen_workers.stack import up
+    from batchgen_workers.service.local_stack import up
     from batchgen_workers.testing import FAST
 
     for event in up(Settings(), arguments, factory=FAST):
@@ -158,8 +158,8 @@ def run_stack(arguments: list[str]) -> int:
 
 def run_job(arguments: list[str]) -> int:
     """Be `batchgen run` of a job that was submitted, with an engine of the test's choice."""
-    from batchgen_workers.local import run_local
     from batchgen_workers.logs import configure_logging
+    from batchgen_workers.service.local import run_local
 
     configure_logging()
     job, factory = arguments

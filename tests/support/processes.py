@@ -11,28 +11,30 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from batchgen import failpoints
-from batchgen.io.reader import iter_rows
-from batchgen.io.rows import ResultRow
-from batchgen.io.storage import LocalStorage
-from batchgen.io.verify import verify_dataset
-from batchgen.jobs.invariants import check_invariants
+from batchgen.core.rows import ResultRow
+from batchgen.core.states import JobState
+from batchgen.dataset.reader import iter_rows
+from batchgen.dataset.verify import verify_dataset
 from batchgen.jobs.records import JobRecord
-from batchgen.jobs.states import JobState
 from batchgen.jobs.store import Store
 from batchgen.models.record import ModelRecord
 from batchgen.models.registry import Registry
+from batchgen.repair.invariants import check_invariants
 from batchgen.settings import Settings
-from batchgen_workers.process import environment_of
+from batchgen.storage.storage import LocalStorage
+from batchgen_workers.service.local_process import environment_of
 from tests.support.tiny_models import tiny_llama
 from tests.support.workers import wait_until
 
 LOCAL_RUN = """
 import sys
 from batchgen.settings import Settings
-from batchgen_workers.engine_client import ENGINE
-from batchgen_workers.local import run_local
+from batchgen_workers.engine_process.process import ENGINE
+from batchgen_workers.service.local import run_local
 run_local(Settings(), sys.argv[1], factory=(sys.argv[2:] or [ENGINE])[0])
 """
+
+PROCESS = "batchgen_workers.service.local_process"
 
 
 def real_model(home: Path) -> ModelRecord:
@@ -102,10 +104,10 @@ class Processes:
         self._started: list[Process] = []
 
     def coordinator(self) -> Process:
-        return self._start("coordinator", "-m", "batchgen_workers.process", "coordinator")
+        return self._start("coordinator", "-m", PROCESS, "coordinator")
 
     def worker(self, *factory: str, failpoint: str = "") -> Process:
-        command = ("-m", "batchgen_workers.process", "worker", "tiny")
+        command = ("-m", PROCESS, "worker", "tiny")
         return self._start("worker", *command, *factory, failpoint=failpoint)
 
     def local_run(self, job: JobRecord, *factory: str, failpoint: str = "") -> Process:

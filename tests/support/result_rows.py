@@ -7,11 +7,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from batchgen.io.dataset import DatasetInfo, DatasetMeta, Limits, PartRef, Segment, write_dataset
-from batchgen.io.numerics import Numerics
-from batchgen.io.parts import GROUP_BYTES, PartFooter, part_key, write_part
-from batchgen.io.rows import Choice, ResultRow, RowError, Usage
-from batchgen.io.storage import LocalStorage
+from batchgen.core.numerics import Numerics
+from batchgen.core.rows import Choice, ResultRow, RowError, Usage
+from batchgen.dataset.dataset import (
+    DatasetInfo,
+    DatasetMeta,
+    Limits,
+    PartRef,
+    Segment,
+    write_dataset,
+)
+from batchgen.dataset.parts import GROUP_BYTES, PartFooter, part_key, write_part
+from batchgen.storage.storage import LocalStorage
 
 JOB = "0123456789abcdef" * 2
 ROOT = f"datasets/{JOB}/e1"

@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from batchgen.engine.blocks import BlockPool
-from batchgen.engine.plan import Share, StepPlan
-from batchgen.engine.prefixes import PrefixCache
-from batchgen.engine.scheduler import Preemption, Scheduler
-from batchgen.engine.sequence import GroupState, Sequence, SequenceGroup
-from batchgen.engine.swapping import Swapper
-from batchgen.engine.tables import BlockTables
-from batchgen.io.params import SamplingParams
+from batchgen.core.params import SamplingParams
+from batchgen.engine.scheduling.block_tables import BlockTables
+from batchgen.engine.scheduling.blocks import BlockPool
+from batchgen.engine.scheduling.plan import ScheduledTokens, StepPlan
+from batchgen.engine.scheduling.prefixes import PrefixCache
+from batchgen.engine.scheduling.scheduler import Preemption, Scheduler
+from batchgen.engine.scheduling.sequence import GroupState, Sequence, SequenceGroup
+from batchgen.engine.scheduling.swapping import Swapper
 
 Numbers = npt.NDArray[np.int64]
 
@@ -155,7 +155,7 @@ def _scribble(slots: Numbers, pool: BlockPool) -> None:
     slots[[block for block in free if pool.key_of(block) is None]] = UNWRITTEN
 
 
-def _numbers(share: Share) -> list[int]:
+def _numbers(share: ScheduledTokens) -> list[int]:
     history = share.sequence.companion
     assert isinstance(history, History)
     return history.of(share.sequence.tokens)

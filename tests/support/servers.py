@@ -25,7 +25,7 @@ import pytest
 import redis
 from sqlalchemy import URL, make_url
 
-from batchgen.jobs.tables import metadata
+from batchgen.database.tables import metadata
 from batchgen_migrations import upgrade
 
 START_LIMIT = 60.0  # seconds

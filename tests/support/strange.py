@@ -14,7 +14,7 @@ from tests.support.nursery import run_process
 
 def with_short_visibility(arguments: list[str]) -> int:
     """Redeliver every message that is not acknowledged within a second."""
-    from batchgen_workers import app
+    from batchgen_workers.queue import app
 
     redis = app._redis
 
@@ -32,18 +32,18 @@ def with_short_visibility(arguments: list[str]) -> int:
 
 def ringing_too_often(arguments: list[str]) -> int:
     """Publish every shard three times, in any order, and once more with each later one."""
-    from batchgen_workers.doorbell import Doorbell
+    from batchgen_workers.queue.publisher import ShardPublisher
 
-    ring = Doorbell.ring
+    ring = ShardPublisher.publish
     rung: list[int] = []
 
-    def ring_and_ring(self: Doorbell, model: str, shard_ids: Any) -> list[int]:
+    def ring_and_ring(self: ShardPublisher, model: str, shard_ids: Any) -> list[int]:
         rung.extend(shard_ids)
         messages = [*shard_ids, *shard_ids, *shard_ids, *rung]
         random.shuffle(messages)
         return [shard for shard in ring(self, model, messages) if shard in set(shard_ids)]
 
-    Doorbell.ring = ring_and_ring  # type: ignore[method-assign]
+    ShardPublisher.publish = ring_and_ring  # type: ignore[method-assign]
     return run_process(arguments)
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from batchgen.io.finish_reasons import FinishReasons
+from batchgen.core.finish_reasons import FinishReasons
+from batchgen.core.states import JobState
 from batchgen.jobs.records import JobRecord, Progress, WorkerRecord
-from batchgen.jobs.states import JobState
 from batchgen.service import JobView
 
 PUBLIC_ID = "0199a1b2c3d4e5f60123456789abcdef"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, text
 
-from batchgen.jobs.database import Database
+from batchgen.database.database import Database
 
 FELL = "NEW.epoch < OLD.epoch OR NEW.attempts < OLD.attempts"
 LATE = "(SELECT state FROM jobs WHERE id = NEW.job_id) NOT IN ('running', 'stopping')"

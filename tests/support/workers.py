@@ -11,22 +11,22 @@ from typing import Any
 
 import orjson
 
-from batchgen.io.ingest import ingest
-from batchgen.io.kv_totals import KVTotals
-from batchgen.io.parts import read_results
-from batchgen.io.rows import ResultRow
-from batchgen.io.storage import LocalStorage
-from batchgen.io.survey import OnInvalid
+from batchgen.core.kv_totals import KVTotals
+from batchgen.core.rows import ResultRow
+from batchgen.database.tables import shards
+from batchgen.dataset.parts import read_results
+from batchgen.inputs.ingest import ingest
+from batchgen.inputs.survey import OnInvalid
 from batchgen.jobs.records import JobRecord, NewJob
 from batchgen.jobs.store import Store
-from batchgen.jobs.tables import shards
 from batchgen.models.record import ModelRecord
 from batchgen.models.registry import Registry
 from batchgen.settings import Settings
+from batchgen.storage.storage import LocalStorage
 from batchgen_workers import testing
 from batchgen_workers.cancellation import CancelToken
-from batchgen_workers.node import Node
-from batchgen_workers.shard import ResultLimits
+from batchgen_workers.shard.runner import ShardRunner
+from batchgen_workers.shard.shard import ResultLimits
 from tests.support.homes import pin_model
 
 DEADLINE = 120.0  # seconds a test waits for something that should take well below one
@@ -109,7 +109,7 @@ def submit_rows(
 
 
 @contextmanager
-def fake_node(
+def fake_runner(
     store: Store,
     home: Path,
     *,
@@ -117,10 +117,10 @@ def fake_node(
     start: bool = True,
     limits: ResultLimits | None = None,
     **settings: Any,
-) -> Iterator[Node]:
+) -> Iterator[ShardRunner]:
     """Yield a worker without a queue, started unless told otherwise."""
     values = {"lease_ttl": 60.0, "engine": {"max_num_seqs": 16}, **settings}
-    node = Node(
+    runner = ShardRunner(
         Settings(home=home, **values),
         pin_model(home) if not (home / "models").exists() else _model(home),
         store=store,
@@ -131,17 +131,17 @@ def fake_node(
     )
     try:
         if start:
-            node.start(CancelToken())
-        yield node
+            runner.start(CancelToken())
+        yield runner
     finally:
-        node.close()
+        runner.close()
 
 
-def run_all(node: Node, job: JobRecord) -> None:
-    """Let a node compute every shard of a job and wait until each has left it."""
-    for shard in node.store.jobs.shards(job.id):
-        node.run_shard(shard.id)
-    wait_until(lambda: not len(node.shards))
+def run_all(runner: ShardRunner, job: JobRecord) -> None:
+    """Let a runner compute every shard of a job and wait until each has left it."""
+    for shard in runner.store.jobs.shards(job.id):
+        runner.run_shard(shard.id)
+    wait_until(lambda: not len(runner.shards))
 
 
 def rows_of_parts(store: Store, home: Path, job: JobRecord) -> list[ResultRow]:

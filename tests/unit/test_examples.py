@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from batchgen.io.ingest import validate
+from batchgen.inputs.ingest import validate
 from examples.make_prompts import FOLDER, KINDS, MODEL, batch_lines, prompts, text_of
 
 PROMPTS, BATCH = FOLDER / "prompts.jsonl", FOLDER / "openai_batch.jsonl"

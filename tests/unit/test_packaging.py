@@ -16,7 +16,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 import batchgen
-from batchgen.jobs.schema import HEAD, REVISIONS
+from batchgen.database.revisions import HEAD, REVISIONS
 from tests.support.repository import PACKAGES, ROOT, pyproject
 
 

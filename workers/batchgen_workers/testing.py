@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from batchgen.core.engine_stats import EngineInfo, EngineStats
+from batchgen.core.rows import Choice, Generation, GenerationRequest, KVUse, RowError, Usage
 from batchgen.engine.config import EngineConfig
 from batchgen.engine.row_errors import INVALID_LOGITS
-from batchgen.engine.stats import EngineInfo, EngineStats
 from batchgen.errors import UnsupportedModel
-from batchgen.io.rows import Choice, Generation, GenerationRequest, KVUse, RowError, Usage
 
 FAST = "batchgen_workers.testing:FakeEngine"
 SLOW = "batchgen_workers.testing:slow_engine"

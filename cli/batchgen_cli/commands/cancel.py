@@ -33,7 +33,7 @@ def command(app: App, jobs: tuple[str, ...]) -> None:
 
 def _end(app: App, jobs: Collection[int]) -> None:
     """Write the datasets that nobody else writes."""
-    from batchgen_workers.ending import end_stopped
+    from batchgen_workers.service.ending import end_stopped
 
     try:
         storage = app.service.storage

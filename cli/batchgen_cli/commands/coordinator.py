@@ -21,8 +21,8 @@ def command(app: App) -> None:
     away is waited for.
     """
     need_broker(app)
-    from batchgen_workers.coordinator import run_coordinator
     from batchgen_workers.logs import configure_logging
+    from batchgen_workers.service.coordinator import run_coordinator
 
     configure_logging(verbose=app.verbose)
     run_coordinator(app.settings)

@@ -21,7 +21,7 @@ def command(app: App) -> None:
 
     Rows that are finished are kept; the others begin anew. Exits 4 where none runs.
     """
-    from batchgen_workers.home_lock import STACK_LOCK, await_free, holder
+    from batchgen_workers.service.home_lock import STACK_LOCK, await_free, holder
 
     home = app.settings.home
     found = holder(home, STACK_LOCK)

@@ -90,7 +90,7 @@ def _print_path(app: App, path: Path) -> None:
 def _lines(app: App, public_id: str, form: str, *, partial: bool) -> Iterator[bytes]:
     import orjson
 
-    from batchgen.io.json_lines import escape_line_ends
+    from batchgen.dataset.json_lines import escape_line_ends
     from batchgen.service.results import row_json
 
     rows: Iterator[dict[str, Any]]
@@ -103,7 +103,7 @@ def _lines(app: App, public_id: str, form: str, *, partial: bool) -> Iterator[by
 
 
 def _write_file(lines: Iterator[bytes], out: Path) -> None:
-    from batchgen.io.storage import writing
+    from batchgen.storage.storage import writing
 
     if out.exists():
         raise OutputConflict(f"{out} exists already. Choose another file with -o.")

@@ -28,9 +28,9 @@ from batchgen_cli.progress import choose_display
 from batchgen_cli.sources import open_input
 
 if TYPE_CHECKING:
-    from batchgen.engine.stats import EngineInfo
+    from batchgen.core.engine_stats import EngineInfo
     from batchgen.service.views import JobView
-    from batchgen_workers.local import LocalProgress
+    from batchgen_workers.service.local import LocalProgress
 
 
 @click.command(

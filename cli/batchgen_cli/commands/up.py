@@ -46,7 +46,7 @@ def command(app: App, models: tuple[str, ...], detach: bool, ready: int | None) 
     if detach:
         background.start(app, models)
         return
-    from batchgen_workers.stack import up
+    from batchgen_workers.service.local_stack import up
 
     for event in up(app.settings, models):
         if ready is not None:

@@ -17,7 +17,7 @@ from batchgen_cli.output import Format
 from batchgen_cli.sources import open_input
 
 if TYPE_CHECKING:
-    from batchgen.io.ingest import ValidationReport
+    from batchgen.inputs.ingest import ValidationReport
 
 
 @click.command(
@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 @pass_app
 def command(app: App, file: str, model: str | None, params: dict[str, Any]) -> None:
     """Validate and report."""
-    from batchgen.io.ingest import validate
-    from batchgen.io.lines import check_defaults
+    from batchgen.inputs.ingest import validate
+    from batchgen.requests.lines import check_defaults
 
     context = _context(app, model)
     check_defaults(params, context)

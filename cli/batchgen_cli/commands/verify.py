@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from batchgen.errors import Corrupt, InvalidParameter
-from batchgen.io.folders import exists
+from batchgen.storage.durable_files import exists
 from batchgen_cli.app import App, pass_app
 from batchgen_cli.group import Command
 from batchgen_cli.options import output_options
@@ -24,7 +24,7 @@ def command(app: App, dataset: str) -> None:
 
     Names each file that is missing, changed or extra, and exits 1 if there is one.
     """
-    from batchgen.io.verify import verify_dataset
+    from batchgen.dataset.verify import verify_dataset
 
     if exists(Path(dataset)) and Path(dataset).is_dir():
         folder, problems = Path(dataset), verify_dataset(Path(dataset))

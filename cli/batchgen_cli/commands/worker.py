@@ -27,7 +27,7 @@ def command(app: App, model: str) -> None:
     app.service.model(model)
     need_broker(app)
     from batchgen_workers.logs import configure_logging
-    from batchgen_workers.worker import run_worker
+    from batchgen_workers.service.worker import run_worker
 
     configure_logging(verbose=app.verbose)
     run_worker(app.settings, model)

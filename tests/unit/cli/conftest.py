@@ -60,7 +60,7 @@ def batchgen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, service: Service) 
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")  # no .env, no batchgen.toml
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    monkeypatch.setattr("batchgen_workers.ending.PATIENCE", 0.0)  # there is no coordinator
+    monkeypatch.setattr("batchgen_workers.service.ending.PATIENCE", 0.0)  # there is no coordinator
     return Command(home=service.settings.home, folder=tmp_path)
 
 

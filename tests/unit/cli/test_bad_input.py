@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from batchgen.service import Service
-from batchgen_workers import coordinator, worker
+from batchgen_workers.service import coordinator, worker
 from tests.support.homes import prompts
 from tests.unit.cli.conftest import Command
 

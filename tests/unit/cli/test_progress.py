@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from batchgen.jobs.states import JobState
+from batchgen.core.states import JobState
 from batchgen.service import Rates
 from batchgen_cli import progress
 from batchgen_cli.output import Format, Output

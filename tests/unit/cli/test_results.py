@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from batchgen.io.verify import verify_dataset
+from batchgen.dataset.verify import verify_dataset
 from batchgen.jobs.records import JobRecord
 from batchgen.service import Service
 from tests.support import homes

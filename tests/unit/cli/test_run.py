@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from batchgen.engine.stats import EngineInfo, EngineStats
+from batchgen.core.engine_stats import EngineInfo, EngineStats
+from batchgen.dataset.verify import verify_dataset
 from batchgen.errors import EngineFailed, InvalidParameter
-from batchgen.io.verify import verify_dataset
 from batchgen.service import Service
 from batchgen.settings import Settings
 from batchgen_cli.logs import log_file
-from batchgen_workers import local
-from batchgen_workers.local import LocalProgress, LocalRun
+from batchgen_workers.service import local
+from batchgen_workers.service.local import LocalProgress, LocalRun
 from tests.support.homes import answer_some, finish, prompts
 from tests.unit.cli.conftest import Command
 

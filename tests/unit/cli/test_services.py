@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from batchgen.settings import Settings
-from batchgen_workers import coordinator, logs, stack, worker
-from batchgen_workers.stack import StackEvent, StackEventKind
+from batchgen_workers import logs
+from batchgen_workers.service import coordinator, local_stack, worker
+from batchgen_workers.service.local_stack import StackEvent, StackEventKind
 from tests.unit.cli.conftest import Command
 
 Started = list[tuple[object, ...]]
@@ -31,7 +32,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Started:
 
     monkeypatch.setattr(coordinator, "run_coordinator", run_coordinator)
     monkeypatch.setattr(worker, "run_worker", run_worker)
-    monkeypatch.setattr(stack, "up", up)
+    monkeypatch.setattr(local_stack, "up", up)
     monkeypatch.setattr(logs, "configure_logging", lambda **_: None)
     return started
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from batchgen.io.inputs import parse_rows
-from batchgen.io.rows import InputRow
+from batchgen.core.rows import InputRow
+from batchgen.inputs.stored_input import parse_rows
 from batchgen.jobs.records import JobRecord
 from batchgen.service import Service
 from tests.support.homes import prompts

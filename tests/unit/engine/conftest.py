@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from batchgen.core.params import SamplingParams
+from batchgen.core.rows import Generation, GenerationRequest
 from batchgen.engine.config import EngineConfig
 from batchgen.engine.engine import Engine
-from batchgen.engine.model import CausalModel
-from batchgen.io.params import SamplingParams
-from batchgen.io.rows import Generation, GenerationRequest
+from batchgen.engine.network.model import CausalModel
 from tests.support.tiny_models import tiny_model
 
 Models = Callable[[str], Path]

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 
+from batchgen.core.rows import Generation, GenerationRequest
 from batchgen.engine.engine import Engine
-from batchgen.io.rows import Generation, GenerationRequest
 from tests.unit.engine.conftest import Models, make_engine, request, run, tokens_of
 
 

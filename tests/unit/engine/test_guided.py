@@ -11,8 +11,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from batchgen.core.rows import Generation, GenerationRequest
 from batchgen.engine.engine import Engine
-from batchgen.io.rows import Generation, GenerationRequest
 from tests.support.tiny_models import VOCABULARY, tiny_llama
 from tests.unit.engine.conftest import hurried, make_engine, request, run, tokens_of
 

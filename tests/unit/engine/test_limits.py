@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from batchgen.core.params import SamplingParams
+from batchgen.core.rows import RowError
 from batchgen.engine.limits import Limits
-from batchgen.engine.sequence import SequenceGroup
-from batchgen.io.params import SamplingParams
-from batchgen.io.rows import RowError
+from batchgen.engine.scheduling.sequence import SequenceGroup
 from tests.support.scheduling import World, make_scheduler
 
 VOCABULARY = 100

@@ -14,9 +14,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from batchgen.engine.scheduler import Scheduler
-from batchgen.engine.sequence import SequenceGroup
-from batchgen.io.params import SamplingParams
+from batchgen.core.params import SamplingParams
+from batchgen.engine.scheduling.scheduler import Scheduler
+from batchgen.engine.scheduling.sequence import SequenceGroup
 from tests.support.scheduling import Life, World
 
 STEPS = int(os.environ.get("BATCHGEN_TEST_ENGINE_STEPS", "100000"))

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from batchgen.engine.plan import StepPlan
-from batchgen.engine.scheduler import SHORT
-from batchgen.engine.sequence import GroupState
+from batchgen.engine.scheduling.plan import StepPlan
+from batchgen.engine.scheduling.scheduler import SHORT
+from batchgen.engine.scheduling.sequence import GroupState
 from tests.support.scheduling import Life, add, ends, keys, make_life, until_preempted
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
+from batchgen.core.rows import Generation, GenerationRequest
 from batchgen.engine.engine import Engine
-from batchgen.io.rows import Generation, GenerationRequest
 from tests.unit.engine.conftest import Models, hurried, make_engine, request, run
 
 PREFIX = "the quick brown fox jumps over the lazy dog and "

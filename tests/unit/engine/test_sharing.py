@@ -7,8 +7,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from batchgen.core.rows import GenerationRequest
 from batchgen.engine.engine import Engine
-from batchgen.io.rows import GenerationRequest
 from tests.unit.engine.conftest import Models, hurried, make_engine, request, run, tokens_of
 
 SYSTEM = list(range(20, 60))  # ten blocks of four

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 
+from batchgen.core.rows import Generation
 from batchgen.engine.engine import Engine
-from batchgen.io.rows import Generation
 from tests.support.reference import expected_beams, generate
 from tests.support.tiny_models import FAMILIES
 from tests.unit.engine.conftest import Models, hurried, make_engine, request, run, tokens_of

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 import pytest
 
-from batchgen.jobs.database import now_db
+from batchgen.core.states import JobState, ShardState, StopReason
+from batchgen.database.database import now_db
 from batchgen.jobs.dispatch import JOBS_AT_ONCE
 from batchgen.jobs.records import JobRecord
-from batchgen.jobs.states import JobState, ShardState, StopReason
 from batchgen.jobs.store import Store
 from tests.support.jobs import (
     MODEL,

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from batchgen.io.lengths import RowLengths
-from batchgen.jobs.database import now_db
+from batchgen.core.row_lengths import RowLengths
+from batchgen.database.database import now_db
+from batchgen.database.tables import workers
 from batchgen.jobs.estimates import (
     ANSWER_TOKENS,
     PROMPT_WEIGHT,
@@ -18,7 +19,6 @@ from batchgen.jobs.estimates import (
 )
 from batchgen.jobs.records import WorkerRecord
 from batchgen.jobs.store import Store
-from batchgen.jobs.tables import workers
 from tests.support.jobs import MODEL, commit_all, new_job, running_job
 from tests.support.views import a_worker
 

@@ -6,11 +6,11 @@ from decimal import Decimal
 
 import pytest
 
+from batchgen.core.finish_reasons import FinishReasons
+from batchgen.core.kv_totals import UNMEASURED
+from batchgen.core.states import JobState, ShardState, StopReason
 from batchgen.errors import JobNotFound, NotAllowed
-from batchgen.io.finish_reasons import FinishReasons
-from batchgen.io.kv_totals import UNMEASURED
 from batchgen.jobs.records import JobRecord, Progress
-from batchgen.jobs.states import JobState, ShardState, StopReason
 from batchgen.jobs.store import Store
 from tests.support.jobs import (
     OWNER,

@@ -5,11 +5,11 @@ from concurrent.futures import ThreadPoolExecutor, wait
 
 import pytest
 
+from batchgen.core.states import JobState, ShardState
+from batchgen.database.database import now_db
 from batchgen.errors import DatabaseUnavailable, Fenced
-from batchgen.jobs import moves
-from batchgen.jobs.database import now_db
+from batchgen.jobs import transitions
 from batchgen.jobs.records import Lease
-from batchgen.jobs.states import JobState, ShardState
 from batchgen.jobs.store import Store
 from tests.support.jobs import (
     OWNER,
@@ -260,7 +260,9 @@ class TestCommit:
         lease = claim_first(store, job)
         with ThreadPoolExecutor(1) as threads:
             with store.database.begin() as connection:
-                moves.fail(connection, moves.lock_job(connection, job.id), "the input changed")
+                transitions.fail(
+                    connection, transitions.lock_job(connection, job.id), "the input changed"
+                )
                 committing = threads.submit(store.leases.commit, lease, part_of(lease))
                 # long enough for a commit that would not wait
                 wait([committing], timeout=0.3)
@@ -318,14 +320,14 @@ def test_unknown_outcome_may_turn_out_to_be_another_s(
     job = running_job(store)
     former = claim_first(store, job)
 
-    def take_over(_: int) -> None:
+    def release_dead_leases(_: int) -> None:
         let_expire(store, former)
         lease = claim(store, former.shard_id)
         assert lease is not None
         store.leases.commit(lease, part_of(lease))
 
     break_commit("before")
-    monkeypatch.setattr("batchgen.jobs.transactions.pause", take_over)
+    monkeypatch.setattr("batchgen.database.transactions.pause", release_dead_leases)
     with pytest.raises(Fenced):
         store.leases.commit(former, part_of(former))
     assert count_parts(store, job) == 1

@@ -7,17 +7,17 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select, update
 
+from batchgen.core.states import JobState
+from batchgen.database.database import now_db
+from batchgen.database.tables import inputs, removals
 from batchgen.errors import Fenced, JobNotFound, NotAllowed
-from batchgen.io.inputs import index_key, input_key
-from batchgen.io.storage import LocalStorage
-from batchgen.jobs.database import now_db
-from batchgen.jobs.garbage import Collector
-from batchgen.jobs.invariants import check_tables
+from batchgen.inputs.stored_input import index_key, input_key
 from batchgen.jobs.records import JobRecord
 from batchgen.jobs.removals import KEPT_FOR, RemovalManager, Remover
-from batchgen.jobs.states import JobState
 from batchgen.jobs.store import Store
-from batchgen.jobs.tables import inputs, removals
+from batchgen.repair.garbage import Collector
+from batchgen.repair.invariants import check_tables
+from batchgen.storage.storage import LocalStorage
 from tests.support.jobs import (
     claim_first,
     commit_all,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from batchgen.core.states import JobState, ShardState
 from batchgen.errors import Fenced
 from batchgen.jobs import splits
-from batchgen.jobs.invariants import check_tables
-from batchgen.jobs.states import JobState, ShardState
 from batchgen.jobs.store import Store
+from batchgen.repair.invariants import check_tables
 from tests.support.jobs import (
     MODEL,
     OWNER,

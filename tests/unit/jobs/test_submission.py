@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from batchgen.core.states import JobState, ShardState
 from batchgen.errors import InvalidParameter, NotAllowed
 from batchgen.jobs.sharding import plan_shards
-from batchgen.jobs.states import JobState, ShardState
 from batchgen.jobs.store import Store
 from tests.support.jobs import database_now, new_job, states_of
 
@@ -123,7 +123,7 @@ class TestIdempotencyKey:
         ({"priority": 10**9}, "priority"),
         ({"name": ""}, "name"),
         ({"name": "x" * 201}, "name"),
-        ({"name": "bell\a"}, "name"),
+        ({"name": "publisher\a"}, "name"),
         ({"name": "nul\0"}, "name"),
         ({"name": "half a \ud83d"}, "name"),
         ({"idem_key": "two\nlines"}, "idempotency_key"),

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import insert
 
-from batchgen.jobs.database import Database, now_db
-from batchgen.jobs.states import JobState
+from batchgen.core.states import JobState
+from batchgen.database.database import Database, now_db
+from batchgen.database.tables import parts
 from batchgen.jobs.store import Store
-from batchgen.jobs.tables import parts
 from tests.support.jobs import claim_first, commit_all, running_job, set_job, set_shard
 from tests.support.watch import seen, watch
 

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 from sqlalchemy import update
 
-from batchgen.jobs.database import now_db
+from batchgen.database.database import now_db
+from batchgen.database.tables import workers
 from batchgen.jobs.records import WorkerRecord
 from batchgen.jobs.store import Store
-from batchgen.jobs.tables import workers
 from tests.support.jobs import database_now
 
 ALIVE = 30.0  # seconds

@@ -7,8 +7,8 @@ import polars
 import pytest
 
 import batchgen
+from batchgen.dataset.arrow_schema import SCHEMA
 from batchgen.errors import Corrupt
-from batchgen.io.schema import SCHEMA
 from tests.support.result_rows import mixed_rows, put_dataset
 
 N_ROWS = 3_000  # more than iteration holds at a time

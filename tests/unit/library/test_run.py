@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import pytest
 
 import batchgen
+from batchgen.dataset.verify import verify_dataset
 from batchgen.errors import (
     BadLines,
     EmptyInput,
@@ -21,10 +22,10 @@ from batchgen.errors import (
     OutputConflict,
     UnknownModel,
 )
-from batchgen.io.verify import verify_dataset
 from batchgen.service import JobView
 from batchgen.settings import EngineSettings, Settings
-from batchgen_workers import local, testing
+from batchgen_workers import testing
+from batchgen_workers.service import local
 from tests.support.holding import Hold
 from tests.support.homes import pin_model
 

@@ -7,8 +7,8 @@ import pytest
 from huggingface_hub import snapshot_download
 
 from batchgen.errors import ModelError, UnsafeModel
-from batchgen.models.safety import check_files
 from batchgen.models.sources import fetch, fetch_hub, package_gguf
+from batchgen.models.trust.safety import check_files
 from tests.unit.models.folders import model_folder
 from tests.unit.models.hub import COMMIT, hub
 

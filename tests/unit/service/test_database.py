@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from batchgen.database.revisions import HEAD, REVISIONS
 from batchgen.errors import DatabaseUnavailable, SchemaMismatch, Unavailable
-from batchgen.jobs.schema import HEAD, REVISIONS
 from batchgen.models import Registry
 from batchgen.service.database import current, open_database, upgrade
 from batchgen.settings import Settings

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from batchgen.io.store_id import read_store_id
-from batchgen.jobs.identity import open_storage
+from batchgen.database.identity import open_storage
 from batchgen.service import doctor
 from batchgen.service.database import open_database
 from batchgen.service.doctor import Check, Result, examine
 from batchgen.settings import Settings
+from batchgen.storage.store_id import read_store_id
 from tests.support.homes import pin_model
 
 

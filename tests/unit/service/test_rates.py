@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from batchgen.core.states import JobState
 from batchgen.jobs.records import WorkerRecord
-from batchgen.jobs.states import JobState
 from batchgen.service import Meter, Rates
 from tests.support.views import a_view, a_worker
 

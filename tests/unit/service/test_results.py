@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from batchgen.core.rows import ResultRow
+from batchgen.dataset.parts import part_key, write_part
 from batchgen.errors import Corrupt, JobNotFound, NotAllowed
-from batchgen.io.parts import part_key, write_part
-from batchgen.io.rows import ResultRow
 from batchgen.jobs.records import JobRecord
 from batchgen.service import Service
 from batchgen.service.results import row_json
-from batchgen_workers.settler import footer_of
+from batchgen_workers.shard.finisher import footer_of
 from tests.support.homes import answer_some, finish
 from tests.support.permissions import writable
 from tests.support.result_rows import error_row, ok_row

@@ -13,8 +13,8 @@ import polars
 import pyarrow.parquet as pq
 import pytest
 
+from batchgen.dataset.verify import verify_dataset
 from batchgen.errors import BadLines, InvalidParameter, OutputConflict, UnknownModel
-from batchgen.io.verify import verify_dataset
 from batchgen.jobs.records import JobRecord
 from batchgen.models.record import write_record
 from batchgen.service.run_folder import RunFolder

@@ -8,11 +8,11 @@ import pytest
 import time_machine
 
 from batchgen.errors import BadLines, Corrupt, InvalidParameter, NotAllowed, UnknownModel
-from batchgen.io.ingest import ingest
-from batchgen.io.storage import Storage
+from batchgen.inputs.ingest import ingest
 from batchgen.jobs.records import JobRecord
 from batchgen.service import Service, submission
 from batchgen.service.submission import Submission, check_timing
+from batchgen.storage.storage import Storage
 from tests.support.homes import prompts
 
 NOW = 1_790_000_000.0  # 2026-09-21 14:13:20 UTC

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from batchgen.jobs.states import JobState
+from batchgen.core.states import JobState
 from batchgen.service.views import starts_worker
 from batchgen.settings import Settings
 from tests.support.views import a_view

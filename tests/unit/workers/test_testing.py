@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from batchgen.core.params import SamplingParams
+from batchgen.core.rows import Generation, GenerationRequest
 from batchgen.engine.config import EngineConfig
 from batchgen.engine.row_errors import INVALID_LOGITS
-from batchgen.io.params import SamplingParams
-from batchgen.io.rows import Generation, GenerationRequest
 from batchgen_workers.testing import (
     CACHED_TOKENS,
     KV,

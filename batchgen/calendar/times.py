@@ -1,0 +1,71 @@
+"""Moments as users write them: +2h, 22:00, 2026-11-23 22:00, RFC 3339."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta, tzinfo
+
+from batchgen.calendar.zones import local_clock, zone_named
+from batchgen.errors import InvalidParameter
+
+SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+
+_AHEAD = re.compile(r"\+(?:\d+(?:\.\d+)?[smhdw])+")
+_STEP = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
+_HOUR = re.compile(r"(\d{1,2}):(\d{2})")
+_ZONED = re.compile(r"(.*\d)\s+([A-Za-z][\w+\-]*(?:/[\w+\-]+)*)")
+
+FORMS = "+2h, 22:00, 2026-11-23 22:00, 2026-11-23 22:00 Europe/Berlin or 2026-11-23T22:00:00Z"
+
+
+def parse_time(text: str, *, now: float, param: str = "time") -> float:
+    """Return the moment `text` means, in seconds since the epoch.
+
+    `now` is what +2h counts from; 22:00 is the next time the clock shows it. Without a zone or
+    an offset, this machine's zone is taken. An hour that a change of the clock skips is read as
+    if the clock had not been changed yet. Raises InvalidParameter naming `param`.
+    """
+    try:
+        moment = _moment(text.strip(), now=now, param=param)
+        datetime.fromtimestamp(moment, UTC)  # no calendar goes further
+    except (ValueError, OverflowError, OSError):
+        raise InvalidParameter(f"{text!r} is not a moment. Write {FORMS}.", param=param) from None
+    return moment
+
+
+def show_time(timestamp: float, *, timespec: str = "seconds") -> str:
+    """Return a moment by this machine's clock, with its distance from UTC.
+
+    `parse_time` reads it anywhere as the same moment.
+    """
+    try:
+        zone = local_clock(param="TZ")
+    except InvalidParameter:
+        zone = UTC
+    local = datetime.fromtimestamp(timestamp, zone)
+    return (local if zone else local.astimezone()).isoformat(sep=" ", timespec=timespec)
+
+
+def _moment(text: str, *, now: float, param: str) -> float:
+    zone: tzinfo | None
+    if _AHEAD.fullmatch(text):
+        return now + sum(float(count) * SECONDS[unit] for count, unit in _STEP.findall(text))
+    if zoned := _ZONED.fullmatch(text):
+        text, zone = zoned.group(1), zone_named(zoned.group(2), param=param)
+    else:
+        zone = local_clock(param=param)
+    if hour := _HOUR.fullmatch(text):
+        return _next_hour(int(hour.group(1)), int(hour.group(2)), now=now, zone=zone)
+    moment = datetime.fromisoformat(text)
+    return (moment if moment.tzinfo else moment.replace(tzinfo=zone)).timestamp()
+
+
+def _next_hour(hour: int, minute: int, *, now: float, zone: tzinfo | None) -> float:
+    today = datetime.fromtimestamp(now, zone).replace(
+        hour=hour, minute=minute, second=0, microsecond=0, fold=0
+    )
+    for days in range(3):
+        moment = (today + timedelta(days=days)).timestamp()
+        if moment >= now:
+            return moment
+    raise AssertionError("a clock shows every hour within two days")

@@ -1,0 +1,3 @@
+"""The vocabulary that engine, jobs and workers share: rows, parameters, statistics."""
+
+from __future__ import annotations

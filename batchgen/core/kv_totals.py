@@ -1,0 +1,79 @@
+"""What rows did to the KV pool, added up: over a shard, a part, a job, a dataset."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Self
+
+import msgspec
+
+from batchgen.core.rows import Generation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KVTotals:
+    """Sums and means over some rows; `a + b` is that of both. Bookkeeping: it never fails a row.
+
+    A row counts where its result does: once, with the computation that gave the result.
+    """
+
+    # Answered rows that the two means are taken over; 0 where nothing was measured.
+    rows: int = 0
+    # Times that rows gave up their blocks, and blocks copied on write; of failed rows too.
+    preemptions: int = 0
+    copies: int = 0
+    # Filled slots over slots of the blocks in use, and 1 - blocks in use over blocks that would
+    # be without sharing, both while the rows ran; 0 to 1.
+    utilisation: float = 0.0
+    sharing_saving: float = 0.0
+
+    @classmethod
+    def of(cls, generation: Generation) -> Self:
+        """Return the totals of one row."""
+        kv = generation.kv
+        if kv is None:
+            return cls()
+        answered = generation.error is None
+        return cls(
+            rows=int(answered),
+            preemptions=kv.preemptions,
+            copies=kv.copies,
+            utilisation=_share(kv.utilisation) if answered else 0.0,
+            sharing_saving=_share(kv.sharing_saving) if answered else 0.0,
+        )
+
+    @classmethod
+    def decode(cls, text: str | None) -> Self:
+        """Return what `encode` wrote; without it, or where it is unreadable, nothing measured."""
+        try:
+            return msgspec.json.decode(text or "{}", type=cls)
+        except msgspec.DecodeError:
+            return cls()
+
+    def encode(self) -> str:
+        """Return the totals as JSON text."""
+        return msgspec.json.encode(self).decode()
+
+    def __add__(self, other: KVTotals) -> KVTotals:
+        return KVTotals(
+            rows=self.rows + other.rows,
+            preemptions=self.preemptions + other.preemptions,
+            copies=self.copies + other.copies,
+            utilisation=_mean(self.utilisation, self.rows, other.utilisation, other.rows),
+            sharing_saving=_mean(self.sharing_saving, self.rows, other.sharing_saving, other.rows),
+        )
+
+
+#: Of rows that nobody measured.
+UNMEASURED = KVTotals()
+
+
+def _mean(one: float, weight: int, other: float, other_weight: int) -> float:
+    rows = weight + other_weight
+    return (one * weight + other * other_weight) / rows if rows else 0.0
+
+
+def _share(value: float) -> float:
+    # SQL and JSON have no place for a NaN.
+    return min(max(value, 0.0), 1.0) if math.isfinite(value) else 0.0

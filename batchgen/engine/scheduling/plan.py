@@ -1,0 +1,133 @@
+"""What one engine step computes: the scheduler's decision as arrays, ready for the device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from batchgen.engine.scheduling.block_tables import BlockTables
+from batchgen.engine.scheduling.sequence import Sequence, SequenceGroup
+
+Ints = npt.NDArray[np.int64]
+Pairs = list[tuple[int, int]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduledTokens:
+    """So many pending tokens of a sequence are computed in this step."""
+
+    group: SequenceGroup
+    sequence: Sequence
+    count: int
+
+    @property
+    def draws(self) -> bool:
+        """Whether the sequence catches up, so that its next token is drawn."""
+        return self.count == self.sequence.pending
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PromptRows:
+    """Rows of logits that say how likely prompt tokens were."""
+
+    sequence: Sequence
+    # Position of the first token that is predicted, and how many are.
+    start: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class StepPlan:
+    """S sequences with T tokens in all, packed one after the other.
+
+        sequences      A        B   C            tables [S, W]
+        token_ids   [ a a a a | b | c c ]  [T]   starts, counts [S]
+        logit_rows          ^   ^     ^    [N]   where an answer's next token is drawn
+
+    A sequence whose chunk ends before its last known token has no logit row. Where a request wants
+    them, rows that predict prompt tokens follow those that are drawn from.
+    """
+
+    # Who computes how much, oldest first.
+    shares: list[ScheduledTokens]
+    # The sequences that draw a token, in the order of logit_rows.
+    drawing: list[Sequence]
+    # What the logit rows after those are about.
+    prompt_rows: list[PromptRows]
+    token_ids: Ints
+    positions: Ints
+    logit_rows: Ints
+    # Block numbers, padded with the null block.
+    tables: npt.NDArray[np.int32]
+    # Tokens computed before this step, and in it.
+    starts: npt.NDArray[np.int32]
+    counts: npt.NDArray[np.int32]
+    # Blocks to move before anything is written, in this order: (device, host), (host, device),
+    # (device source, device destination).
+    swap_outs: Pairs
+    swap_ins: Pairs
+    copies: Pairs
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens computed in this step, T."""
+        return len(self.token_ids)
+
+    @property
+    def num_prompt_tokens(self) -> int:
+        """Tokens of this step that belong to prompts."""
+        return sum(
+            max(0, min(share.count, share.sequence.num_prompt - start))
+            for share, start in zip(self.shares, self.starts.tolist(), strict=True)
+        )
+
+
+def pack(
+    shares: list[ScheduledTokens], tables: BlockTables, *, swap_outs: Pairs, swap_ins: Pairs
+) -> StepPlan:
+    """Return the plan that computes every share."""
+    sequences = [share.sequence for share in shares]
+    starts = np.array([sequence.num_computed for sequence in sequences], dtype=np.int32)
+    counts = np.array([share.count for share in shares], dtype=np.int32)
+    ids: list[int] = []
+    for share in shares:
+        start = share.sequence.num_computed
+        ids += share.sequence.tokens[start : start + share.count]
+    ends = np.cumsum(counts, dtype=np.int64)
+    drawn = [i for i, share in enumerate(shares) if share.draws]
+    prompt_rows, predicting = _prompt_rows(shares, ends)
+    rows = [sequence.table_row for sequence in sequences]
+    width = max((tables.sizes[row] for row in rows), default=0)
+    return StepPlan(
+        shares=shares,
+        drawing=[sequences[i] for i in drawn],
+        prompt_rows=prompt_rows,
+        token_ids=np.array(ids, dtype=np.int64),
+        positions=np.arange(len(ids)) + np.repeat(starts - (ends - counts), counts),
+        logit_rows=np.concatenate([ends[drawn] - 1, *predicting]),
+        tables=tables.blocks[rows, :width],
+        starts=starts,
+        counts=counts,
+        swap_outs=list(swap_outs),
+        swap_ins=list(swap_ins),
+        copies=list(tables.pool.copies),
+    )
+
+
+def _prompt_rows(shares: list[ScheduledTokens], ends: Ints) -> tuple[list[PromptRows], list[Ints]]:
+    """Return the prompt tokens to be judged, and the rows of the tokens before each."""
+    wanted: list[PromptRows] = []
+    rows: list[Ints] = []
+    for share, end in zip(shares, ends.tolist(), strict=True):
+        if not share.group.wants_prompt_logprobs:
+            continue
+        sequence = share.sequence
+        start = sequence.num_computed
+        # The last prompt token predicts the answer.
+        count = min(share.count, sequence.num_prompt - 1 - start)
+        if count > 0:
+            wanted.append(PromptRows(sequence=sequence, start=start + 1, count=count))
+            rows.append(np.arange(end - share.count, end - share.count + count))
+    return wanted, rows

@@ -1,0 +1,3 @@
+"""Stored inputs: records, their index, and how a file comes in."""
+
+from __future__ import annotations

@@ -1,0 +1,141 @@
+"""The way of an input file into batchgen: checked, indexed and stored in one pass.
+
+source ──► RecordReader ──► LineParser ──► problems, ids
+              │  │
+              │  └─► inputs/<sha256>.index
+              └────► inputs/<sha256>
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO, cast
+
+from batchgen.core.row_lengths import RowLengths
+from batchgen.errors import LineProblem
+from batchgen.inputs.record_file import MAX_RECORD_BYTES, OFFSET, RecordFile, RecordReader
+from batchgen.inputs.stored_input import index_key, input_key
+from batchgen.inputs.survey import OnInvalid, Survey
+from batchgen.requests.lines import LineParser
+from batchgen.requests.other_models import OtherModels
+from batchgen.requests.strict_json import MAX_LINE_BYTES
+from batchgen.storage.storage import Storage
+
+__all__ = ["OnInvalid", "StoredInput", "ValidationReport", "ingest", "validate"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValidationReport:
+    """What `validate` found: `n_bad` lines cannot be used; the first problems, by line."""
+
+    n_rows: int
+    n_bad: int
+    problems: list[LineProblem]
+    # The last row is too long, and what follows it was not read.
+    ended_early: bool = False
+    other_models: OtherModels = field(default_factory=OtherModels)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredInput:
+    """An input as stored; `n_bad` of its rows will be error rows."""
+
+    sha256: str
+    bytes: int
+    n_rows: int
+    n_bad: int
+    lengths: RowLengths
+    other_models: OtherModels = field(default_factory=OtherModels)
+
+
+def validate(
+    source: BinaryIO,
+    *,
+    defaults: Mapping[str, Any],
+    model: str | None = None,
+    context: int | None = None,
+) -> ValidationReport:
+    """Check every line and id of an input, and store nothing.
+
+    `source` is read to its end, or to that of a line that is too long. `model` and `context` are
+    those of LineParser. Raises EmptyInput, MissingInput, InvalidInput where it is another format,
+    and InvalidParameter for `defaults`.
+    """
+    parser = LineParser(defaults, model, context)
+    with ExitStack() as stack:
+        index, spill = (stack.enter_context(_scratch()) for _ in range(2))
+        if source.seekable():
+            again, copy, base = source, None, source.tell()
+        else:  # a pipe: duplicate ids are compared in a copy
+            again = stack.enter_context(_scratch())
+            copy, base = again.write, 0
+        survey = Survey(parser, spill)
+        survey.read(RecordReader(source, index=index, copy=copy, longest=MAX_LINE_BYTES))
+        survey.compare_ids(RecordFile(again, index, base=base))
+        return ValidationReport(
+            n_rows=survey.n_rows,
+            n_bad=survey.n_unusable,
+            problems=survey.problems,
+            ended_early=survey.ended_early,
+            other_models=survey.other_models,
+        )
+
+
+def ingest(
+    source: BinaryIO,
+    *,
+    storage: Storage,
+    defaults: Mapping[str, Any],
+    model: str,
+    on_invalid: OnInvalid,
+    context: int | None = None,
+) -> StoredInput:
+    """Store an input under its SHA-256, with an index of its rows, if its lines can be used.
+
+    Nothing is left behind where it ends early. The same bytes again replace themselves, which
+    also heals a stored copy that was damaged. Ids must be unique even where bad lines are kept.
+    Raises BadLines, EmptyInput, MissingInput, InvalidInput and InvalidParameter.
+    """
+    parser = LineParser(defaults, model, context)
+    digest = hashlib.sha256()
+    with (
+        storage.write(input_key("incoming")) as data,
+        storage.write(index_key("incoming")) as index,
+        _scratch() as spill,
+    ):
+
+        def copy(chunk: bytes) -> None:
+            digest.update(chunk)
+            data.file.write(chunk)
+
+        survey = Survey(parser, spill)
+        longest = MAX_LINE_BYTES if on_invalid is OnInvalid.REFUSE else MAX_RECORD_BYTES
+        reader = RecordReader(source, index=index.file, copy=copy, longest=longest)
+        survey.read(reader)
+        index.file.truncate((survey.n_rows + 1) * OFFSET.itemsize)  # blank lines at the end
+        data.file.flush()
+        index.file.flush()
+        with data.path.open("rb") as written, index.path.open("rb") as offsets:
+            survey.compare_ids(RecordFile(written, offsets))
+        survey.refuse(on_invalid)
+        sha256 = digest.hexdigest()
+        # The name is known only now that the bytes are.
+        data.target = storage.path(input_key(sha256))
+        index.target = storage.path(index_key(sha256))
+    return StoredInput(
+        sha256=sha256,
+        bytes=reader.bytes,
+        n_rows=survey.n_rows,
+        n_bad=survey.n_bad,
+        lengths=survey.lengths,
+        other_models=survey.other_models,
+    )
+
+
+def _scratch() -> BinaryIO:
+    """Open a file without a name, which is gone once it is closed."""
+    return cast("BinaryIO", tempfile.TemporaryFile())

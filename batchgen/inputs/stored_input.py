@@ -1,0 +1,61 @@
+"""Stored inputs: the bytes as they came, and rows read from them by offset."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from typing import Any, Final
+
+from batchgen.core.rows import BadRow, InputRow
+from batchgen.errors import Corrupt
+from batchgen.inputs.record_file import RecordFile
+from batchgen.inputs.seals import Seal, changed, sealed
+from batchgen.requests.lines import LineParser
+from batchgen.storage.storage import Storage
+
+READ_TOGETHER: Final = 32  # rows between two looks at whether the file was touched
+
+
+def input_key(sha256: str) -> str:
+    """Return the storage key of an input's bytes."""
+    return f"inputs/{sha256}"
+
+
+def index_key(sha256: str) -> str:
+    """Return the storage key of an input's offsets: n_rows + 1 little-endian uint64."""
+    return f"{input_key(sha256)}.index"
+
+
+def read_rows(storage: Storage, sha256: str, start: int, end: int) -> Iterator[tuple[int, bytes]]:
+    """Yield (row, bytes) of the positions [start, end); a position is a row.
+
+    Line feeds are removed, and a record longer than a line may be comes cut, yet still too long.
+    Raises Corrupt where bytes are missing or are not those that were submitted.
+    """
+    try:
+        with storage.open(input_key(sha256)) as data, storage.open(index_key(sha256)) as index:
+            seal = sealed(data, sha256)
+            records = RecordFile(data, index).read(start, end)
+            while batch := list(islice(records, READ_TOGETHER)):
+                if Seal.of(data) != seal:
+                    raise changed(sha256)
+                yield from batch
+    except FileNotFoundError:
+        raise Corrupt(
+            f"The stored input {sha256[:12]} or its index is missing. Run `batchgen fsck`."
+        ) from None
+
+
+def parse_rows(
+    storage: Storage,
+    sha256: str,
+    start: int,
+    end: int,
+    *,
+    defaults: Mapping[str, Any],
+    model: str | None,
+) -> Iterator[InputRow | BadRow]:
+    """Yield the rows at the positions [start, end), parsed; raise Corrupt."""
+    parser = LineParser(defaults, model)
+    for row, raw in read_rows(storage, sha256, start, end):
+        yield parser.parse(raw, row)

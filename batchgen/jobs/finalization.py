@@ -1,0 +1,207 @@
+"""Finals: one finaliser's right to write a job's dataset, and the end of the job."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, or_, select, update
+
+from batchgen.core.states import OUTCOME, JobState, ShardState
+from batchgen.database.clock import ends_again, is_overlong, now_after_parts
+from batchgen.database.database import now_db
+from batchgen.database.storable import storable
+from batchgen.database.tables import jobs, parts, shard_is, shards
+from batchgen.database.transactions import Manager, reading, repeatable, transaction
+from batchgen.errors import Corrupt, Fenced, JobNotFound
+from batchgen.jobs import transitions as moves
+from batchgen.jobs.records import FinalLease, JobRecord, PartRecord, SegmentRecord
+
+JobIds = list[int]
+Segments = list[SegmentRecord]
+
+
+class FinalManager(Manager):
+    """The transactions of the finaliser, fenced by the job's own epoch."""
+
+    @repeatable
+    def finalizable(self, connection: Connection) -> JobIds:
+        """Return the jobs whose dataset can be written and that no live finaliser holds.
+
+        Moves running and stopping jobs to finalizing once none of their shards is ready or
+        leased; no shard of theirs can be either again. A final lease that would last longer than
+        any, by a clock that was set back, ends in its time from now.
+        """
+        open_leaf = (
+            select(shards.c.id)
+            .where(shards.c.job_id == jobs.c.id, shard_is(ShardState.READY, ShardState.LEASED))
+            .correlate(jobs)
+            .exists()
+        )
+        connection.execute(
+            update(jobs)
+            .where(jobs.c.state.in_((JobState.RUNNING, JobState.STOPPING)), ~open_leaf)
+            .values(state=JobState.FINALIZING, paused=False, finalizing_at=now_after_parts())
+        )
+        overlong = is_overlong(jobs.c.final_expires_at, jobs.c.final_seconds)
+        connection.execute(
+            update(jobs)
+            .where(jobs.c.state == JobState.FINALIZING, overlong)
+            .values(final_expires_at=ends_again(jobs.c.final_seconds))
+        )
+        unheld = select(jobs.c.id).where(
+            jobs.c.state == JobState.FINALIZING,
+            or_(jobs.c.final_owner.is_(None), jobs.c.final_expires_at < now_db()),
+        )
+        return list(connection.execute(unheld.order_by(jobs.c.finalizing_at)).scalars())
+
+    @transaction
+    def claim(
+        self, connection: Connection, job_id: int, *, owner: str, ttl: float
+    ) -> FinalLease | None:
+        """Lease the writing of a job's dataset for `ttl` seconds; None where it is not free."""
+        claimed = connection.execute(
+            update(jobs)
+            .where(
+                jobs.c.id == job_id,
+                jobs.c.state == JobState.FINALIZING,
+                or_(jobs.c.final_owner.is_(None), jobs.c.final_expires_at < now_db()),
+            )
+            .values(
+                final_epoch=jobs.c.final_epoch + 1,
+                final_owner=f"{owner}/{uuid.uuid4().hex}",
+                final_expires_at=now_db() + ttl,
+                final_seconds=ttl,
+            )
+            .returning(jobs)
+        ).one_or_none()
+        if claimed is None:
+            return None
+        job = JobRecord.from_row(claimed)
+        return FinalLease(epoch=job.final_epoch, owner=claimed.final_owner, job=job)
+
+    @repeatable
+    def renew(self, connection: Connection, final: FinalLease, *, ttl: float) -> None:
+        """Extend the lease to `ttl` seconds from now; raise Fenced."""
+        renewed = connection.execute(
+            update(jobs)
+            .where(_held(final))
+            .values(final_expires_at=now_db() + ttl, final_seconds=ttl)
+        )
+        if not renewed.rowcount:
+            raise Fenced
+
+    @repeatable
+    def release(
+        self, connection: Connection, final: FinalLease, *, error: str | None = None
+    ) -> None:
+        """Give the writing up for now (no space, say), noting why; raise Fenced."""
+        released = connection.execute(
+            update(jobs)
+            .where(_held(final))
+            .values(
+                final_owner=None,
+                final_expires_at=None,
+                error=None if error is None else storable(error),
+            )
+        )
+        if not released.rowcount:
+            raise Fenced
+
+    @reading
+    def segments(self, connection: Connection, job_id: int) -> Segments:
+        """Return the leaf shards of a job in input order, each with its part if it has one."""
+        return _segments(connection, job_id)
+
+    @repeatable
+    def complete(
+        self,
+        connection: Connection,
+        final: FinalLease,
+        *,
+        dataset_path: str,
+        manifest_sha256: str,
+    ) -> JobRecord:
+        """End a job whose dataset is durable, as completed, cancelled or expired.
+
+        In the same transaction the leaves must tile the input and the parts hold every row that
+        was not stopped: there is no silent partial success. Raises Corrupt where they do not,
+        Fenced where another finaliser took over.
+        """
+        try:
+            job = moves.lock_job(connection, final.job.id)
+        except JobNotFound:  # removed, while the lease had run out
+            raise Fenced from None
+        if job.final_epoch != final.epoch:
+            raise Fenced
+        if job.state.ended and job.manifest_sha256 == manifest_sha256:
+            return job  # an earlier run of this very transaction, whose answer was lost
+        if job.state is not JobState.FINALIZING:
+            raise Fenced
+        check_tiled(job, _segments(connection, job.id))
+        return moves.move(
+            connection,
+            job,
+            OUTCOME[job.stop_reason],
+            dataset_path=dataset_path,
+            manifest_sha256=manifest_sha256,
+            ended_at=now_db(),
+            final_owner=None,
+            final_expires_at=None,
+            error=None,
+        )
+
+
+def check_tiled(job: JobRecord, segments: Segments) -> None:
+    """Raise Corrupt unless the segments are final and tile the input of the job, row for row."""
+    position = 0
+    for segment in segments:
+        if segment.pos_start != position:
+            raise _untiled(job, f"a shard begins at {segment.pos_start}, not at {position}")
+        position = segment.pos_end
+        length = segment.pos_end - segment.pos_start
+        if segment.state is ShardState.COMMITTED:
+            if segment.part is None or segment.part.n_rows != length:
+                raise _untiled(job, f"the part of rows {segment.pos_start}… is missing or short")
+        elif segment.state is not ShardState.STOPPED or job.stop_reason is None:
+            raise _untiled(job, f"the shard of rows {segment.pos_start}… is {segment.state}")
+    if position != job.n_positions:
+        raise _untiled(job, f"its shards end at {position} of {job.n_positions}")
+
+
+def _untiled(job: JobRecord, what: str) -> Corrupt:
+    return Corrupt(f"Job {job.public_id} cannot be completed: {what}. Run `batchgen fsck`.")
+
+
+def _held(final: FinalLease) -> ColumnElement[bool]:
+    return and_(
+        jobs.c.id == final.job.id,
+        jobs.c.final_epoch == final.epoch,
+        jobs.c.final_owner == final.owner,
+        jobs.c.state == JobState.FINALIZING,
+    )
+
+
+def _segments(connection: Connection, job_id: int) -> Segments:
+    return [_segment(row) for row in connection.execute(_leaves(job_id))]
+
+
+def _leaves(job_id: int) -> Select[Any]:
+    return (
+        select(shards.c.pos_start, shards.c.pos_end, shards.c.state.label("shard_state"), parts)
+        .outerjoin(parts, parts.c.shard_id == shards.c.id)
+        .where(shards.c.job_id == job_id, shards.c.state != ShardState.SPLIT)
+        .order_by(shards.c.pos_start)
+    )
+
+
+def _segment(row: Row[Any]) -> SegmentRecord:
+    part = None
+    if row.shard_id is not None:
+        part = PartRecord(**{column.name: row._mapping[column.name] for column in parts.c})
+    return SegmentRecord(
+        pos_start=row.pos_start,
+        pos_end=row.pos_end,
+        state=ShardState(row.shard_state),
+        part=part,
+    )

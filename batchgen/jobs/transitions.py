@@ -1,0 +1,66 @@
+"""Moves of jobs along the table of transitions, inside a transaction that someone else opened."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Connection, select, update
+
+from batchgen.core.states import TRANSITIONS, JobState, ShardState, StopReason
+from batchgen.database.clock import now_after_parts
+from batchgen.database.storable import storable
+from batchgen.database.tables import jobs, shard_is, shards
+from batchgen.errors import JobNotFound, NotAllowed
+from batchgen.jobs.records import JobRecord
+
+
+def lock_job(connection: Connection, job_id: int) -> JobRecord:
+    """Return the job and keep its row from changing until the transaction ends.
+
+    Every transaction locks the job before its shards, so that no two wait for each other.
+    """
+    found = connection.execute(select(jobs).where(jobs.c.id == job_id).with_for_update())
+    row = found.one_or_none()
+    if row is None:
+        raise JobNotFound
+    return JobRecord.from_row(row)
+
+
+def move(connection: Connection, job: JobRecord, to: JobState, **values: Any) -> JobRecord:
+    """Move a locked job to another state and return it; raise NotAllowed."""
+    if to not in TRANSITIONS[job.state]:
+        raise NotAllowed(f"Job {job.public_id} is {job.state}; it cannot become {to}.")
+    changed = connection.execute(
+        update(jobs).where(jobs.c.id == job.id).values(state=to, **values).returning(jobs)
+    )
+    return JobRecord.from_row(changed.one())
+
+
+def stop(connection: Connection, job: JobRecord, reason: StopReason) -> JobRecord:
+    """Move a locked job to stopping; its leased shards end through their worker or the reaper."""
+    stopped = move(connection, job, JobState.STOPPING, stop_reason=reason, paused=False)
+    stop_ready_shards(connection, job.id)
+    return stopped
+
+
+def fail(connection: Connection, job: JobRecord, error: str) -> JobRecord:
+    """Move a locked job to failed, for a reason that no repetition would mend."""
+    failed = move(
+        connection,
+        job,
+        JobState.FAILED,
+        error=storable(error),
+        paused=False,
+        ended_at=now_after_parts(),
+    )
+    stop_ready_shards(connection, job.id)
+    return failed
+
+
+def stop_ready_shards(connection: Connection, job_id: int) -> None:
+    """Stop the shards of a job that nobody holds."""
+    connection.execute(
+        update(shards)
+        .where(shards.c.job_id == job_id, shard_is(ShardState.READY))
+        .values(state=ShardState.STOPPED, enqueued_at=None)
+    )

@@ -1,0 +1,3 @@
+"""GGUF files, read by tables of our own."""
+
+from __future__ import annotations

@@ -1,0 +1,3 @@
+"""Lines to rows: what a prompt file may say, checked."""
+
+from __future__ import annotations

@@ -1,0 +1,3 @@
+"""One engine in a process of its own, kept alive."""
+
+from __future__ import annotations

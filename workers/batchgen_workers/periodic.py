@@ -1,0 +1,50 @@
+"""A thread that does one small thing again and again until it is told to stop."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from batchgen.errors import BatchgenError
+from batchgen_workers.logs import get_logger
+
+log = get_logger(__name__)
+
+
+class PeriodicThread:
+    """Calls `action` every `interval` seconds, and at once when nudged."""
+
+    def __init__(self, name: str, interval: float, action: Callable[[], None]) -> None:
+        self._name = name
+        self._interval = interval
+        self._action = action
+        self._nudged = threading.Event()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Begin; the first call is made at once."""
+        self._thread.start()
+
+    def nudge(self) -> None:
+        """Do not wait for the rest of the interval."""
+        self._nudged.set()
+
+    def stop(self) -> None:
+        """Let the call in progress end, and make no more."""
+        self._stopping = True
+        self._nudged.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stopping:
+            try:
+                self._action()
+            except BatchgenError as error:
+                # the next tick tries again
+                log.warning("tick failed", periodic=self._name, error=error.message)
+            except Exception:
+                log.exception("tick failed", periodic=self._name)
+            self._nudged.wait(self._interval)
+            self._nudged.clear()

@@ -1,0 +1,238 @@
+"""`batchgen run`: coordinator, worker and queue in one process, and the engine in its child.
+
+coordinator threads ─► LocalQueue ─► consumer thread ─► runner ─► engine child
+       ▲                                                 │
+       └────────────── nudged when a shard ends ─────────┘        SQLite, one home, locked
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from batchgen.core.engine_stats import EngineInfo, EngineStats
+from batchgen.core.states import JobState, ShardState
+from batchgen.database.identity import open_storage
+from batchgen.errors import EngineFailed, InvalidParameter, ModelError
+from batchgen.jobs.dead_leases import release_dead_leases
+from batchgen.jobs.records import JobRecord, Progress
+from batchgen.jobs.store import Store
+from batchgen.models.record import ModelRecord
+from batchgen.models.registry import Registry
+from batchgen.service.database import open_database
+from batchgen.settings import Settings
+from batchgen_workers.cancellation import CancelToken
+from batchgen_workers.engine_process.process import ENGINE
+from batchgen_workers.logs import get_logger
+from batchgen_workers.queue.local_queue import LocalQueue
+from batchgen_workers.service.coordinator import Coordinator
+from batchgen_workers.service.home_lock import locked_home
+from batchgen_workers.shard.runner import ShardRunner
+from batchgen_workers.signals import on_ending
+
+ENGINE_LOG = "engine.log"  # in the home: what the engine child prints
+LOOK_INTERVAL = 0.5  # seconds between two looks at the job, unless something happens
+HEARTBEAT_INTERVAL = 1.0  # seconds; one worker, and somebody watches
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalProgress:
+    """How far a local run is."""
+
+    job: JobRecord
+    progress: Progress
+    # None before the engine has said anything
+    engine: EngineInfo | None
+    stats: EngineStats | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalRun:
+    """How a local run ended."""
+
+    # In its final state, unless the run was interrupted.
+    job: JobRecord
+    # `stop` was cancelled first; what was finished is saved, and the next run goes on from there.
+    interrupted: bool
+    # The engine's last counters; None where no row was left to compute.
+    stats: EngineStats | None
+    # When the first row went to the engine, seconds since the epoch.
+    first_row_at: float | None
+
+
+def run_local(
+    settings: Settings,
+    job: str,
+    *,
+    models: Path | None = None,
+    on_progress: Callable[[LocalProgress], None] | None = None,
+    stop: CancelToken | None = None,
+    factory: str = ENGINE,
+) -> LocalRun:
+    """Compute a submitted job of an SQLite home to its end in this process, and return it.
+
+    A signal to end (Ctrl-C) saves what is finished and raises KeyboardInterrupt; run again,
+    whatever became of the first process, to go on.
+
+    Args:
+        settings: of the home that holds the job; a broker URL in them is not used.
+        job: public id.
+        models: folder of the registry; None takes the home's.
+        on_progress: called on this thread about twice a second.
+        stop: once cancelled, what is finished is saved and the run returns as interrupted.
+        factory: another engine (tests).
+
+    Raises:
+        HomeLocked: another process is at work on this home.
+        InvalidParameter: the database is not SQLite, so that others may be at work on it.
+        JobNotFound, UnknownModel, ModelError (changed since the submit), EngineFailed.
+        KeyboardInterrupt: a signal came; the rows that were finished are saved.
+    """
+    settings = settings.model_copy(
+        update={"heartbeat_interval": min(settings.heartbeat_interval, HEARTBEAT_INTERVAL)}
+    )
+    store = Store(open_database(settings))
+    try:
+        if not store.database.is_sqlite:
+            raise InvalidParameter(
+                f"A local run needs a home of its own on SQLite, not {store.database.shown}.",
+                param="database_url",
+            )
+        with locked_home(settings.home):
+            record = store.jobs.get(job)
+            if record.state.ended:
+                return LocalRun(job=record, interrupted=False, stats=None, first_row_at=None)
+            log.info("taken over", shards=release_dead_leases(store), **record.log_context())
+            model = _model_of(record, models or settings.home / "models")
+            session = _Session(
+                settings, store, record, model, factory=factory, token=stop or CancelToken()
+            )
+            return session.run(on_progress or _ignore)
+    finally:
+        store.close()
+
+
+class _Session:
+    """One run of one job, from its first look to its end."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        job: JobRecord,
+        model: ModelRecord,
+        *,
+        factory: str,
+        token: CancelToken,
+    ) -> None:
+        self._store = store
+        self._token = token
+        self._job_id = job.id
+        self._queue = LocalQueue()
+        self._runner = ShardRunner(
+            settings,
+            model,
+            store=store,
+            storage=open_storage(store.database, settings.home),
+            factory=factory,
+            engine_log=settings.home / ENGINE_LOG,
+        )
+        self._coordinator = Coordinator(settings, store=store, publisher=self._queue)
+        self._happened = threading.Event()
+        self._signalled = False
+        self._runner.on_settled = self._on_settled
+        self._runner.on_failure = self._happened.set
+        self._coordinator.on_ended = self._happened.set
+
+    def run(self, on_progress: Callable[[LocalProgress], None]) -> LocalRun:
+        """Work until the job has ended or the token is cancelled."""
+
+        def stop() -> None:
+            self._signalled = True
+            self._token.cancel()
+
+        if self._store.jobs.by_id(self._job_id).paused:
+            self._store.jobs.resume(self._job_id)
+        try:
+            with (
+                on_ending(stop),
+                self._token.calling(self._happened.set),
+                self._working(),
+                self._coordinator.running(),
+            ):
+                self._watch(on_progress)
+        except EngineFailed:
+            if not self._token.is_cancelled:
+                raise
+        finally:
+            self._runner.close()
+        if self._runner.failure is not None:
+            raise self._runner.failure
+        job = self._store.jobs.by_id(self._job_id)
+        if self._signalled and not job.state.ended:
+            raise KeyboardInterrupt
+        return LocalRun(
+            job=job,
+            interrupted=not job.state.ended,
+            stats=self._runner.stats,
+            first_row_at=self._runner.supervisor.first_row_at,
+        )
+
+    @contextmanager
+    def _working(self) -> Iterator[None]:
+        """Have an engine and a consumer for the block, if there is a row left to compute."""
+        if not self._has_rows_left():
+            yield
+            return
+        self._runner.start(self._token)
+        with self._queue.consumed(self._runner.run_shard):
+            try:
+                yield
+            finally:
+                self._runner.drain(0.0)
+
+    def _has_rows_left(self) -> bool:
+        state = self._store.jobs.by_id(self._job_id).state
+        if state is JobState.RUNNING:
+            return self._store.jobs.count_shards(self._job_id)[ShardState.READY] > 0
+        return state is JobState.QUEUED
+
+    def _watch(self, on_progress: Callable[[LocalProgress], None]) -> None:
+        while not self._token.is_cancelled and self._runner.failure is None:
+            job = self._store.jobs.by_id(self._job_id)
+            on_progress(
+                LocalProgress(
+                    job=job,
+                    progress=self._store.jobs.progress(job.id),
+                    engine=self._runner.supervisor.info,
+                    stats=self._runner.stats,
+                )
+            )
+            if job.state.ended:
+                return
+            self._happened.wait(LOOK_INTERVAL)
+            self._happened.clear()
+
+    def _on_settled(self) -> None:
+        # only when the engine may run dry, or everything is done
+        if len(self._runner.shards) < self._runner.settings.shards_in_flight:
+            self._coordinator.nudge()
+
+
+def _model_of(job: JobRecord, models: Path) -> ModelRecord:
+    model = Registry(models).get(job.model)
+    if model.sha256 != job.model_sha256:
+        raise ModelError(
+            f"The model {job.model!r} has changed since the job was submitted. Import that "
+            "version again, or submit the file anew."
+        )
+    return model
+
+
+def _ignore(progress: LocalProgress) -> None:
+    """Nobody watches."""

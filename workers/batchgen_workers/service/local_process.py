@@ -1,0 +1,96 @@
+"""A process of the local stack.
+
+    python -m batchgen_workers.service.local_process coordinator | worker MODEL
+
+Its settings come through the environment, so that no password is shown in a list of processes.
+Standard input stays open as long as whoever started it lives; its end is a signal to end.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+from batchgen.errors import BatchgenError
+from batchgen.settings import Settings
+from batchgen_workers.logs import configure_logging, get_logger
+from batchgen_workers.retry import may_come_back
+from batchgen_workers.streams import prepare_streams
+
+STDERR = 2  # our own standard error, where logs go
+#: Exit status of a process that met what passes without anybody's help: sysexits' EX_TEMPFAIL.
+TRY_AGAIN = 75
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+log = get_logger(__name__)
+
+
+def main(arguments: list[str]) -> int:
+    """Be the coordinator or a worker until a signal to end, and return the exit status."""
+    configure_logging()
+    threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
+    try:
+        match arguments:
+            case ["coordinator"]:
+                from batchgen_workers.service.coordinator import run_coordinator
+
+                run_coordinator(Settings())
+            case ["worker", model, *factory]:
+                from batchgen_workers.service.worker import run_worker
+
+                run_worker(Settings(), model, **_factory(factory))
+            case _:
+                raise BatchgenError(f"{arguments} is no process of the stack.")
+    except BatchgenError as error:
+        log.error("process failed", error=error.message)
+        return TRY_AGAIN if may_come_back(error) else error.exit_code
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        log.error("process failed", error=str(error))
+        return TRY_AGAIN
+    return 0
+
+
+def spawn(settings: Settings, *arguments: str) -> subprocess.Popen[bytes]:
+    """Start a process of the stack under these settings; its log goes to standard error."""
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "batchgen_workers.service.local_process", *arguments],
+        env={**os.environ, **environment_of(settings)},
+        stdin=subprocess.PIPE,
+        stdout=STDERR,
+        # Ctrl-C in a terminal reaches the whole group; who supervises decides who ends when
+        start_new_session=True,
+    )
+
+
+def environment_of(settings: Settings) -> dict[str, str]:
+    """Return the variables under which a process reads the same settings."""
+    values: Mapping[str, Any] = settings.model_dump(mode="json")
+    return {
+        f"BATCHGEN_{name.upper()}": value if isinstance(value, str) else json.dumps(value)
+        for name, value in values.items()
+        if value != ""  # the default; an empty variable would be refused
+    }
+
+
+def _end_with_parent() -> None:
+    while os.read(sys.stdin.fileno(), 1):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _factory(given: list[str]) -> dict[str, str]:
+    return {"factory": given[0]} if given else {}
+
+
+if __name__ == "__main__":
+    prepare_streams()
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,293 @@
+"""`batchgen up`: broker, coordinator and workers on one machine, watched and started again.
+
+up ─┬─ broker (Valkey, where no URL is set)
+    ├─ coordinator
+    └─ worker for each model ── engine child
+"""
+
+from __future__ import annotations
+
+import queue
+import subprocess
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+from batchgen.errors import BatchgenError, BrokerUnavailable, DatabaseUnavailable, HomeLocked
+from batchgen.service.database import make_home
+from batchgen.service.exposure import check_exposure
+from batchgen.settings import Settings
+from batchgen_workers.queue.broker_server import BrokerServer
+from batchgen_workers.retry import may_come_back, open_checked
+from batchgen_workers.service.home_lock import COORDINATOR_LOCK, holder, locked_stack
+from batchgen_workers.service.local_process import TRY_AGAIN, spawn
+from batchgen_workers.signals import on_ending
+
+MAX_RESTARTS = 5  # of one process within RESTART_SPAN
+RESTART_SPAN = 60.0  # seconds
+RESTART_PAUSE = 1.0  # seconds; doubles while a process only waits
+LONGEST_PAUSE = 15.0  # seconds
+HOPELESS = (2, 4)  # exit statuses of what the next start would only meet again
+STOP_LIMIT = 30.0  # seconds a process may take to end, beside a worker's grace
+ORPHAN_LIMIT = 10.0  # seconds the coordinator of a killed `up` may take to notice
+POLL = 0.1  # seconds between two looks at whether it has
+
+
+class StackEventKind(StrEnum):
+    """What happened to a process of the stack."""
+
+    STARTED = "started"  #: It runs.
+    ENDED = "ended"  #: It ended by itself, and is started again.
+    WAITING = "waits"  #: What it needs is away; it is tried again until that is back.
+    STOPPING = "stopping"  #: It was asked to end.
+    STOPPED = "stopped"  #: It ended as asked.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StackEvent:
+    """One thing that happened to one process of the stack."""
+
+    kind: StackEventKind
+    # broker, coordinator, or worker and its model; the stack itself before any of them
+    process: str
+    # 0 of what has no process of its own
+    pid: int = 0
+    # exit status, None while it runs
+    status: int | None = None
+    # what is waited for
+    reason: str = ""
+
+    def __str__(self) -> str:
+        if self.reason:
+            return f"{self.process} {self.kind}: {self.reason}"
+        status = "" if self.status is None else f", exit status {self.status}"
+        return f"{self.process} {self.kind} (pid {self.pid}{status})"
+
+
+@dataclass(slots=True)
+class _Member:
+    name: str
+    start: Callable[[], subprocess.Popen[bytes]]
+    process: subprocess.Popen[bytes] = field(init=False)
+    watcher: threading.Thread = field(init=False)
+    restarts: deque[float] = field(default_factory=lambda: deque(maxlen=MAX_RESTARTS))
+    # starts in a row that ended in waiting, and when the last one was made
+    waits: int = 0
+    started_at: float = 0.0
+
+    def event(self, kind: StackEventKind, reason: str = "") -> StackEvent:
+        process = self.process
+        return StackEvent(
+            kind=kind,
+            process=self.name,
+            pid=process.pid,
+            status=process.returncode,
+            reason=reason,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Due:
+    """It is time to start a member again."""
+
+    member: _Member
+
+
+def up(settings: Settings, models: Sequence[str], *, factory: str = "") -> Iterator[StackEvent]:
+    """Run the stack while the events are iterated; end it on a signal, workers first.
+
+    Workers drain into checkpoints. A process that ends by itself is started again. A database
+    that is away is waited for, at the start too. `factory` names another engine (tests).
+
+    Raises:
+        HomeLocked: another `up`, or a coordinator of its own, has this home; before anything else.
+        BrokerUnavailable: no broker is configured, and none can be started.
+        DatabaseDamaged, SchemaMismatch, StoreMismatch, InvalidParameter: before any start.
+        BatchgenError: a process cannot be kept alive; the others have been ended.
+    """
+    check_exposure(settings)
+    make_home(settings)
+    with locked_stack(settings.home):
+        broker = None if settings.broker_url else BrokerServer(settings.home)
+        try:
+            stack = _Stack(settings, _members(settings, models, broker, factory))
+            yield from stack.run()
+        finally:
+            if broker is not None:
+                broker.remove()
+
+
+def _members(
+    settings: Settings, models: Sequence[str], broker: BrokerServer | None, factory: str
+) -> list[_Member]:
+    members: list[_Member] = []
+    if broker is not None:
+        members.append(_Member("broker", broker.start))
+        settings = settings.model_copy(update={"broker_url": broker.url})
+    members.append(_Member("coordinator", lambda: spawn(settings, "coordinator")))
+    extra = [factory] if factory else []
+    for model in models:
+        members.append(_worker(settings, model, extra))
+    return members
+
+
+def _worker(settings: Settings, model: str, extra: list[str]) -> _Member:
+    return _Member(f"worker {model}", lambda: spawn(settings, "worker", model, *extra))
+
+
+class _Stack:
+    """Starts the members in order and ends them in the opposite one."""
+
+    def __init__(self, settings: Settings, members: list[_Member]) -> None:
+        self._settings = settings
+        self._members = members
+        self._stop_limit = settings.drain_grace + STOP_LIMIT
+        # members that ended, or are due to be started again; None for a signal
+        self._happened: queue.SimpleQueue[_Member | _Due | None] = queue.SimpleQueue()
+        self._running: list[_Member] = []
+
+    def run(self) -> Iterator[StackEvent]:
+        with on_ending(lambda: self._happened.put(None)):
+            try:
+                if not (yield from self._await_database()):
+                    return
+                for member in self._members:
+                    self._start(member)
+                    yield member.event(StackEventKind.STARTED)
+                while (happened := self._happened.get()) is not None:
+                    if isinstance(happened, _Due):
+                        yield from self._start_again(happened.member)
+                    else:
+                        yield from self._note_end(happened)
+                yield from self._stop()
+            finally:
+                self._kill()
+
+    def _await_database(self) -> Generator[StackEvent, None, bool]:
+        """Return True once the database is there and free, False where a signal came first."""
+        waits = 0
+        while True:
+            try:
+                with closing(open_checked(self._settings)) as database:
+                    if database.is_sqlite:
+                        _await_orphan(self._settings.home)
+                return True
+            except DatabaseUnavailable as error:
+                if not may_come_back(error):
+                    raise
+                if not waits:
+                    kind = StackEventKind.WAITING
+                    yield StackEvent(kind=kind, process="up", reason=error.message)
+            with suppress(queue.Empty):
+                self._happened.get(timeout=_pause(waits))
+                return False
+            waits += 1
+
+    def _start(self, member: _Member) -> None:
+        member.process = member.start()
+        member.started_at = time.monotonic()
+        self._running.append(member)
+        member.watcher = threading.Thread(target=self._watch, args=(member,), daemon=True)
+        member.watcher.start()
+
+    def _watch(self, member: _Member) -> None:
+        member.process.wait()
+        if member.process.stdin is not None:
+            member.process.stdin.close()
+        self._happened.put(member)
+
+    def _note_end(self, member: _Member) -> Iterator[StackEvent]:
+        self._running.remove(member)
+        if member.process.returncode == TRY_AGAIN:
+            if time.monotonic() - member.started_at > RESTART_SPAN:
+                member.waits = 0  # it had got what it waited for
+            yield from self._wait_for("what it needs is away, see its log", member)
+            return
+        member.waits = 0
+        yield member.event(StackEventKind.ENDED)
+        self._count_crash(member)
+        self._start_later(member, RESTART_PAUSE)
+
+    def _count_crash(self, member: _Member) -> None:
+        status = member.process.returncode
+        if status in HOPELESS:
+            raise BatchgenError(f"The {member.name} cannot run, see its log: exit status {status}.")
+        now = time.monotonic()
+        full = len(member.restarts) == MAX_RESTARTS
+        if full and now - member.restarts[0] < RESTART_SPAN:
+            raise BatchgenError(
+                f"The {member.name} ended {MAX_RESTARTS + 1} times within a minute, the last time "
+                f"with status {status}. See its log."
+            )
+        member.restarts.append(now)
+
+    def _start_again(self, member: _Member) -> Iterator[StackEvent]:
+        try:
+            self._start(member)
+        except (BrokerUnavailable, OSError) as error:  # no memory, no room: it ran before
+            yield from self._wait_for(str(error), member)
+            return
+        if not member.waits:
+            yield member.event(StackEventKind.STARTED)
+
+    def _wait_for(self, reason: str, member: _Member) -> Iterator[StackEvent]:
+        """Start a member later, as often as it takes; say so once."""
+        if not member.waits:
+            yield member.event(StackEventKind.WAITING, reason)
+        self._start_later(member, _pause(member.waits))
+        member.waits += 1
+
+    def _start_later(self, member: _Member, seconds: float) -> None:
+        timer = threading.Timer(seconds, self._happened.put, args=(_Due(member),))
+        timer.daemon = True
+        timer.start()
+
+    def _stop(self) -> Iterator[StackEvent]:
+        # Workers drain side by side; the coordinator and the broker they talk to go after them.
+        groups: list[list[_Member]] = [[], []]
+        for member in self._running:
+            groups[not member.name.startswith("worker")].append(member)
+        for group in (groups[0], *([member] for member in reversed(groups[1]))):
+            for member in group:
+                member.process.terminate()
+                yield member.event(StackEventKind.STOPPING)
+            for member in group:
+                _wait(member, self._stop_limit)
+                self._running.remove(member)
+                yield member.event(StackEventKind.STOPPED)
+
+    def _kill(self) -> None:
+        """End what still runs, because the iteration was given up or a member was."""
+        for member in self._running:
+            member.process.terminate()
+        for member in reversed(self._running):
+            _wait(member, self._stop_limit)
+
+
+def _pause(waits: int) -> float:
+    return min(RESTART_PAUSE * 2.0**waits, LONGEST_PAUSE)
+
+
+def _await_orphan(home: Path) -> None:
+    """Wait for the coordinator of a killed `up` to end; raise HomeLocked where one goes on."""
+    give_up = time.monotonic() + ORPHAN_LIMIT
+    while (other := holder(home, COORDINATOR_LOCK)) is not None:
+        if time.monotonic() > give_up:
+            raise HomeLocked(
+                f"A coordinator of its own, or a run, works on {home} already: {other}. "
+                "Stop it first."
+            )
+        time.sleep(POLL)
+
+
+def _wait(member: _Member, limit: float) -> None:
+    try:
+        member.process.wait(limit)
+    except subprocess.TimeoutExpired:
+        member.process.kill()
+    member.watcher.join()

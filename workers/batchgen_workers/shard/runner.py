@@ -1,0 +1,311 @@
+"""One worker without its queue: an engine, the shards it computes, their leases, its heartbeat.
+
+run_shard(id) ─► ClaimGate ─► claim ─► Feeder ─► EngineSupervisor ─► engine child
+                         ShardFinisher ◄─ FinisherPool ◄─ shard ◄── results ──┘
+LeaseKeeper renews every lease · Heartbeat says what the worker is
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from batchgen import __version__
+from batchgen.core.engine_stats import EngineInfo, EngineStats
+from batchgen.dataset.result_table import to_table
+from batchgen.engine.config import EngineConfig
+from batchgen.errors import (
+    BatchgenError,
+    DatabaseUnavailable,
+    Fenced,
+    SchemaMismatch,
+    StoreMismatch,
+)
+from batchgen.failpoints import reach
+from batchgen.jobs.records import Lease, WorkerRecord
+from batchgen.jobs.store import Store
+from batchgen.models.record import ModelRecord
+from batchgen.settings import Settings
+from batchgen.storage.storage import Storage
+from batchgen_workers.cancellation import CancelToken
+from batchgen_workers.engine_process.process import ENGINE, EngineProcess
+from batchgen_workers.engine_process.supervisor import EngineSupervisor
+from batchgen_workers.logs import get_logger
+from batchgen_workers.periodic import PeriodicThread
+from batchgen_workers.retry import retry_while_unavailable
+from batchgen_workers.shard.claim_gate import ClaimGate, Draining
+from batchgen_workers.shard.feeder import Feeder
+from batchgen_workers.shard.finisher import ShardFinisher
+from batchgen_workers.shard.finisher_pool import FinisherPool
+from batchgen_workers.shard.lease_keeper import LeaseKeeper
+from batchgen_workers.shard.longest_first import tail_length
+from batchgen_workers.shard.shard import Ending, ResultLimits, Shard
+from batchgen_workers.shard.shards import Shards
+
+SHARDS_PER_SLOT = 8  # shards whose last rows are awaited, for each one that may be fed
+DISK_PAUSE = 15.0  # seconds without a claim after the disk refused a file
+LOOK = 1.0  # seconds between looks for checkpoints that are due, at most
+SETTLE_LIMIT = 10.0  # seconds to save and release every shard at the end
+OTHER_MODEL_DELAY = 60.0  # seconds until a shard is offered again that needs another model
+
+log = get_logger(__name__)
+
+
+class ShardRunner:
+    """Computes the shards it is given; any thread may call `run_shard`."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        model: ModelRecord,
+        *,
+        store: Store,
+        storage: Storage,
+        factory: str = ENGINE,
+        engine_log: Path | None = None,
+        limits: ResultLimits | None = None,
+    ) -> None:
+        """Prepare a worker for one model; `factory` and `engine_log` as in `EngineProcess`."""
+        self.settings = settings
+        self.limits = limits or ResultLimits()
+        self.model = model
+        self.store = store
+        self._storage = storage
+        #: host/pid/uuid: who this worker is in SQL.
+        self.id = f"{socket.gethostname()}/{os.getpid()}/{uuid.uuid4().hex}"
+        config = EngineConfig.from_settings(settings.engine, path=model.path, name=model.name)
+        self.supervisor = EngineSupervisor(
+            lambda halvings: EngineProcess(
+                config.halved(halvings), factory=factory, log_file=engine_log
+            ),
+            max_num_seqs=config.max_num_seqs,
+        )
+        self.shards = Shards()
+        self.gate = ClaimGate(self._has_room)
+        #: Called after a shard has left this worker.
+        self.on_settled: Callable[[], None] = lambda: None
+        #: Called when the worker cannot go on; see `failure`.
+        self.on_failure: Callable[[], None] = lambda: None
+        self._info: EngineInfo | None = None
+        self._mismatch: SchemaMismatch | None = None
+        self._token = CancelToken()
+        self._feeder = Feeder(
+            store=store,
+            storage=storage,
+            supervisor=self.supervisor,
+            token=self._token,
+            tail=tail_length(settings.engine.max_num_seqs),
+            lease_ttl=settings.lease_ttl,
+        )
+        self._finisher = ShardFinisher(
+            store=store,
+            storage=storage,
+            supervisor=self.supervisor,
+            checkpoint_interval=settings.checkpoint_interval,
+            token=self._token,
+            on_disk_trouble=lambda: self.gate.pause(DISK_PAUSE),
+        )
+        self._keeper = self._make_keeper()
+        self._pool = FinisherPool(self._finisher.attend, on_finished=self._settled)
+        self._periodic = [
+            PeriodicThread("lease-keeper", self._keeper.interval, self._keep),
+            PeriodicThread("heartbeat", settings.heartbeat_interval, self._beat),
+            PeriodicThread(
+                "checkpoints", min(LOOK, settings.checkpoint_interval / 2), self._checkpoint
+            ),
+        ]
+
+    def _make_keeper(self) -> LeaseKeeper:
+        return LeaseKeeper(
+            store=self.store,
+            shards=self.shards,
+            ttl=self.settings.lease_ttl,
+            stall_timeout=self.settings.stall_timeout,
+            tokens_running=self.supervisor.tokens_running,
+        )
+
+    @property
+    def failure(self) -> BatchgenError | None:
+        """Why this worker cannot go on, None while it can."""
+        return self._mismatch or self.supervisor.failure
+
+    @property
+    def stats(self) -> EngineStats | None:
+        """The engine's last counters."""
+        return self.supervisor.stats
+
+    def start(self, token: CancelToken) -> None:
+        """Load the model and say in SQL that this worker is there.
+
+        Raises the engine's error, or EngineFailed where `token` was cancelled first.
+        """
+        self.supervisor.on_death = self._engine_died
+        self.supervisor.on_change = self._engine_changed
+        # Arrow loads parts of itself at first use: meanwhile, not when the first shard ends.
+        threading.Thread(target=to_table, args=([],), name="warm-up", daemon=True).start()
+        info = self.supervisor.start(token)
+        log.info("engine ready", **msgspec.to_builtins(info))
+        if info.is_slow:
+            log.warning("engine is slow", kernels=info.kernels, reason=info.kernels_reason)
+        try:
+            self._beat()
+        except DatabaseUnavailable as error:  # the heartbeat says it later
+            log.warning("worker not signed on", error=error.message)
+        self._pool.start()
+        for periodic in self._periodic:
+            periodic.start()
+
+    def run_shard(self, shard_id: int) -> None:
+        """Claim a shard, if it is still to be had, and hand its rows to the engine.
+
+        Returns when the last row is handed over; the results are awaited in the background.
+        Raises Draining where the worker takes no more shards.
+        """
+        with self.gate.turn():
+            self._check_schema()
+            if not self._sees_store():
+                return
+            lease = self._claim(shard_id)
+            if lease is None:
+                log.debug("shard not free", shard=shard_id)
+                return
+            reach("shard.claimed")
+            shard = Shard(lease, limits=self.limits)
+            self.shards.add(shard)
+            if self.gate.is_closed:  # drain has walked through the shards already, perhaps
+                shard.close()
+            log.info(
+                "shard claimed", rows=lease.n_rows, attempt=lease.attempts, **lease.log_context()
+            )
+            self._pool.take(shard)
+            self._feeder.feed(shard)
+            reach("shard.fed")
+
+    def drain(self, grace: float) -> None:
+        """Take no more rows, let those in the engine end for `grace` seconds, save, release."""
+        self.gate.close()
+        self.shards.close()
+        log.info("draining", shards=len(self.shards), grace=grace)
+        if not self.shards.wait_empty(grace):
+            self.shards.end(Ending.HELD)
+        if not self.shards.wait_empty(SETTLE_LIMIT):
+            self._token.cancel()
+            self.shards.wait_empty(SETTLE_LIMIT)
+
+    def close(self) -> None:
+        """End the engine and the threads, and say in SQL that this worker is gone."""
+        self.gate.close()
+        self._token.cancel()
+        self.shards.end(Ending.HELD)
+        for periodic in self._periodic:
+            periodic.stop()
+        self.supervisor.close()
+        self.shards.wait_empty(SETTLE_LIMIT)
+        self._pool.stop()
+        try:
+            self.store.workers.gone(self.id)
+        except DatabaseUnavailable as error:
+            log.warning("worker not signed off", error=error.message)
+
+    def _check_schema(self) -> None:
+        """See that nobody upgraded the database under this worker; else it has to end."""
+        try:
+            retry_while_unavailable(
+                self.store.database.check_schema, what="a look at the schema", token=self._token
+            )
+        except SchemaMismatch as error:
+            self._mismatch = error
+            self.gate.close()
+            self.on_failure()
+            raise Draining from error
+
+    def _sees_store(self) -> bool:
+        """Whether the home is the store that the database belongs to; else nobody is fed a while.
+
+        The publisher that was heard is rung again.
+        """
+        try:
+            retry_while_unavailable(
+                self._storage.check, what="a look at the store", token=self._token
+            )
+        except (StoreMismatch, OSError) as error:
+            log.error("store not seen", error=str(error))
+            self.gate.pause(DISK_PAUSE)
+            return False
+        return True
+
+    def _claim(self, shard_id: int) -> Lease | None:
+        lease = retry_while_unavailable(
+            lambda: self.store.leases.claim(shard_id, owner=self.id, ttl=self.settings.lease_ttl),
+            what="a claim",
+            token=self._token,
+        )
+        if lease is None or lease.model_sha256 == self.model.sha256:
+            return lease
+        log.error("model differs from the job's", **lease.log_context(), **self.model.log_context())
+        try:
+            reason = f"The worker's model {self.model.name} is not the one the job was made for."
+            self.store.leases.release(lease, error=reason, delay=OTHER_MODEL_DELAY)
+        except Fenced:
+            log.warning("shard fenced", **lease.log_context())
+        return None
+
+    def _settled(self, shard: Shard) -> None:
+        self.shards.remove(shard)
+        self.gate.look_again()
+        self.on_settled()
+
+    def _checkpoint(self) -> None:
+        for shard in self.shards:
+            if self._finisher.is_checkpoint_due(shard):
+                self._pool.put(shard)
+
+    def _has_room(self) -> bool:
+        """Whether another shard would be computed now: rows that only wait are others' to take."""
+        return (
+            self.supervisor.wants_rows
+            and len(self.shards) < SHARDS_PER_SLOT * self.settings.shards_in_flight
+        )
+
+    def _keep(self) -> None:
+        self.supervisor.check_stalled(self.settings.stall_timeout)
+        self._keeper.tick()
+
+    def _beat(self) -> None:
+        # the present child may still be loading; what the first one settled on stays true
+        info = self._info = self.supervisor.info or self._info
+        assert info is not None
+        self.store.workers.heartbeat(
+            WorkerRecord(
+                id=self.id,
+                model=self.model.name,
+                slots=self.settings.shards_in_flight,
+                device=info.device,
+                pool_blocks=info.num_blocks,
+                version=__version__,
+                stats={
+                    **msgspec.to_builtins(self.stats or EngineStats()),
+                    "kernels": info.kernels,
+                    "kernels_reason": info.kernels_reason,
+                    "shards": len(self.shards),
+                    "rows": self.supervisor.outstanding,
+                },
+            )
+        )
+
+    def _engine_died(self, owners: list[object], error: BatchgenError) -> None:
+        for shard in owners:
+            assert isinstance(shard, Shard)
+            shard.count_death()
+
+    def _engine_changed(self) -> None:
+        self.gate.look_again()
+        if self.failure is not None:
+            self.shards.end(Ending.ENGINE_DIED, self.failure.message)
+            self.on_failure()
