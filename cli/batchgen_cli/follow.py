@@ -7,7 +7,9 @@ from time import sleep
 from typing import TYPE_CHECKING
 
 import click
+import tenacity
 
+from batchgen.errors import DatabaseUnavailable
 from batchgen_cli.failures import FAILED, INTERRUPTED
 from batchgen_cli.formats import count
 from batchgen_cli.output import Output
@@ -17,16 +19,38 @@ if TYPE_CHECKING:
     from batchgen.service import JobView, Service
 
 POLL_INTERVAL = 0.5  # seconds between two looks at a job
+PATIENCE = 60.0  # seconds that a database may be away, or busy, while a job is followed
 
 
-def follow(service: Service, job: str, display: ProgressDisplay) -> JobView:
+def look(service: Service, job: str, output: Output, *, patience: float = PATIENCE) -> JobView:
+    """Return how a job is; a database that is away or busy is waited for.
+
+    Raises DatabaseUnavailable after `patience` seconds.
+    """
+
+    def say(state: tenacity.RetryCallState) -> None:
+        if state.attempt_number == 1 and state.outcome is not None:
+            output.note(f"Waiting: {state.outcome.exception()}")
+
+    retrying = tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type(DatabaseUnavailable),
+        wait=tenacity.wait_fixed(POLL_INTERVAL),
+        stop=tenacity.stop_after_delay(patience),
+        sleep=lambda seconds: sleep(seconds),
+        before_sleep=say,
+        reraise=True,
+    )
+    return retrying(service.status, job)
+
+
+def follow(service: Service, job: str, display: ProgressDisplay, output: Output) -> JobView:
     """Show a job until it ends and return how it ended; the caller handles Ctrl-C."""
     from batchgen.service import Meter
 
     meter = Meter()
     with display:
         while True:
-            view = service.status(job)
+            view = look(service, job, output)
             display.update(view, meter.observe(view))
             if view.has_ended:
                 return view
@@ -36,7 +60,7 @@ def follow(service: Service, job: str, display: ProgressDisplay) -> JobView:
 def watch(service: Service, job: str, output: Output) -> None:
     """Follow a job; end with its exit code. Ctrl-C detaches and leaves the job alone."""
     try:
-        view = follow(service, job, choose_display(output))
+        view = follow(service, job, choose_display(output), output)
     except KeyboardInterrupt:
         output.note(f"Detached; the job goes on. Look again with: batchgen watch {job}")
         raise click.exceptions.Exit(INTERRUPTED) from None

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 import click
 
 from batchgen_cli.app import App, pass_app
 from batchgen_cli.failures import TIMED_OUT
-from batchgen_cli.follow import POLL_INTERVAL, outcome
+from batchgen_cli.follow import PATIENCE, POLL_INTERVAL, look, outcome
 from batchgen_cli.group import Command
 from batchgen_cli.options import jobs_argument, output_options
 from batchgen_cli.output import Format
 from batchgen_cli.presentation import job_json
 from batchgen_cli.references import newest
+
+if TYPE_CHECKING:
+    from batchgen.service import JobView
 
 
 @click.command(
@@ -34,7 +38,7 @@ def command(app: App, jobs: tuple[str, ...], timeout: float | None) -> None:
     give_up = float("inf") if timeout is None else time.monotonic() + timeout
     views = []
     for public_id in ids:
-        while not (view := app.service.status(public_id)).has_ended:
+        while not (view := _look(app, public_id, give_up)).has_ended:
             left = give_up - time.monotonic()
             if left <= 0:
                 app.output.note(f"Job {public_id} is still {view.state} after {timeout:g} s")
@@ -48,3 +52,8 @@ def command(app: App, jobs: tuple[str, ...], timeout: float | None) -> None:
     if app.output.format is Format.JSON:
         app.output.document([job_json(view) for view in views])
     raise click.exceptions.Exit(max(outcome(view) for view in views))
+
+
+def _look(app: App, job: str, give_up: float) -> JobView:
+    patience = max(0.0, min(PATIENCE, give_up - time.monotonic()))
+    return look(app.service, job, app.output, patience=patience)

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
+from batchgen.errors import DatabaseUnavailable
 from batchgen.jobs.records import JobRecord
-from batchgen.service import Service
+from batchgen.service import JobView, Service
 from tests.support.homes import finish
 from tests.unit.cli.conftest import Command
 
@@ -14,9 +15,12 @@ from tests.unit.cli.conftest import Command
 def ending(service: Service, job: JobRecord, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The job ends, with these rows failed, while it is being waited for."""
     failing: list[int] = []
-    monkeypatch.setattr(
-        "batchgen_cli.follow.sleep", lambda _: finish(service, job, failing=failing, cut=[0, 3])
-    )
+
+    def end(_: float) -> None:
+        if not service.job(job.public_id).state.ended:
+            finish(service, job, failing=failing, cut=[0, 3])
+
+    monkeypatch.setattr("batchgen_cli.follow.sleep", end)
     return failing
 
 
@@ -43,6 +47,25 @@ def test_watch_as_json_writes_events(batchgen: Command, job: JobRecord, ending: 
     assert [event["state"] for event in events] == ["queued", "completed"]
     assert {event["id"] for event in events} == {job.public_id}
     assert result.stderr == ""
+
+
+@pytest.mark.parametrize("command", ["watch", "wait"])
+def test_a_database_that_is_busy_for_a_moment_ends_nothing(
+    batchgen: Command, ending: list[int], monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    status, busy = Service.status, [DatabaseUnavailable("busy: database is locked")] * 3
+
+    def look(service: Service, job: str) -> JobView:
+        if busy:
+            raise busy.pop()
+        return status(service, job)
+
+    monkeypatch.setattr(Service, "status", look)
+    monkeypatch.setattr("batchgen_cli.commands.wait.time.sleep", lambda _: None)
+    result = batchgen(command, "nightly")
+    assert result.exit_code == 0
+    assert result.stderr.count("Waiting: busy: database is locked") == 1
+    assert busy == []
 
 
 def test_ctrl_c_detaches_and_cancels_nothing(

@@ -16,7 +16,7 @@ from pathlib import Path
 from batchgen.core.engine_stats import EngineInfo, EngineStats
 from batchgen.core.states import JobState, ShardState
 from batchgen.database.identity import open_storage
-from batchgen.errors import EngineFailed, InvalidParameter, ModelError
+from batchgen.errors import DatabaseUnavailable, EngineFailed, InvalidParameter, ModelError
 from batchgen.jobs.dead_leases import release_dead_leases
 from batchgen.jobs.records import JobRecord, Progress
 from batchgen.jobs.store import Store
@@ -28,6 +28,7 @@ from batchgen_workers.cancellation import CancelToken
 from batchgen_workers.engine_process.process import ENGINE
 from batchgen_workers.logs import get_logger
 from batchgen_workers.queue.local_queue import LocalQueue
+from batchgen_workers.retry import retry_while_unavailable
 from batchgen_workers.service.coordinator import Coordinator
 from batchgen_workers.service.home_lock import locked_home
 from batchgen_workers.shard.runner import ShardRunner
@@ -204,11 +205,16 @@ class _Session:
 
     def _watch(self, on_progress: Callable[[LocalProgress], None]) -> None:
         while not self._token.is_cancelled and self._runner.failure is None:
-            job = self._store.jobs.by_id(self._job_id)
+            try:
+                job, progress = retry_while_unavailable(
+                    self._look, what="a look at the job", token=self._token
+                )
+            except DatabaseUnavailable:  # the token was cancelled while the database was away
+                return
             on_progress(
                 LocalProgress(
                     job=job,
-                    progress=self._store.jobs.progress(job.id),
+                    progress=progress,
                     engine=self._runner.supervisor.info,
                     stats=self._runner.stats,
                 )
@@ -217,6 +223,9 @@ class _Session:
                 return
             self._happened.wait(LOOK_INTERVAL)
             self._happened.clear()
+
+    def _look(self) -> tuple[JobRecord, Progress]:
+        return self._store.jobs.by_id(self._job_id), self._store.jobs.progress(self._job_id)
 
     def _on_settled(self) -> None:
         # only when the engine may run dry, or everything is done

@@ -14,7 +14,6 @@ from batchgen.core.finish_reasons import FinishReasons
 from batchgen.core.numerics import Numerics
 from batchgen.core.rows import GenerationRequest
 from batchgen.core.states import JobState, ShardState
-from batchgen.database.database import Database
 from batchgen.dataset.parts import read_footer
 from batchgen.errors import DatabaseUnavailable, UnsupportedModel
 from batchgen.jobs.store import Store
@@ -55,11 +54,6 @@ def home(tmp_path: Path) -> Path:
 @pytest.fixture
 def model(home: Path) -> ModelRecord:
     return pin_model(home)
-
-
-@pytest.fixture
-def store(sqlite_url: str) -> Store:
-    return Store(Database(sqlite_url))
 
 
 def sound(store: Store, home: Path) -> bool:

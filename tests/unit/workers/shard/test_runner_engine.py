@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from batchgen.core.states import ShardState
-from batchgen.database.database import Database
 from batchgen.dataset.parts import part_key, write_part
 from batchgen.jobs import submission
 from batchgen.jobs.store import Store
@@ -48,11 +47,6 @@ def home(tmp_path: Path) -> Path:
 @pytest.fixture
 def model(home: Path) -> ModelRecord:
     return pin_model(home)
-
-
-@pytest.fixture
-def store(sqlite_url: str) -> Store:
-    return Store(Database(sqlite_url))
 
 
 def test_a_dead_engine_is_replaced_under_the_shards_it_had(

@@ -13,7 +13,6 @@ import pytest
 
 from batchgen.core.row_lengths import RowLengths
 from batchgen.core.states import JobState, ShardState
-from batchgen.database.database import Database
 from batchgen.errors import Corrupt
 from batchgen.jobs import submission
 from batchgen.jobs.store import Store
@@ -51,11 +50,6 @@ def home(tmp_path: Path) -> Path:
 @pytest.fixture
 def model(home: Path) -> ModelRecord:
     return pin_model(home)
-
-
-@pytest.fixture
-def store(sqlite_url: str) -> Store:
-    return Store(Database(sqlite_url))
 
 
 def sound(store: Store, home: Path) -> bool:
