@@ -1,3 +1,3 @@
-"""Moments, windows and zones as users write them."""
+"""Moments, windows and time zones, as users write them."""
 
 from __future__ import annotations

@@ -1,3 +1,3 @@
-"""The vocabulary that engine, jobs and workers share: rows, parameters, statistics."""
+"""The words that all others use: rows, parameters, states, engine statistics."""
 
 from __future__ import annotations

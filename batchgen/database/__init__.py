@@ -1,3 +1,3 @@
-"""SQL itself: the engine, tables, transactions and what failures mean."""
+"""SQL itself: tables, connections, transactions, and what a failure means."""
 
 from __future__ import annotations

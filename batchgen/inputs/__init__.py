@@ -1,3 +1,3 @@
-"""Stored inputs: records, their index, and how a file comes in."""
+"""A prompt file becomes a stored input: one pass over it, its index, its rows by offset."""
 
 from __future__ import annotations

@@ -1,3 +1,3 @@
-"""Python's door: `batchgen.run` and `batchgen.Dataset`; `batchgen` loads them when first named."""
+"""`batchgen.run` and `batchgen.Dataset`: a run in a folder; loaded when first named."""
 
 from __future__ import annotations

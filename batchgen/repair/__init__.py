@@ -1,3 +1,3 @@
-"""Looks after files and rows that do not agree: garbage, adoption, invariants."""
+"""Files and rows that do not agree: garbage, adoption, invariants."""
 
 from __future__ import annotations

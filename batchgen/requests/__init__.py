@@ -1,3 +1,3 @@
-"""Lines to rows: what a prompt file may say, checked."""
+"""A line becomes a row: what a prompt file may say, checked."""
 
 from __future__ import annotations

@@ -1,3 +1,3 @@
-"""Ties jobs to the engine: Celery app and task, engine child process, coordinator."""
+"""Ties jobs to the engine; a row goes through `queue`, `shard` and `engine_process`."""
 
 from __future__ import annotations

@@ -1,3 +1,3 @@
-"""Logits to answers: sampling, beams, grammars, text."""
+"""Logits become tokens, and tokens become answers."""
 
 from __future__ import annotations

@@ -1,3 +1,3 @@
-"""The model on its device: loading, attention, KV cache, the probe."""
+"""The model on its device: loading, probe, attention, KV cache."""
 
 from __future__ import annotations

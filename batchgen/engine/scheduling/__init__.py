@@ -1,3 +1,3 @@
-"""Which sequences compute what, and in which blocks."""
+"""Which sequences compute what in a step, and in which blocks; no torch."""
 
 from __future__ import annotations

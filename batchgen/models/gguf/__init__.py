@@ -1,3 +1,3 @@
-"""GGUF files, read by tables of our own."""
+"""GGUF files, converted by tables of our own."""
 
 from __future__ import annotations

@@ -1,3 +1,3 @@
-"""What comes with a model is checked before it is used."""
+"""Checks of what comes with a model, in a process with bounds."""
 
 from __future__ import annotations

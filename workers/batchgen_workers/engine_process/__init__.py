@@ -1,3 +1,3 @@
-"""One engine in a process of its own, kept alive."""
+"""One engine in a process of its own, started again when it dies."""
 
 from __future__ import annotations

@@ -1,3 +1,3 @@
-"""The long-lived processes: worker, coordinator, local stack."""
+"""The processes that live long: worker, coordinator, finaliser, local stack, local run."""
 
 from __future__ import annotations
