@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.repository import ROOT
+
 KERNELS = {"prefill", "decode", "merge", "write", "copy"}
 
 
@@ -19,9 +21,10 @@ def test_nothing_spills_and_shared_memory_suffices(target: str, tmp_path: Path) 
     environment.pop("TRITON_INTERPRET", None)  # it compiles nothing
     arguments = ["--quick", "--json", "--target", target]
     done = subprocess.run(
-        [sys.executable, "-m", "batchgen_kernels.triton.budget", *arguments],
+        [sys.executable, "-m", "tests.kernels.budget", *arguments],
         capture_output=True,
         text=True,
+        cwd=ROOT,
         env=environment,
         timeout=280,
     )
@@ -35,9 +38,10 @@ def test_nothing_spills_and_shared_memory_suffices(target: str, tmp_path: Path) 
 
 def test_the_interpreter_has_no_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "batchgen_kernels.triton.budget"],
+        [sys.executable, "-m", "tests.kernels.budget"],
         capture_output=True,
         text=True,
+        cwd=ROOT,
         env={**os.environ, "TRITON_INTERPRET": "1"},
         timeout=280,
     )

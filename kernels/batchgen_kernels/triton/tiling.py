@@ -1,6 +1,6 @@
-"""How large one program's piece of the work is, and what else a kernel is compiled for.
+"""Tile sizes and the other constants that the kernels are compiled for.
 
-What is chosen here spills nowhere: `budget.py` compiles it and looks.
+No choice spills registers: `tests/kernels/budget.py` compiles all of them and checks.
 """
 
 from __future__ import annotations

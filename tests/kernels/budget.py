@@ -1,8 +1,8 @@
-"""What the kernels take of a GPU's registers and shared memory, compiled without one.
+"""Compiles the kernels without a GPU and reads the registers and shared memory they need.
 
-    python -m batchgen_kernels.triton.budget [--quick] [--json] [--target sm_90]
+    python -m tests.kernels.budget [--quick] [--json] [--target sm_90]
 
-Exits with 1 where a kernel spills, or asks for more shared memory than the GPU has.
+The exit status is 1 if a kernel spills registers or needs more shared memory than the GPU has.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Build:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Use:
-    """What a compiled kernel takes."""
+    """The resources that one compiled kernel needs."""
 
     target: str
     kernel: str
@@ -77,7 +77,7 @@ class Use:
 
     @property
     def fits(self) -> bool:
-        """Whether nothing spills and the shared memory is there."""
+        """True if no register spills and the GPU has enough shared memory."""
         return self.spilled_bytes == 0 and self.shared <= SHARED[self.target]
 
 
@@ -129,7 +129,7 @@ def quick_builds(target: str) -> Iterator[Build]:
 
 
 def small_builds(target: str) -> Iterator[Build]:
-    """Yield what merges, stores and copies."""
+    """Yield builds of the kernels that merge, store and copy."""
     half = TYPES[torch.bfloat16]
     spec = attend("", GEMMA, torch.bfloat16, target, decode=True, splits=32).spec
     parts = dict.fromkeys(("parts", "tops", "sums"), "*fp32")
@@ -176,7 +176,7 @@ def all_builds(target: str) -> Iterator[Build]:
 
 
 def measure(build: Build, target: str) -> Use:
-    """Compile `build` for `target` and read what it takes."""
+    """Compile `build` for `target` and return the resources it needs."""
     names = build.kernel.arg_names
     types = {**build.signature, names[-1]: "constexpr"}
     aligned = (
