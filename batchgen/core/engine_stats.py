@@ -1,14 +1,14 @@
-"""What an engine says of itself. Crosses a process, imports no torch."""
+"""The description and the counters of an engine. They cross processes; no torch is imported."""
 
 from __future__ import annotations
 
 import msgspec
 
-SLOWER = "slower: "  # how the reason for kernels begins where faster ones cannot be had
+SLOWER = "slower: "  # begins `kernels_reason` if faster kernels were wanted but are not available
 
 
 class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """What the engine settled on when it started."""
+    """The choices that the engine made when it started."""
 
     # Registry name.
     model: str
@@ -18,7 +18,7 @@ class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
     dtype: str
     # What the weights of the linear layers were rounded to: `int8`, `none`.
     quantize: str = "none"
-    # What attends: `cpu` (compiled), `triton`, `reference` (plain torch); and why.
+    # The attention kernels: `cpu` (compiled), `triton`, `reference` (plain torch); the reason.
     kernels: str = ""
     kernels_reason: str = ""
     # Tokens in one KV block, and blocks in the pool.
@@ -26,19 +26,19 @@ class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
     num_blocks: int
     # Tokens of prompt and answer together, at most.
     max_length: int
-    # Token budget and sequences of one step.
+    # The most tokens and the most sequences of one step.
     max_batch_tokens: int
     max_num_seqs: int
     # Blocks of host memory for groups that are swapped out; 0 if none are.
     host_blocks: int = 0
     # CPU threads.
     threads: int = 1
-    # What differs from what was asked, for a person to read.
+    # Differences from what was asked, for a person to read.
     notes: tuple[str, ...] = ()
 
     @property
     def is_slow(self) -> bool:
-        """Whether faster kernels could not be had, though they were wanted."""
+        """True if faster kernels were wanted but are not available."""
         return self.kernels_reason.startswith(SLOWER)
 
 

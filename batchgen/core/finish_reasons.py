@@ -1,4 +1,4 @@
-"""Why answers ended, counted: over a part, a job, a dataset."""
+"""Counts of the reasons why answers ended, over a part, a job or a dataset."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinishReasons:
-    """Answered rows by the finish reason of their first choice; `a + b` is that of both.
+    """Numbers of answered rows by the finish reason of their first choice; `a + b` adds them up.
 
-    Parts of versions that did not count are in neither number.
+    Earlier versions did not count: rows of their parts are in neither number.
     """
 
-    stop: int = 0  # by themselves, or at a stop string
-    length: int = 0  # cut at max_tokens, or where the context was full
+    stop: int = 0  # ended by an end token, a stop string or a complete grammar
+    length: int = 0  # cut at max_tokens or at the end of the context
 
     def __add__(self, other: FinishReasons) -> FinishReasons:
         return FinishReasons(stop=self.stop + other.stop, length=self.length + other.length)
 
 
-#: Of rows that nobody counted.
+#: For rows that were not counted.
 UNCOUNTED = FinishReasons()

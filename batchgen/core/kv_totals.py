@@ -1,4 +1,4 @@
-"""What rows did to the KV pool, added up: over a shard, a part, a job, a dataset."""
+"""The use of the KV pool by rows, added up over a shard, a part, a job or a dataset."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from batchgen.core.rows import Generation
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KVTotals:
-    """Sums and means over some rows; `a + b` is that of both. Bookkeeping: it never fails a row.
+    """Sums and means over some rows; `a + b` covers the rows of both. It never makes a row fail.
 
-    A row counts where its result does: once, with the computation that gave the result.
+    Each row counts once, with the computation that gave its result.
     """
 
-    # Answered rows that the two means are taken over; 0 where nothing was measured.
+    # Answered rows that the two means are taken over; 0 if nothing was measured.
     rows: int = 0
-    # Times that rows gave up their blocks, and blocks copied on write; of failed rows too.
+    # Preemptions of rows, and blocks copied on write; failed rows count too.
     preemptions: int = 0
     copies: int = 0
     # Filled slots over slots of the blocks in use, and 1 - blocks in use over blocks that would
@@ -45,7 +45,7 @@ class KVTotals:
 
     @classmethod
     def decode(cls, text: str | None) -> Self:
-        """Return what `encode` wrote; without it, or where it is unreadable, nothing measured."""
+        """Return the totals that `encode` wrote; if `text` is None or unreadable, `UNMEASURED`."""
         try:
             return msgspec.json.decode(text or "{}", type=cls)
         except msgspec.DecodeError:
@@ -65,7 +65,7 @@ class KVTotals:
         )
 
 
-#: Of rows that nobody measured.
+#: For rows that were not measured.
 UNMEASURED = KVTotals()
 
 
@@ -75,5 +75,5 @@ def _mean(one: float, weight: int, other: float, other_weight: int) -> float:
 
 
 def _share(value: float) -> float:
-    # SQL and JSON have no place for a NaN.
+    # SQL and JSON cannot store a NaN.
     return min(max(value, 0.0), 1.0) if math.isfinite(value) else 0.0

@@ -1,4 +1,7 @@
-"""How rows were computed: engines that differ in it may answer the same prompt otherwise."""
+"""The arithmetic that rows were computed with.
+
+Engines whose arithmetic differs may answer the same prompt differently.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +10,18 @@ from dataclasses import dataclass
 
 import msgspec
 
-#: {what an engine calls its kernels: what a person does}
+#: {name of the kernels in the engine: name for a person}
 KERNELS = {"cpu": "compiled kernels", "triton": "Triton kernels", "reference": "plain torch"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class Numerics:
-    """The numbers an engine computes with, and where."""
+    """The device, the number types and the kernels that an engine computes with."""
 
     device: str  # kind of device: cpu, cuda
     dtype: str  # compute type, torch's name
-    quantize: str = "none"  # what the weights were rounded to
-    kernels: str = ""  # what computed attention, a key of KERNELS; empty in earlier versions
+    quantize: str = "none"  # the type that weights were rounded to: none, int8
+    kernels: str = ""  # the attention kernels, a key of KERNELS; empty in earlier versions
 
     def __str__(self) -> str:
         weights = "" if self.quantize == "none" else f" with {self.quantize} weights"
@@ -27,12 +30,12 @@ class Numerics:
 
 
 def kernels_named(name: str) -> str:
-    """Return what a person calls the kernels that an engine calls `name`."""
+    """Return the name for a person of the kernels that an engine calls `name`."""
     return KERNELS.get(name, name)
 
 
 def merge_numerics(*several: Iterable[Numerics]) -> tuple[Numerics, ...]:
-    """Return each of several, once and in order, so that equal rows give equal bytes."""
+    """Return each numerics once, sorted, so that equal rows give equal bytes."""
     return tuple(sorted({one for numerics in several for one in numerics}))
 
 
@@ -42,7 +45,7 @@ def encode_numerics(numerics: Iterable[Numerics]) -> str:
 
 
 def decode_numerics(text: str | None) -> tuple[Numerics, ...]:
-    """Return what `encode_numerics` wrote; nothing where it is missing or unreadable."""
+    """Return the numerics that `encode_numerics` wrote; () if `text` is None or unreadable."""
     try:
         return msgspec.json.decode(text or "[]", type=tuple[Numerics, ...])
     except msgspec.DecodeError:

@@ -8,9 +8,9 @@ import msgspec
 
 
 class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How one row is decoded. Bounds are checked in `batchgen.requests.fields`, never here."""
+    """The decoding parameters of one row. `batchgen.requests.fields` checks their bounds."""
 
-    # Tokens to generate at most; None means as many as the context still holds.
+    # The most tokens to generate; None means as many as the context still holds.
     max_tokens: int | None = None
     # 0 is greedy.
     temperature: float = 1.0
@@ -18,11 +18,11 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     top_p: float = 1.0
     # Tokens kept; 0 keeps all.
     top_k: int = 0
-    # Tokens kept: those at least this share as likely as the likeliest, in [0, 1]; 0 keeps all.
+    # Keeps tokens with at least this share of the likeliest token's probability, in [0, 1].
     min_p: float = 0.0
-    # Divides the logits of tokens in prompt and answer where positive, multiplies where negative.
+    # For tokens in prompt and answer: divides positive logits, multiplies negative ones.
     repetition_penalty: float = 1.0
-    # Taken off the logit of a token in the answer: once, and for each time it is there.
+    # Subtracted from the logit of a token in the answer: once, and once per occurrence.
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     # {token id: added to its logit}.
@@ -31,7 +31,7 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     allowed_token_ids: tuple[int, ...] = ()
     # Seed of this row; None is replaced by one derived from the job and the row.
     seed: int | None = None
-    # Tokens before which no end-of-sequence or stop token may come.
+    # No end-of-sequence or stop token is allowed before so many tokens.
     min_tokens: int = 0
     # Text that ends the answer; it is not part of the answer.
     stop: tuple[str, ...] = ()
@@ -41,18 +41,18 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     ignore_eos: bool = False
     # Answers returned for one prompt; with beams the best n, at most num_beams.
     n: int = 1
-    # Beams searched; 1 is no beam search. Beams take the likeliest, whatever the temperature.
+    # Beams searched; 1 is no beam search. A beam search ignores the temperature.
     num_beams: int = 1
     # Beam scores are divided by (tokens of the answer) ** length_penalty.
     length_penalty: float = 1.0
     # When a beam search ends before max_tokens; as in transformers.
     early_stopping: bool | Literal["never"] = False
-    # Return the log-probability of each token, and of the top_logprobs likeliest in its place.
+    # Return the log-probability of each token, and of the top_logprobs likeliest at its position.
     logprobs: bool = False
     top_logprobs: int = 0
-    # The same for the prompt's tokens, with so many alternatives; None returns nothing.
+    # The same for prompt tokens, with so many likeliest tokens; None returns nothing.
     prompt_logprobs: int | None = None
-    # JSON text of a schema that the answer must match, or a regular expression; one of them.
+    # JSON text of a schema that the answer must match, or a regular expression; not both.
     json_schema: str | None = None
     regex: str | None = None
     # Return the token ids of each choice beside its text (`choices.tokens`).
@@ -60,10 +60,10 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 
     @property
     def greedy(self) -> bool:
-        """Whether the most likely token is always taken."""
+        """True if the most likely token is always taken."""
         return self.temperature == 0.0
 
     @property
     def width(self) -> int:
-        """Sequences that grow from the prompt at once."""
+        """The number of sequences that grow from the prompt at once."""
         return max(self.n, self.num_beams)

@@ -1,4 +1,4 @@
-"""How long the rows of an input are, from a sample of them: what a shard of them will take."""
+"""The mean length of an input's rows, from a sample; it tells how much work a shard is."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ CHARACTERS_PER_TOKEN = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowLengths:
-    """Tokens of a row, on average."""
+    """The mean number of tokens of a row."""
 
     prompt_tokens: float = 0.0
-    # of all answers of a row together, at most; None where no row says
+    # upper bound for all answers of a row together; None if no row has max_tokens
     answer_tokens: float | None = None
 
 
 class LengthSample:
-    """Adds up the rows it is shown."""
+    """A sum over the sampled rows; `lengths` are their means."""
 
     def __init__(self) -> None:
         self._rows = 0
@@ -28,7 +28,7 @@ class LengthSample:
         self._bounds = 0
 
     def add(self, row: InputRow) -> None:
-        """Take one row into account."""
+        """Add one row."""
         params = row.params
         self._rows += 1
         self._characters += prompt_characters(row)
@@ -47,7 +47,7 @@ class LengthSample:
 
 
 def prompt_characters(row: InputRow) -> int:
-    """Return the characters of a chat's messages or of a raw prompt, about, where it is ids."""
+    """Return the number of characters in the messages or the prompt; an estimate for token ids."""
     if row.prompt_token_ids is not None:
         return CHARACTERS_PER_TOKEN * len(row.prompt_token_ids)
     if row.messages is not None:

@@ -1,4 +1,4 @@
-"""A row on its way through batchgen: as read, as asked of the engine, as answered.
+"""The forms of a row: as read, as a request to the engine, as answered.
 
 input line ──► InputRow ──► GenerationRequest ──► Generation ──► ResultRow ──► Parquet
               (identity)    (what the engine      (what it       (identity and
@@ -17,7 +17,7 @@ FinishReason = Literal["stop", "length"]
 
 
 class RowError(msgspec.Struct, frozen=True, kw_only=True):
-    """Why a row has no answer: OpenAI's code where it has one."""
+    """The reason why a row has no answer, with OpenAI's code where OpenAI has one."""
 
     code: str
     message: str
@@ -26,9 +26,9 @@ class RowError(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class InputRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One input line, checked. One of `messages`, `prompt` and `prompt_token_ids` is set."""
+    """One checked input line. Exactly one of `messages`, `prompt`, `prompt_token_ids` is set."""
 
-    # 0-based record of the input file: the identity of a result.
+    # 0-based number of the record in the input file; it identifies the result.
     row: int
     # As given, or `row-<n>`.
     custom_id: str
@@ -38,7 +38,7 @@ class InputRow(msgspec.Struct, frozen=True, kw_only=True):
     prompt_token_ids: list[int] | None = None
     # The other fields of the line, carried to the output; {} when there are none.
     extra: dict[str, Any] = {}
-    # Another model than the job's that the line names; the job's answers it.
+    # The model that the line names, if it is not the job's; the job's model answers the row.
     other_model: str | None = None
 
     def __repr__(self) -> str:  # prompts are user data: never in a log
@@ -46,7 +46,7 @@ class InputRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BadRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One input line that cannot be asked; it becomes an error row."""
+    """One input line that is no valid request; it becomes an error row."""
 
     row: int
     custom_id: str
@@ -54,7 +54,7 @@ class BadRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What the engine is asked. Exactly one of messages, prompt and prompt_token_ids is set."""
+    """A request to the engine. Exactly one of messages, prompt, prompt_token_ids is set."""
 
     # Unique among the requests in flight; chosen by the caller.
     key: int
@@ -62,7 +62,7 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     messages: list[dict[str, Any]] | None = None
     prompt: str | None = None
     prompt_token_ids: list[int] | None = None
-    # The job it belongs to: answer lengths are learned, and a common prompt prefix kept, per job.
+    # The job of the row. The engine learns answer lengths and keeps a common prefix per job.
     job: str = ""
     # Prompts share cached blocks only with prompts of the same salt.
     cache_salt: str = ""
@@ -94,26 +94,26 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class KVUse(msgspec.Struct, frozen=True, kw_only=True):
-    """What a row did to the KV pool, and how the pool fared while it ran."""
+    """The use of the KV pool by one row, and the state of the pool while the row ran."""
 
-    # Times that the row gave up its blocks.
+    # Times that the row was preempted.
     preemptions: int = 0
     # Blocks copied on write for it.
     copies: int = 0
-    # Of the whole engine, mean over the steps of the row's life: filled slots over slots of the
-    # blocks in use, and 1 - blocks in use over blocks that would be without sharing; 0 to 1.
+    # Means over the steps of the row's life, for the whole engine, 0 to 1: filled slots over slots
+    # of the blocks in use; and 1 - blocks in use over the blocks needed without sharing.
     utilisation: float = 0.0
     sharing_saving: float = 0.0
 
 
 class Generation(msgspec.Struct, frozen=True, kw_only=True):
-    """What the engine returns for one request: choices, best first, or an error."""
+    """The engine's result for one request: choices, best first, or an error."""
 
     key: int
     choices: list[Choice] = []
     usage: Usage | None = None
     error: RowError | None = None
-    # Milliseconds from the engine's first sight of the request to its end.
+    # Milliseconds from the moment the engine received the request to its end.
     latency_ms: int = 0
     # None where the engine never computed the request.
     kv: KVUse | None = None
@@ -123,7 +123,7 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ResultRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One row of the dataset, before it is Arrow. `error` is None on success."""
+    """One row of the dataset, before it is converted to Arrow. `error` is None on success."""
 
     row: int
     custom_id: str
@@ -132,7 +132,7 @@ class ResultRow(msgspec.Struct, frozen=True, kw_only=True):
     usage: Usage | None = None
     error: RowError | None = None
     request_id: str
-    # Claims of the shard so far, this one included: 1 unless something was lost.
+    # Claims of the shard so far, including this one; 1 unless an earlier attempt was lost.
     attempt: int
     seed: int | None = None
     # Microseconds since the epoch, UTC.

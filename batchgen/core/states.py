@@ -1,4 +1,4 @@
-"""The states of jobs and shards, and the moves between them."""
+"""The states of jobs and shards, and the transitions between them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class InputState(StrEnum):
-    """Where an input is on its way to being usable."""
+    """The state of an input."""
 
     VALIDATING = "validating"  #: Its lines are being read.
     READY = "ready"  #: Stored by content; jobs may use it.
@@ -14,7 +14,7 @@ class InputState(StrEnum):
 
 
 class JobState(StrEnum):
-    """Where a job is in its life."""
+    """The state of a job; `TRANSITIONS` says what may follow."""
 
     QUEUED = "queued"  #: Accepted; waits for not_before and its window.
     RUNNING = "running"  #: Its shards are dispatched and claimed.
@@ -27,32 +27,32 @@ class JobState(StrEnum):
 
     @property
     def ended(self) -> bool:
-        """Whether the job will never change again."""
+        """True if the job's state is final."""
         return not TRANSITIONS[self]
 
     @property
     def accepts_parts(self) -> bool:
-        """Whether a shard of the job may still be committed."""
+        """True if a shard of the job may still be committed."""
         return self in ACCEPTS_PARTS
 
 
 class ShardState(StrEnum):
-    """Where a shard is in its life."""
+    """The state of a shard; `SHARD_TRANSITIONS` says what may follow."""
 
     READY = "ready"  #: May be claimed.
     LEASED = "leased"  #: One worker owns it until its lease ends.
     COMMITTED = "committed"  #: Its part is registered.
-    SPLIT = "split"  #: Its children tile it; it counts no more.
+    SPLIT = "split"  #: Replaced by smaller shards with the same rows.
     STOPPED = "stopped"  #: Its job stopped before it was computed.
 
     @property
     def final(self) -> bool:
-        """Whether the shard will never change again."""
+        """True if the shard's state is final."""
         return not SHARD_TRANSITIONS[self]
 
 
 class StopReason(StrEnum):
-    """Why a job was stopped before its last row."""
+    """The reason why a job was stopped before its last row."""
 
     CANCEL = "cancel"  #: A user asked for it.
     EXPIRE = "expire"  #: Its deadline passed.
@@ -81,10 +81,10 @@ SHARD_TRANSITIONS: dict[ShardState, frozenset[ShardState]] = {
     ShardState.STOPPED: frozenset(),
 }
 
-#: A part committed in any other state would appear behind the finaliser's back.
+#: In any other state the finaliser would miss a part that is committed.
 ACCEPTS_PARTS = (JobState.RUNNING, JobState.STOPPING)
 
-#: What a finalizing job becomes, by why it was stopped.
+#: {reason why the job was stopped: state after finalizing}
 OUTCOME: dict[StopReason | None, JobState] = {
     None: JobState.COMPLETED,
     StopReason.CANCEL: JobState.CANCELLED,

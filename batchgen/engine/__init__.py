@@ -1,3 +1,3 @@
-"""Inference: block pool, scheduler, sampling, model adapter. Knows nothing of jobs or SQL."""
+"""Inference: block pool, scheduler, sampling, model adapter. Independent of jobs and SQL."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What an engine is started with. Imports no torch: the worker's main process builds it."""
+"""The configuration of an engine. Imports no torch: the worker's main process builds it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineConfig:
-    """One model on one device; the meaning of each field is `EngineSettings`'s."""
+    """The configuration of one model on one device; `EngineSettings` explains the fields."""
 
     model_path: Path
     model_name: str
@@ -39,7 +39,7 @@ class EngineConfig:
         return cls(model_path=path, model_name=name, **settings.model_dump())
 
     def halved(self, times: int) -> EngineConfig:
-        """Return a config that computes half as many sequences and tokens at once, `times` over."""
+        """Return a config whose sequences and tokens per step are halved `times` times."""
         return replace(
             self,
             max_num_seqs=max(1, self.max_num_seqs >> times),
@@ -48,9 +48,10 @@ class EngineConfig:
 
 
 def memory_bytes(text: str, *, free: int) -> int:
-    """Return the bytes that a `kv_memory` value means when `free` bytes are free.
+    """Return the number of bytes that a `kv_memory` value means when `free` bytes are free.
 
-    "2G" and "512M" are bytes, "0.5" is a share of what is free; InvalidParameter otherwise.
+    "2G" and "512M" are bytes; "0.5" is a share of the free memory. Raise InvalidParameter for
+    anything else.
     """
     match = re.fullmatch(r"([0-9]*\.?[0-9]+)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
     if match is None:

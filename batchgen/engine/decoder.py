@@ -1,10 +1,10 @@
-"""From the logits of a step to the next tokens of every request in it.
+"""Turns the logits of a step into the next tokens of every request in it.
 
-    logits [N, V] ──► prompt rows: how likely each prompt token was
+    logits [N, V] ──► prompt rows: the log-probability of each prompt token
                  ├──► drawing rows of samples ─► draw ─► one token for each sequence
                  └──► drawing rows of beams ─► log-softmax ─► beams part, go on, or end
 
-Whoever draws for the first time forks here: n samples are drawn from the one row of the prompt.
+A group forks at its first draw: n samples are drawn from the one row of its prompt.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ if TYPE_CHECKING:
 
 
 class Decoder:
-    """Gives the requests of one engine their tokens."""
+    """Chooses the next tokens for the requests of one engine."""
 
     def __init__(self, scheduler: Scheduler, ongoing: Mapping[int, Ongoing]) -> None:
-        """Decode for the requests `ongoing`, by key; the engine adds to it and takes from it."""
+        """Decode for the requests in `ongoing`, {key: request}, which the engine updates."""
         self._scheduler = scheduler
         self._ongoing = ongoing
 
     def decode(self, plan: StepPlan, logits: Tensor) -> int:
-        """Take float32 logits [N, V] of a computed plan; return how many tokens were drawn.
+        """Choose tokens from the float32 logits [N, V] of a computed plan; return how many.
 
-        Sequences whose answers are complete have a finish reason afterwards.
+        Afterwards, sequences whose answers are complete have a finish reason.
         """
         draws: list[Draw] = []
         searches: dict[Ongoing, list[int]] = {}
@@ -53,7 +53,7 @@ class Decoder:
         return len(draws) + sum(map(len, searches.values()))
 
     def _draws(self, one: Ongoing, sequence: Sequence, row: int) -> list[Draw]:
-        """Return what is drawn from a row: one token, or the first of each sample."""
+        """Return the draws from one row: one, or for a prompt one for each sample."""
         group, drawing = one.group, [sequence]
         if group.is_prompt and group.width > 1:
             self._scheduler.reparent(group, [0] * group.width)
@@ -98,10 +98,10 @@ class Decoder:
             at += rows.count
 
     def _search(self, one: Ongoing, logits: Tensor) -> None:
-        """Let the beams of one request, [R, V], go on."""
+        """Advance the beams of one request by one token; `logits` are [R, V]."""
         assert one.beams is not None
         logprobs = logits.log_softmax(-1)
-        # One logit that is no number, or all at -inf, and no probability of the row is one.
+        # If one logit is NaN, or all are -inf, every probability of the row is NaN.
         if not bool(logprobs.amax(-1).isfinite().all()):
             one.fail(INVALID_LOGITS)
             return
@@ -120,7 +120,7 @@ class Decoder:
 
 
 class _Children:
-    """Makes the next generation of beams out of the present one."""
+    """Builds the next beams, and the finished answers, from the present beams."""
 
     def __init__(self, one: Ongoing, beams: list[Sequence], logprobs: Tensor) -> None:
         self._one = one
@@ -137,7 +137,7 @@ class _Children:
     def grow(
         self, beams: list[Sequence], parents: list[int], tokens: list[int], scores: list[float]
     ) -> None:
-        """Append to each beam its token; its score is the sum that the search keeps."""
+        """Append its token to each beam, and set its score to the sum that the search keeps."""
         for beam, parent, token, score in zip(beams, parents, tokens, scores, strict=True):
             self._accept(beam, parent, token)
             beam.score = score
@@ -154,7 +154,10 @@ class _Children:
 
 
 def _processed(one: Ongoing, beams: list[Sequence], logprobs: Tensor) -> Tensor:
-    """Return the scores that beams are chosen by: transformers processes log-probabilities."""
+    """Return the scores [R, V] that beams are chosen by.
+
+    They are processed log-probabilities, as in transformers.
+    """
     params = one.group.params
     contexts = [
         Context(

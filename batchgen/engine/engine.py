@@ -1,4 +1,4 @@
-"""The engine: requests in, steps, generations out.
+"""The engine: it takes requests, computes them in steps and returns generations.
 
 add ─► Ongoing ─► schedule ─► move blocks ─► forward ─► advance ─► decode ─► retire
                      ▲                                                         │
@@ -45,17 +45,17 @@ class Engine:
     """One model on one device, computing many requests at once. Not thread-safe."""
 
     def __init__(self, config: EngineConfig) -> None:
-        """Load and probe the model, then take the memory of the KV pool.
+        """Load and probe the model, then allocate the KV pool.
 
-        Raises UnsupportedModel for a model that the engine does not compute correctly and
-        InvalidParameter for a setting that does not fit this machine.
+        Raise UnsupportedModel if the engine does not compute the model correctly, and
+        InvalidParameter if a setting does not fit this machine.
         """
         set_threads(config.threads)
         self.config = config
         self.model = CausalModel.load(config)
         use_device(self.model.device)
         self.tokenizer = Tokenizer(config.model_path)
-        # One of its own: a tokenizer that encodes on one thread must not decode on another.
+        # A copy, because a tokenizer must not encode on one thread and decode on another.
         self.encoder = deepcopy(self.tokenizer)
         self.ends = end_tokens(self.model.network, self.tokenizer.eos_token_id)
         vocabulary = vocabulary_size(self.model.network)
@@ -82,7 +82,7 @@ class Engine:
 
     @property
     def info(self) -> EngineInfo:
-        """What the engine settled on."""
+        """The choices that the engine made when it started."""
         notes = [*self.model.notes, *self.tokenizer.notes]
         if self.limits.length < self.limits.context:
             notes.append(
@@ -109,15 +109,18 @@ class Engine:
         )
 
     def encode(self, request: GenerationRequest) -> EncodedRequest:
-        """Return a request as tokens, checked; safe beside everything else, on one thread."""
+        """Return a request as checked tokens.
+
+        One thread may call this while another thread calls the other methods.
+        """
         return encode_request(
             request, tokenizer=self.encoder, grammars=self.grammars, limits=self.limits
         )
 
     def admit(self, encoded: EncodedRequest) -> None:
-        """Take an encoded request; one with an error ends at the next step.
+        """Queue an encoded request; if it has an error, the next step returns it.
 
-        Its key must differ from those of the requests that have not ended.
+        Its key must differ from the keys of all requests that have not ended.
         """
         assert encoded.key not in self._ongoing, encoded.key
         if encoded.group is None:
@@ -133,22 +136,22 @@ class Engine:
         self.scheduler.add(encoded.group)
 
     def add(self, request: GenerationRequest) -> None:
-        """Encode a request and take it: for callers with one thread."""
+        """Encode a request and queue it; for callers with one thread."""
         self.admit(self.encode(request))
 
     def abort(self, keys: Iterable[int]) -> None:
-        """Forget requests: no generation follows. Unknown keys are ignored."""
+        """Drop requests; they give no generation. Unknown keys are ignored."""
         forgotten = set(keys)
         self._refused = [one for one in self._refused if one.key not in forgotten]
         for key in forgotten & self._ongoing.keys():
             self.scheduler.abort(self._ongoing.pop(key).group)
 
     def has_unfinished(self) -> bool:
-        """Return whether `step` has anything to do or to return."""
+        """Return whether `step` has something to compute or to return."""
         return bool(self._refused) or self.scheduler.has_unfinished()
 
     def step(self) -> list[Generation]:
-        """Compute one batch and return the requests that ended, those that were refused first."""
+        """Compute one batch and return the requests that ended; refused requests come first."""
         ended, self._refused = self._refused, []
         if self.scheduler.has_unfinished():
             began = time.perf_counter()
@@ -158,7 +161,7 @@ class Engine:
         return ended
 
     def progress(self) -> dict[int, int]:
-        """Return how many tokens the requests have that are being answered, by key."""
+        """Return {key: tokens generated so far} of the requests that have any."""
         counts = {key: one.group.num_drawn for key, one in self._ongoing.items()}
         return {key: count for key, count in counts.items() if count}
 
@@ -187,7 +190,7 @@ class Engine:
         )
 
     def _compute(self) -> list[Generation]:
-        """Compute one step; return the requests that ended."""
+        """Compute one step and return the requests that ended."""
         began = time.perf_counter()
         plan = self.scheduler.schedule()
         scheduled = time.perf_counter()
@@ -205,7 +208,7 @@ class Engine:
         return [self._end(group) for group in ended]
 
     def _forward(self, plan: StepPlan) -> Tensor:
-        """Move the blocks that `plan` wants moved, then compute its tokens."""
+        """Swap the blocks of `plan`, then compute its tokens; return float32 logits [N, V]."""
         self.cache.swap_out(plan.swap_outs)
         self.cache.swap_in(plan.swap_ins)
         if self._graphs is not None and self._graphs.can_run(plan):

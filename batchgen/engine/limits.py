@@ -1,4 +1,4 @@
-"""What a request can be: the worst case must fit, or it is refused before it holds anything."""
+"""The limits of a request. If its worst case does not fit, it is refused before it starts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from batchgen.engine.scheduling.sequence import SequenceGroup
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """The bounds of one engine."""
+    """The limits of one engine."""
 
     # Tokens of prompt and answer together: the model's context.
     context: int
@@ -21,19 +21,19 @@ class Limits:
     block_size: int
     # Token ids that the model can read.
     vocabulary: int
-    # Sequences of one group at most.
+    # The most sequences of one group.
     width: int
 
     @property
     def length(self) -> int:
-        """Tokens of a single answer with its prompt: the context, or less where the pool is."""
+        """The most tokens of one prompt with one answer: the context, or the pool if smaller."""
         return min(self.context, self.blocks * self.block_size)
 
     def check(self, group: SequenceGroup, *, param: str) -> RowError | None:
-        """Return why `group` can never be computed, in OpenAI's words, None if it can.
+        """Return the error, with OpenAI's codes, if `group` can never be computed, else None.
 
-        `param` is the field that its prompt came from. A group without `max_tokens` gets as many
-        as there is room for.
+        `param` is the field that the prompt came from. If the request has no `max_tokens`, set
+        `group.max_tokens` to the tokens that there is room for.
         """
         if group.num_prompt == 0:
             message = "The prompt holds no tokens."
@@ -73,10 +73,10 @@ class Limits:
         return RowError(code="invalid_value", message=message, param=param)
 
     def _room(self, group: SequenceGroup) -> int:
-        """Return the tokens that each answer of `group` can have."""
+        """Return how many tokens each answer of `group` can have."""
         whole = group.num_prompt // self.block_size if group.width > 1 else 0
         each = (self.blocks - whole) // group.width + whole
-        # The last token drawn is never computed.
+        # The last token needs no slot: it is drawn, but its keys and values are never computed.
         return min(self.context, each * self.block_size + 1) - group.num_prompt
 
     def _check_length(self, group: SequenceGroup, param: str) -> RowError | None:

@@ -1,4 +1,4 @@
-"""A request on its way through the engine: checked, then followed until its answer is whole."""
+"""The engine's record of a request, from its check to the end of its answers."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ from batchgen.engine.scheduling.sequence import Sequence, SequenceGroup
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Ongoing:
-    """One request with its group, until it ends."""
+    """One unfinished request with its sequence group."""
 
     group: SequenceGroup
-    # Token ids that end an answer: the model's, unless they are to be ignored, and the request's.
+    # Token ids that end an answer: the request's, and the model's unless `ignore_eos` is set.
     ends: frozenset[int]
-    # The state of a beam search; None where tokens are drawn.
+    # The state of the beam search; None if tokens are sampled.
     beams: BeamSearch | None
-    # The pool's meter when the request came.
+    # The reading of the pool's meter when the request was admitted.
     began: Reading
     since: float = field(default_factory=time.monotonic)
-    # {position in the prompt: how likely its token was}, where the request wants it.
+    # {position in the prompt: log-probability of its token}, if the request wants it.
     prompt_logprobs: dict[int, TokenLogprob] = field(default_factory=dict)
     error: RowError | None = None
 
@@ -67,14 +67,14 @@ class Ongoing:
 
     @property
     def seed(self) -> int:
-        """The row's seed as 64 bits; rows come with one, without it the key tells rows apart."""
+        """The row's seed as 64 bits. Without a seed the key is used, so that rows differ."""
         seed = self.group.params.seed
         return as_word(self.group.key if seed is None else seed)
 
     def accept(
         self, sequence: Sequence, token: int, logprob: float, top: TopTokens | None
     ) -> FinishReason | None:
-        """Add a token to `sequence` and return why its answer is complete, if it is."""
+        """Add a token to `sequence`; return the finish reason if the answer is complete now."""
         sequence.append(token, logprob)
         answer = answer_of(sequence)
         answer.note(token, logprob, top)
@@ -84,7 +84,7 @@ class Ongoing:
         return "length" if sequence.num_generated >= self.group.max_tokens else None
 
     def ending(self, sequence: Sequence, token: int) -> FinishReason | None:
-        """Return "stop" where `token` would end the answer of `sequence`, whatever its length."""
+        """Return "stop" if `token` would end the answer of `sequence`; lengths are not checked."""
         if token in self.ends:
             return "stop"
         answer = answer_of(sequence)
@@ -94,7 +94,7 @@ class Ongoing:
         return "stop" if answer.fork().push(token, counts=counts, is_end=False) else None
 
     def fail(self, error: RowError) -> None:
-        """End every sequence of the request: it has an error instead of an answer."""
+        """End every sequence of the request; its result is `error`."""
         self.error = error
         self.group.failed = True
         self.finish()
@@ -105,7 +105,7 @@ class Ongoing:
             sequence.finish_reason = "stop"
 
     def generation(self, tokenizer: Tokenizer, meter: PoolMeter) -> Generation:
-        """Return the answer, or the error."""
+        """Return the result of the request: its choices, or its error."""
         latency = int((time.monotonic() - self.since) * 1000)
         key, sequences = self.group.key, self.group.sequences
         use = self._use(meter)
@@ -126,7 +126,7 @@ class Ongoing:
         )
 
     def _use(self, meter: PoolMeter) -> KVUse:
-        """Return what the request did to the pool, and how the pool fared meanwhile."""
+        """Return the request's use of the KV pool, and the state of the pool meanwhile."""
         utilisation, saving = meter.since(self.began)
         return KVUse(
             preemptions=self.group.preemptions,
@@ -160,17 +160,17 @@ class Ongoing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncodedRequest:
-    """A request as tokens, checked; what `Engine.encode` makes and `Engine.admit` takes."""
+    """A request as checked tokens; `Engine.encode` returns it and `Engine.admit` takes it."""
 
     key: int
-    # Why it can never be computed, in place of a group.
+    # The reason why the request can never be computed; then there is no group.
     error: RowError | None = None
     group: SequenceGroup | None = None
     grammar: Grammar | None = None
 
 
 def answer_of(sequence: Sequence) -> Answer:
-    """Return the companion that every sequence of the engine has."""
+    """Return the `Answer` that the engine attaches to every sequence."""
     answer = sequence.companion
     assert isinstance(answer, Answer)
     return answer
@@ -183,7 +183,7 @@ def encode_request(
     grammars: GrammarCompiler,
     limits: Limits,
 ) -> EncodedRequest:
-    """Return a request as the scheduler takes it, or with the error that it ends with."""
+    """Return a request with its sequence group, or with the error that refuses it."""
     group = make_group(request, tokenizer, limits)
     if isinstance(group, RowError):
         return EncodedRequest(key=request.key, error=group)
@@ -194,7 +194,7 @@ def encode_request(
 
 
 def compile_grammar(params: SamplingParams, compiler: GrammarCompiler) -> Grammar | RowError | None:
-    """Return the grammar of a request, None where it has none, or why it cannot be used."""
+    """Return the grammar of a request, None if it has none, or the error if it is not usable."""
     try:
         return compiler.compile(params)
     except GrammarError as error:
@@ -205,7 +205,7 @@ def compile_grammar(params: SamplingParams, compiler: GrammarCompiler) -> Gramma
 def make_group(
     request: GenerationRequest, tokenizer: Tokenizer, limits: Limits
 ) -> SequenceGroup | RowError:
-    """Return the sequence group of a request, or why it can never be computed."""
+    """Return the sequence group of a request, or the error if it can never be computed."""
     prompt = tokenizer.encode(request)
     if isinstance(prompt, RowError):
         return prompt

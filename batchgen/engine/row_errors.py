@@ -1,4 +1,4 @@
-"""Errors of rows that the engine began to compute. No torch here: the fake engine has them too."""
+"""Errors of rows that the engine began to compute. No torch: the fake engine uses them too."""
 
 from __future__ import annotations
 

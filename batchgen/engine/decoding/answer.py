@@ -1,6 +1,6 @@
-"""One answer beside its tokens: its text so far, its grammar's state, its log-probabilities.
+"""The state of one answer besides its tokens: text, grammar state and log-probabilities.
 
-It is the companion of a sequence: when samples or beams fork, it forks with them.
+It is the companion of a sequence and forks with it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from batchgen.engine.decoding.stops import Decode, StopScanner, read
 
 
 class Answer:
-    """What a growing answer has come to, and whether its last token ended it."""
+    """A growing answer; `push` takes its tokens and finds out whether one ends it."""
 
     def __init__(
         self,
@@ -24,23 +24,23 @@ class Answer:
         grammar: Grammar | None,
         before: Sequence[int] = (),
     ) -> None:
-        """Begin an empty answer; `scanner` looks for stop strings where there are any.
+        """Begin an empty answer; `scanner` finds stop strings and is None if there are none.
 
-        `before` is the end of the prompt, behind which the answer's text is read.
+        `before` are the last tokens of the prompt; the answer's text is decoded after them.
         """
         self.grammar = grammar
-        #: One for each token, where the request wants them.
+        #: One for each token, if the request wants them.
         self.logprobs: list[TokenLogprob] = []
         #: The text before a stop string that ended the answer.
         self.stopped: str | None = None
         self._params = params
         self._scanner = scanner
         self._before = before
-        self._has_end = False  # the last token is no part of the text
+        self._has_end = False  # True if the last token is an end token: not part of the text
 
     @property
     def reads_text(self) -> bool:
-        """Whether more than a token id can end the answer: a stop string, or its grammar."""
+        """True if a stop string or a grammar can end the answer, not only a token id."""
         return self._scanner is not None or self.grammar is not None
 
     def fork(self) -> Answer:
@@ -52,9 +52,9 @@ class Answer:
         return other
 
     def push(self, token: int, *, counts: bool, is_end: bool) -> bool:
-        """Take the next token; return whether it ended the answer.
+        """Take the next token and return whether it ended the answer.
 
-        `is_end` says that the token itself does; stop strings end it only where it `counts`.
+        If `is_end`, the token itself ends it. Stop strings end it only if `counts` is true.
         """
         if self._scanner is not None:
             self.stopped = self._scanner.push(token, counts=counts)
@@ -67,7 +67,7 @@ class Answer:
         return self.stopped is not None
 
     def note(self, token: int, logprob: float, top: TopTokens | None) -> None:
-        """Keep how likely the token was."""
+        """Keep the log-probability of the token, if the request wants it."""
         if self._params.logprobs:
             top = top if top is not None else TopTokens(ids=[], logprobs=[])
             self.logprobs.append(TokenLogprob(id=token, logprob=logprob, top=top))

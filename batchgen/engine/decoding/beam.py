@@ -4,18 +4,18 @@
                                                   ├─ of the first k those that end ──► k places
                                                   └─ the best k that do not end ─────► next beams
 
-A place holds a finished answer and its score, the sum of its log-probabilities divided by (tokens,
-the ending one included) ** length_penalty; a better answer takes the place of the worst. At most k
-of the K candidates end with an end token, since a beam has one candidate for each: k always go on.
+A place holds a finished answer and its score: the sum of its log-probabilities, divided by (tokens,
+including the end token) ** length_penalty. A better answer replaces the worst. Each beam has one
+candidate per end token, so enough of the K candidates do not end, and k beams continue.
 
-The search starts from one row, the prompt's, broadcast over k beams of which only the first is
-worth anything: candidates of the others, like those that a grammar forbids, have -inf and are none.
-Where fewer than k candidates are left, fewer beams go on and fewer answers come of it; transformers
-goes on with copies and ended beams instead, at a score of -1e9.
+The search starts from one row, the prompt's, broadcast over k beams; all but the first start at
+-inf. Candidates at -inf, also those that a grammar forbids, are ignored. If fewer than k candidates
+are left, fewer beams continue and fewer answers are found; transformers continues with copies and
+ended beams instead, at a score of -1e9.
 
-Scores are computed by transformers' float32 operations in its order, so they are equal to the last
-bit where the log-probabilities are. Of exactly equal scores the better candidate comes first and
-what holds a place keeps it; transformers leaves that to its sort.
+Scores are computed by transformers' float32 operations in the same order, so they are equal to the
+last bit if the log-probabilities are. If scores are equal, the better candidate comes first and an
+answer that has a place keeps it; transformers leaves that to its sort.
 """
 
 from __future__ import annotations
@@ -30,9 +30,8 @@ from batchgen.core.params import SamplingParams
 from batchgen.core.rows import FinishReason
 from batchgen.engine.scheduling.sequence import Sequence
 
-NOTHING = float("-inf")  # the score of what is no candidate, and of a place not taken
-
-#: Says whether and why a token ends the answer of a beam that it would be appended to.
+NOTHING = float("-inf")  # the score of an ignored candidate and of an empty place
+#: Returns the finish reason if a token would end the answer of a beam, else None.
 Ends = Callable[[Sequence, int], FinishReason | None]
 #: Returns a copy of a beam with one more token, its last.
 Finish = Callable[[Sequence, int], Sequence]
@@ -40,37 +39,37 @@ Finish = Callable[[Sequence, int], Sequence]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BeamStep:
-    """What each of the next beams is, best first: at most k, at least one unless `done`."""
+    """The next beams, best first: at most k, at least one unless `done`."""
 
-    # The beam that it continues, by its position in this step.
+    # Position in this step of the beam that each continues.
     parents: list[int]
-    # The token appended to it.
+    # The token appended to each.
     tokens: list[int]
-    # Its cumulative log-probability after that.
+    # The cumulative log-probability of each after that.
     scores: list[float]
-    # The search is over and its results are final; nothing goes on.
+    # True if the search is over and its results are final.
     done: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Candidates:
-    """The best continuations of all beams together, best first; [K] each, scores on the CPU."""
+    """The best continuations over all beams, best first; [K] each, scores on the CPU."""
 
     scores: Tensor
     # Position of the beam that is continued.
     parents: list[int]
     tokens: list[int]
-    # Why the continuation ends its answer; None where it goes on, or scores nothing.
+    # The finish reason if the continuation ends its answer; None otherwise, and at -inf.
     reasons: list[FinishReason | None]
 
     @property
     def ended(self) -> Tensor:
-        """Which of them end their answer."""
+        """A bool mask [K] of the continuations that end their answer."""
         return torch.tensor([reason is not None for reason in self.reasons])
 
 
 class BeamSearch:
-    """The state of the search for one prompt: what the running beams are worth, and the places."""
+    """The state of the search for one prompt: scores of the running beams, and the places."""
 
     def __init__(self, params: SamplingParams, *, max_tokens: int, num_ends: int) -> None:
         """Search for answers of at most `max_tokens`, which one of `num_ends` tokens may end."""
@@ -81,7 +80,7 @@ class BeamSearch:
         # Of the beams, in their order: cumulative log-probabilities.
         self._running = torch.full((self.width,), NOTHING)
         self._running[0] = 0.0
-        # The best finished answers, best first; places not taken are anywhere.
+        # The best finished answers, best first; None is an empty place, at any index.
         self._places: list[Sequence | None] = [None] * self.width
         self._scores = torch.full((self.width,), NOTHING)
 
@@ -90,11 +89,10 @@ class BeamSearch:
     ) -> BeamStep:
         """Take the next token of every beam.
 
-        `scores` [R, V] are float32 log-probabilities as processed for each of `beams`: the prompt
-        alone in the first step, then the beams of the last step in its order. The length limit is
-        the search's own, everything else that ends an answer `ends` knows. `on_finish` is called
-        for an answer that gets a place, while `beams` are as they were; scores that are no numbers
-        must not come here.
+        `scores` [R, V] are the processed float32 log-probabilities of each of `beams`, without NaN.
+        `beams` is the prompt alone in the first step, then the beams of the last step in its order.
+        The search checks the length limit; `ends` checks everything else that ends an answer.
+        `on_finish` is called for each answer that gets a place, before `beams` change.
         """
         length = beams[0].num_generated + 1
         best = self._candidates(scores, beams, ends, at_limit=length == self.max_tokens)
@@ -109,7 +107,7 @@ class BeamSearch:
         )
 
     def results(self) -> list[Sequence]:
-        """Return the n best answers, best first; fewer where no more could be found."""
+        """Return the n best answers, best first; fewer if no more were found."""
         found = [sequence for sequence in self._places if sequence is not None]
         for index, sequence in enumerate(found):
             sequence.index = index
@@ -129,7 +127,7 @@ class BeamSearch:
         reasons: list[FinishReason | None] = []
         going = 0
         for parent, token, worth in zip(parents, tokens, values.tolist(), strict=True):
-            # The first k may finish and the best k that do not end go on: the rest is no use.
+            # Only the first k may finish, and only the best k that do not end continue.
             if len(reasons) >= self.width and (at_limit or going == self.width):
                 break
             reasons.append(ends(beams[parent], token) or limit if worth > NOTHING else None)
@@ -145,7 +143,7 @@ class BeamSearch:
         """Give the places to the best of the answers that hold one and those that end now."""
         competing = best.ended
         competing[self.width :] = False
-        # A penalty too strong for float32 must not make an answer worth less than a free place.
+        # A very strong penalty may overflow float32; an answer must still beat an empty place.
         final = (best.scores / length**self._params.length_penalty).nan_to_num()
         merged = torch.cat([self._scores, final.masked_fill(~competing, NOTHING)])
         self._scores, order = best_of(merged, self.width)
@@ -166,9 +164,10 @@ class BeamSearch:
         return [int(at) for at in order[values > NOTHING]]
 
     def _is_done(self, length: int) -> bool:
-        """Return whether no running beam can, or by `early_stopping` may, still get a place.
+        """Return whether no running beam can still get a place, or may by `early_stopping`.
 
-        Unless "never" with a reward for length, the best beam counts as if it ended here and now.
+        The best beam is scored at its present length, but with "never" and a positive length
+        penalty at the maximal length.
         """
         if not len(self._running):
             return True
@@ -183,6 +182,6 @@ class BeamSearch:
 
 
 def best_of(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Return the `count` best of `scores` and where they are; of equal ones the first."""
+    """Return the `count` best `scores` and their indices; equal scores keep their order."""
     ranked = scores.sort(descending=True, stable=True)
     return ranked.values[:count], ranked.indices[:count]

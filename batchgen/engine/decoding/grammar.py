@@ -1,7 +1,7 @@
-"""Answers that must match a JSON schema or a regular expression: which tokens may come next.
+"""Grammars: the tokens that may come next if an answer must match a JSON schema or a regex.
 
-The automata are llguidance's. A grammar is compiled once for each text; each sequence has a matcher
-of its own, which forks with it.
+The automata are llguidance's. A grammar is compiled once for each text; each sequence has its own
+matcher, which forks with it.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from llguidance import LLExecutor, LLMatcher, LLTokenizer
 from batchgen.core.params import SamplingParams
 
 REMEMBERED = 64  # compiled grammars
-SILENT = 0  # llguidance's log level: what it says of a failure is in `error`
+SILENT = 0  # llguidance's log level; failures are in `matcher.get_error()`
 WORD = 32  # bits of one word of a mask
-# What may stand between two parts of JSON, once: a weak model writes as much as it is given, and an
-# indentation of 32 columns at each joint is most of an answer.
+# The only white space between two parts of JSON, at most once. Weak models write as much white
+# space as they are allowed, so that an indentation would be most of an answer.
 SPACE = " "
 
 
 class GrammarError(Exception):
-    """A schema or a regular expression that the library does not take."""
+    """A schema or a regular expression that llguidance does not accept."""
 
 
 class Grammar:
-    """Where one answer stands in its grammar."""
+    """The state of one answer in its grammar."""
 
     def __init__(self, matcher: LLMatcher, tokens: LLTokenizer) -> None:
         self.matcher = matcher
@@ -40,17 +40,17 @@ class Grammar:
 
     @property
     def ends(self) -> frozenset[int]:
-        """The tokens by which an answer that could go on is declared complete."""
+        """The end tokens, which the grammar allows once the answer is complete."""
         return frozenset(self.tokens.eos_tokens)
 
     @property
     def is_broken(self) -> bool:
-        """Whether the answer left the grammar, or the matcher reached a limit of its resources."""
+        """True if the answer left the grammar, or the matcher reached a limit of its resources."""
         return bool(self.matcher.is_error())
 
     @property
     def is_finished(self) -> bool:
-        """Whether the answer is complete and nothing more can follow."""
+        """True if the answer is complete and nothing more can follow."""
         return bool(self.matcher.is_stopped()) and not self.is_broken
 
     def fork(self) -> Grammar:
@@ -58,18 +58,18 @@ class Grammar:
         return Grammar(self.matcher.deep_copy(), self.tokens)
 
     def accept(self, token: int) -> None:
-        """Take the answer's next token; one that is forbidden breaks the grammar."""
+        """Take the answer's next token; after a forbidden token `is_broken` is true."""
         self.matcher.consume_token(token)
 
 
 def forbidden(
     grammars: Mapping[int, Grammar], *, rows: int, vocabulary: int
 ) -> npt.NDArray[np.bool_]:
-    """Return which token ids may not come next, [rows, vocabulary].
+    """Return a mask [rows, vocabulary] of the token ids that may not come next.
 
-    `grammars` is {row: grammar}, each row's its own. A row without one forbids nothing, one whose
-    grammar is broken everything. Where an answer is complete, `Grammar.ends` may follow. Ids that
-    only the model has, not the tokenizer, never may.
+    `grammars` is {row: grammar}; no two rows share one. A row without a grammar forbids nothing, a
+    row with a broken grammar forbids everything. If an answer is complete, `Grammar.ends` may
+    follow. Ids that the model has but the tokenizer does not are always forbidden.
     """
     size = max(-(-grammar.tokens.vocab_size // WORD) for grammar in grammars.values())
     masks = np.full((rows, size), -1, dtype=np.int32)
@@ -77,7 +77,7 @@ def forbidden(
     _executor(torch.get_num_threads()).unsafe_compute_mask_ptr(
         matchers, masks.ctypes.data, masks.itemsize * size, rows
     )
-    # A matcher may reach a limit in here; it would allow an end then, in mid-answer.
+    # A matcher that reaches a limit in this call would allow an end token in mid-answer.
     masks[[row for row, grammar in grammars.items() if grammar.is_broken]] = 0
     bits = np.unpackbits((~masks).view(np.uint8).reshape(-1), bitorder="little")
     return bits.view(np.bool_).reshape(rows, size * WORD)[:, :vocabulary]
@@ -87,9 +87,9 @@ class GrammarCompiler:
     """Makes grammars for the tokens of one tokenizer."""
 
     def __init__(self, tokenizer: Any, vocabulary: int, ends: frozenset[int]) -> None:
-        """Prepare for a transformers `tokenizer` and a model of so many token ids.
+        """Prepare for a transformers `tokenizer` and a model of `vocabulary` token ids.
 
-        `ends` are the model's own end tokens. Nothing is built before the first grammar comes.
+        `ends` are the model's own end tokens. Nothing is built before the first grammar.
         """
         self._tokenizer = tokenizer
         self._vocabulary = vocabulary
@@ -98,7 +98,7 @@ class GrammarCompiler:
         self._compiled = lru_cache(REMEMBERED)(self._compile)
 
     def compile(self, params: SamplingParams) -> Grammar | None:
-        """Return the grammar of a row at its start, None where it has none; raise GrammarError."""
+        """Return a new grammar for a row, None if it has none; raise GrammarError."""
         if params.json_schema is None and params.regex is None:
             return None
         return self._compiled(params.json_schema, params.regex).fork()
@@ -115,7 +115,7 @@ class GrammarCompiler:
         return Grammar(matcher, tokens)
 
     def _tokens(self) -> LLTokenizer:
-        """Build the library's view of the vocabulary: a second or two, once."""
+        """Return llguidance's view of the vocabulary; building it once takes one or two seconds."""
         if self._built is None:
             try:
                 self._built = llguidance.hf.from_tokenizer(
@@ -129,11 +129,11 @@ class GrammarCompiler:
 
 
 def _schema_grammar(schema: str) -> str:
-    if "x-guidance" in schema:  # the library's options, as the caller wants them
+    if "x-guidance" in schema:  # the schema sets llguidance's options itself
         return LLMatcher.grammar_from_json_schema(schema)
     try:
         return LLMatcher.grammar_from_json_schema(schema, defaults={"whitespace_pattern": SPACE})
-    except ValueError:  # `true`, or no schema at all, which the matcher says
+    except ValueError:  # the schema is `true`, or is none, which the matcher reports
         return LLMatcher.grammar_from_json_schema(schema)
 
 

@@ -1,10 +1,10 @@
-"""How likely tokens were under the model's own distribution, and OpenAI's JSON for it.
+"""Log-probabilities of tokens under the model's own distribution, and OpenAI's JSON for them.
 
-{"content": [{"token": " fox", "logprob": -0.3, "bytes": [32, …], "top_logprobs": […]}, …],
- "refusal": null,
- "prompt": [null, {"token": …}, …]}          only where prompt_logprobs is set
+    {"content": [{"token": " fox", "logprob": -0.3, "bytes": [32, …], "top_logprobs": […]}, …],
+     "refusal": null,
+     "prompt": [null, {"token": …}, …]}          only if prompt_logprobs is set
 
-The first token of a prompt follows nothing, so it has no probability.
+The first token of a prompt has no tokens before it, so it has no probability.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ import msgspec
 import torch
 from torch import Tensor
 
-MOST = 20  # tokens ranked in one place, or more where more are asked for
-ROWS = 64  # rows of a prompt judged at a time: bounds the work space
-LOWEST = -9999.0  # what OpenAI writes for a token that cannot come; JSON has no infinity
+MOST = 20  # at least so many tokens are ranked, so that ties do not depend on `count`
+ROWS = 64  # rows of a prompt computed at a time, to limit the work space
+LOWEST = -9999.0  # OpenAI's value for an impossible token; JSON has no infinity
 
-#: Returns the bytes that a token id stands for.
+#: Returns the bytes of a token id.
 TokenBytes = Callable[[int], bytes]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TopTokens:
-    """The likeliest tokens in one place, best first."""
+    """The likeliest tokens at one position, best first."""
 
     ids: list[int]
     logprobs: list[float]
@@ -39,7 +39,7 @@ class TopTokens:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenLogprob:
-    """How likely one token was, and which were the likeliest in its place."""
+    """The log-probability of one token, and the likeliest tokens at its position."""
 
     id: int
     logprob: float
@@ -49,7 +49,7 @@ class TokenLogprob:
 def top_tokens(logprobs: Tensor, count: int) -> list[TopTokens]:
     """Return the `count` likeliest tokens of each row of log-probabilities [N, V].
 
-    Which of equally likely tokens are among them does not depend on `count`.
+    The choice between equally likely tokens does not depend on `count`.
     """
     if count == 0:
         return [TopTokens(ids=[], logprobs=[]) for _ in range(len(logprobs))]
@@ -59,7 +59,7 @@ def top_tokens(logprobs: Tensor, count: int) -> list[TopTokens]:
 
 
 def prompt_logprobs(logits: Tensor, tokens: list[int], top: int) -> list[TokenLogprob]:
-    """Return how likely each of `tokens` was, given the float32 logits [T, V] before it."""
+    """Return the log-probabilities of `tokens` [T] from the float32 logits [T, V] before them."""
     entries: list[TokenLogprob] = []
     for start in range(0, len(tokens), ROWS):
         chosen = tokens[start : start + ROWS]
@@ -85,7 +85,7 @@ def to_json(
     prompt: Sequence[TokenLogprob] | None,
     token_bytes: TokenBytes,
 ) -> str:
-    """Return OpenAI's JSON text; None is what was not asked for."""
+    """Return OpenAI's JSON text; an argument is None if it was not asked for."""
     shown: dict[str, Any] = {
         "content": None if content is None else [_entry(one, token_bytes) for one in content],
         "refusal": None,
@@ -105,6 +105,6 @@ def _entry(one: TokenLogprob, token_bytes: TokenBytes) -> dict[str, Any]:
 
 def _token(token: int, logprob: float, token_bytes: TokenBytes) -> dict[str, Any]:
     data = token_bytes(token)
-    # A token may hold a part of a character: the bytes are exact, the text cannot be.
+    # A token may hold a part of a character: then the bytes are exact, but the text is not.
     text = data.decode("utf-8", errors="replace")
     return {"token": text, "logprob": max(logprob, LOWEST), "bytes": list(data)}

@@ -1,10 +1,10 @@
-"""What a row's parameters do to its scores before anything is chosen, in this order:
+"""Changes of a row's scores by its parameters, before a token is chosen, in this order:
 
     repetition_penalty ─► presence, frequency ─► logit_bias
                        ─► allowed_token_ids ─► min_tokens ─► grammar
 
-Scores are logits where tokens are drawn and log-probabilities where beams are searched, as in
-transformers. Rows are gathered into flat (row, token) lists, so each kind is one tensor operation.
+As in transformers, scores are logits for sampling and log-probabilities for a beam search. Rows are
+gathered into flat (row, token) lists, so each kind is one tensor operation.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Context:
-    """What the processing of one row depends on."""
+    """The inputs for processing one row."""
 
     params: SamplingParams
     # Prompt, then the answer so far.
@@ -39,19 +39,19 @@ class Context:
 
     @property
     def num_generated(self) -> int:
-        """Tokens of the answer so far."""
+        """The number of tokens of the answer so far."""
         return len(self.tokens) - self.num_prompt
 
     @property
     def all_ends(self) -> frozenset[int]:
-        """Tokens that end an answer, by themselves or by completing its grammar."""
+        """The tokens that end an answer, including the grammar's end tokens."""
         return self.ends if self.grammar is None else self.ends | self.grammar.ends
 
 
 def needs_processing(
     params: SamplingParams, grammar: Grammar | None, *, num_generated: int = 0
 ) -> bool:
-    """Return whether `process` may change a score of a row with so many tokens in its answer."""
+    """Return whether `process` may change a score of a row with `num_generated` answer tokens."""
     return grammar is not None or (
         params.repetition_penalty != 1.0
         or params.presence_penalty != 0.0
@@ -63,7 +63,7 @@ def needs_processing(
 
 
 def process(scores: Tensor, contexts: Sequence[Context]) -> None:
-    """Change float32 `scores` [M, V] in place as each row's parameters say."""
+    """Change float32 `scores` [M, V] in place by each row's parameters."""
     _penalise_repetition(scores, contexts)
     _penalise_presence(scores, contexts)
     _add_bias(scores, contexts)
@@ -76,7 +76,7 @@ def _penalise_repetition(scores: Tensor, contexts: Sequence[Context]) -> None:
     rows = [i for i, c in enumerate(contexts) if c.params.repetition_penalty != 1.0]
     if not rows:
         return
-    # A token that is there twice is read and written twice, with the same outcome.
+    # A token that occurs twice is read and written twice, with the same result.
     index, sizes = _flat(rows, lambda i: contexts[i].tokens, scores)
     penalties = np.array([contexts[i].params.repetition_penalty for i in rows], dtype=np.float32)
     penalty = torch.from_numpy(np.repeat(penalties, sizes)).to(scores.device)

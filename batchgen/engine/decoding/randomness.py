@@ -1,6 +1,7 @@
-"""Random numbers that are a function of (seed, sequence, position) and of nothing else.
+"""Random numbers that are a function of (seed, sequence, position) only.
 
-So a sample is the same alone, in any batch, after a preemption, on another worker, after a resume.
+So a sample is the same alone, in any batch, after a preemption, on another worker and after a
+resume.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ Words = npt.NDArray[np.uint64]
 # an odd step of the counter, and a mixing function with full avalanche.
 STEP = np.uint64(0x9E3779B97F4A7C15)
 MIX = ((30, np.uint64(0xBF58476D1CE4E5B9)), (27, np.uint64(0x94D049BB133111EB)))
-BITS = 48  # of a uniform number; few enough that one times a rounded sum stays below the sum
+BITS = 48  # of a uniform number; few enough that number * sum, rounded, stays below the sum
 
 
 def uniforms(seeds: Words, sequences: Words, positions: Words) -> npt.NDArray[np.float64]:
-    """Return one number in [0, 1) for each (seed, index in the group, position), [N] each."""
+    """Return a float64 in [0, 1) for each (seed, index in the group, position), [N] each."""
     state = _mix(seeds + STEP)
     for counter in (sequences, positions):
         state = _mix(state + (counter + np.uint64(1)) * STEP)
@@ -26,7 +27,7 @@ def uniforms(seeds: Words, sequences: Words, positions: Words) -> npt.NDArray[np
 
 
 def as_word(seed: int) -> int:
-    """Return a seed of any sign as the unsigned 64 bits that `uniforms` takes."""
+    """Return a seed as unsigned 64 bits, as `uniforms` needs it."""
     return seed % 2**64
 
 

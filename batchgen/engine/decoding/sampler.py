@@ -1,12 +1,12 @@
-"""From logits to tokens, all rows of a step at once.
+"""Turns logits into tokens, all rows of a step at once.
 
-    logits [N, V] ─► processed, where parameters ask for it
+    logits [N, V] ─► processed, if parameters require it
                        ├─► greedy rows: argmax
                        └─► others: / temperature ─► min_p ─► top_k ─► top_p
-                                                 ─► draw by one random number a row
+                                                 ─► draw by one random number per row
 
-What is kept by top_k and top_p is what reaches a threshold logit, so equally likely tokens stay or
-go together and a draw does not depend on how ties were sorted.
+top_k and top_p keep the tokens that reach a threshold logit. So equally likely tokens are kept or
+dropped together, and a draw does not depend on the order of ties.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from batchgen.engine.decoding.processors import Context, needs_processing, proce
 from batchgen.engine.decoding.randomness import uniforms
 from batchgen.engine.scheduling.sequence import Sequence
 
-CANDIDATES = 256  # most likely tokens looked at first for a threshold
-WIDER = 16  # times more candidates where those do not reach it
-WORK = 1 << 20  # scores drawn from at a time: bounds the float64 work space
-COLDEST = 1e-30  # a temperature that float32 still divides by
+CANDIDATES = 256  # likeliest tokens that are searched first for a threshold
+WIDER = 16  # factor for the candidates if the threshold is not among them
+WORK = 1 << 20  # scores drawn from at a time, to limit the float64 work space
+COLDEST = 1e-30  # the lowest temperature that float32 can still divide by
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -39,7 +39,7 @@ class Draw:
     row: int
     sequence: Sequence
     params: SamplingParams
-    # With the sequence's index and its length it selects the random number; 64 bits.
+    # 64 bits; selects the random number together with the sequence's index and length.
     seed: int
     grammar: Grammar | None
     # Tokens that end the answer.
@@ -47,13 +47,13 @@ class Draw:
 
     @property
     def is_processed(self) -> bool:
-        """Whether the scores to choose by may differ from the logits."""
+        """True if the scores to choose by may differ from the logits."""
         generated = self.sequence.num_generated
         return needs_processing(self.params, self.grammar, num_generated=generated)
 
     @property
     def context(self) -> Context:
-        """What the processing of the scores depends on."""
+        """The inputs for processing the scores."""
         return Context(
             params=self.params,
             tokens=self.sequence.tokens,
@@ -68,20 +68,20 @@ class Drawn:
     """One token for each draw, [M] each."""
 
     tokens: npt.NDArray[np.int64]
-    # Of the token, under the model's own distribution: no temperature, nothing cut off.
+    # Log-probabilities under the model's own distribution: no temperature, nothing cut off.
     logprobs: npt.NDArray[np.float32]
-    # False where there is no token: the logits were no numbers, or nothing was allowed (`stuck`).
+    # False if there is no token: a logit was NaN or infinite, or no token was allowed (`stuck`).
     valid: npt.NDArray[np.bool_]
     stuck: npt.NDArray[np.bool_]
-    # {draw: the likeliest tokens in its place}, where its request wants them.
+    # {draw: the likeliest tokens at its position}, if its request wants them.
     top: dict[int, TopTokens]
 
 
 def draw(raw: Tensor, draws: list[Draw]) -> Drawn:
-    """Draw one token for each of `draws` from float32 logits [N, V], which are left as they are."""
+    """Draw one token for each of `draws` from float32 logits [N, V], which stay unchanged."""
     rows = torch.tensor([each.row for each in draws], dtype=torch.int64, device=raw.device)
     likeliest = raw.max(-1)
-    # logsumexp, which would look for the maximum once more.
+    # Not torch.logsumexp, which would search for the maximum once more.
     sums = (raw - likeliest.values[:, None]).exp_().sum(-1)
     totals = (likeliest.values + sums.log())[rows]
     tokens = likeliest.indices[rows]
@@ -116,7 +116,7 @@ def _likeliest(raw: Tensor, totals: Tensor, draws: list[Draw]) -> dict[int, TopT
 
 
 def _sample(tokens: Tensor, logits: Tensor, places: dict[int, int], draws: list[Draw]) -> None:
-    """Write into `tokens` [M] what is sampled; `places` is {draw: its row of `logits`}."""
+    """Write the sampled tokens into `tokens` [M]; `places` is {draw: its row of `logits`}."""
     sampled = [i for i in places if not draws[i].params.greedy]
     count = max(1, WORK // logits.shape[1])
     for start in range(0, len(sampled), count):
@@ -130,7 +130,7 @@ def _choose(logits: Tensor, draws: list[Draw]) -> Tensor:
     device = logits.device
     params = [each.params for each in draws]
     temperature = torch.tensor([max(p.temperature, COLDEST) for p in params], device=device)
-    # The best token is at 0 and all others below, so no temperature overflows.
+    # The best token is at 0 and all others are below, so no temperature causes an overflow.
     scaled = (logits - logits.amax(-1, keepdim=True)) / temperature[:, None]
     if any(p.min_p for p in params):
         floor = torch.tensor([p.min_p for p in params], device=device).log()
@@ -141,7 +141,7 @@ def _choose(logits: Tensor, draws: list[Draw]) -> Tensor:
     weights = scaled.double().exp().masked_fill_(scaled < threshold[:, None], 0.0)
     sums = weights.cumsum(-1)
     target = torch.from_numpy(_numbers(draws)).to(device)[:, None] * sums[:, -1:]
-    # The first token whose running sum exceeds the target; NaN rows would point past the end.
+    # The first token whose running sum exceeds the target; the clamp is for rows of NaN.
     return torch.searchsorted(sums, target, right=True)[:, 0].clamp_(max=logits.shape[1] - 1)
 
 
@@ -155,7 +155,7 @@ def _numbers(draws: list[Draw]) -> npt.NDArray[np.float64]:
 
 
 def _thresholds(scaled: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
-    """Return the smallest logit that each row of [M, V] keeps, -inf where it keeps all."""
+    """Return the smallest logit [M] that each row of [M, V] keeps, -inf if it keeps all."""
     vocabulary = scaled.shape[1]
     threshold = torch.full_like(scaled[:, 0], float("-inf"))
     top_k = torch.where((top_k > 0) & (top_k < vocabulary), top_k, 0)
@@ -171,9 +171,9 @@ def _thresholds(scaled: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
 
 
 def _cut(scaled: Tensor, top_k: Tensor, top_p: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Return each row's threshold among its `count` best tokens, and whether it is there.
+    """Return each row's threshold among its `count` best tokens, and whether it is among them.
 
-    top_p counts within what top_k kept: a token stays if those better than it sum up to less.
+    top_p applies to the tokens that top_k kept: a token is kept if the sum of better ones is less.
     """
     best = scaled.topk(count).values
     weights = best.double().exp()
@@ -181,7 +181,7 @@ def _cut(scaled: Tensor, top_k: Tensor, top_p: Tensor, count: int) -> tuple[Tens
     within = ~limited[:, None] | (torch.arange(count, device=scaled.device) < top_k[:, None])
     weights *= within
     sums = weights.cumsum(-1)
-    # The last sum is the same however many candidates there are, so other rows change nothing.
+    # The total does not depend on the number of candidates, so other rows change nothing.
     total = torch.where(limited, sums[:, -1], scaled.double().exp().sum(-1))
     before = sums - weights
     kept = ((before < top_p[:, None] * total[:, None]) & within).sum(-1).clamp(min=1)

@@ -1,18 +1,18 @@
-"""The text of an answer behind its prompt, and stop strings wherever they lie in it."""
+"""The text of an answer after its prompt, and the search for stop strings in it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from copy import copy
 
-PARTIAL = 32  # tokens in a row that end inside a character; then there is none
-INCOMPLETE = "\N{REPLACEMENT CHARACTER}"  # how a decoder shows bytes that are no character yet
+PARTIAL = 32  # after so many tokens, bytes that form no character are taken as they are
+INCOMPLETE = "\N{REPLACEMENT CHARACTER}"  # a decoder's sign for bytes that are no character yet
 
 Decode = Callable[[Sequence[int]], str]
 
 
 def read(decode: Decode, ids: Sequence[int], *, before: Sequence[int]) -> str:
-    """Return the text of `ids` as `decode` reads it behind the tokens `before`."""
+    """Return the text of `ids` as `decode` reads it after the tokens `before`."""
     if not before:
         return decode(ids)
     context, whole = decode(before), decode([*before, *ids])
@@ -23,10 +23,10 @@ class StopScanner:
     """The text of one answer as its tokens come, searched for stop strings.
 
         text   … already searched …│ piece          a stop string may begin in the last
-                            └ reach ┘               `reach` characters of what was searched
+                            └ reach ┘               `reach` characters of the searched text
 
-    A token may hold part of a character, or one stop string's end and another's beginning; so the
-    text is searched, not the tokens.
+    The text is searched, not the tokens, because a token may hold part of a character, or the
+    end of one stop string and the beginning of another.
     """
 
     def __init__(
@@ -38,9 +38,10 @@ class StopScanner:
         plain: Decode | None = None,
         hidden: Sequence[str] = (),
     ) -> None:
-        """Look for `stop` in what `decode` reads behind the tokens `before`.
+        """Search for `stop` in the text that `decode` returns after the tokens `before`.
 
-        Where that shows the names of special tokens, `hidden`, `plain` reads an answer without.
+        If `decode` shows the names of special tokens, `hidden` are these names, and `plain` decodes
+        without them.
         """
         self._plain = plain
         self._hidden = hidden
@@ -49,22 +50,22 @@ class StopScanner:
         self._reach = max(map(len, stop)) - 1
         self._before = list(before)
         self._ids = list(before)
-        # ids[start:end] are decoded again for context, as a token's text depends on those before.
+        # ids[start:end] are decoded again, because a token's text depends on the tokens before.
         self._start, self._end = 0, len(before)
         self._context = decode(before) if before else ""
         self._text = ""
         self._from = 0  # no stop string that begins before this character counts
 
     def fork(self) -> StopScanner:
-        """Return a scanner that goes on from here on its own."""
+        """Return an independent copy."""
         other = copy(self)
         other._ids = self._ids.copy()
         return other
 
     def push(self, token: int, *, counts: bool = True) -> str | None:
-        """Take the next token; return the answer where a stop string ended it, without it.
+        """Take the next token; if a stop string ends the answer, return the text before it.
 
-        Where a token does not count, no stop string that begins up to it ends the answer.
+        If a token does not count, no stop string that begins in the text so far ends the answer.
         """
         self._ids.append(token)
         window = self._decode(self._ids[self._start :])
@@ -81,9 +82,9 @@ class StopScanner:
         return self._cut(self._text, searched)
 
     def finish(self, *, ended: bool = False) -> str:
-        """Return the whole answer; what was held back is as whole as it gets.
+        """Return the text of the whole answer, including bytes that form no character.
 
-        The last token of an answer that `ended` with it is no part of the text.
+        If the answer `ended` with an end token, that token is not part of the text.
         """
         ids = self._ids[len(self._before) : len(self._ids) - ended]
         whole = read(self._decode, ids, before=self._before)
@@ -93,7 +94,7 @@ class StopScanner:
         return whole if cut is None else cut
 
     def _cut(self, text: str, searched: int) -> str | None:
-        """Return `text` up to its first stop string, None if there is none."""
+        """Return `text` before its first stop string, None if there is none."""
         start = max(self._from, searched - self._reach)
         found = [at for at in (text.find(s, start) for s in self._stop) if at >= 0]
         return self._shown(text[: min(found)]) if found else None

@@ -1,4 +1,4 @@
-"""Text to tokens and back: chat templates, raw prompts, and what an answer's tokens read."""
+"""Text to tokens and back: chat templates, raw prompts, and the text of answers."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from batchgen.engine.network.loading import LOADING_ERRORS, LOCAL, not_loaded
 from batchgen.models.chat import Chat, NotRendered
 from batchgen.models.templates import ChatTemplate, TemplateFailed
 
-CONTEXT = 6  # tokens with a text, before an answer, that decide how its first one is written
-CONTEXT_TOKENS = 32  # tokens that are looked at for them
+CONTEXT = 6  # prompt tokens with text that are decoded before an answer
+CONTEXT_TOKENS = 32  # last prompt tokens that are searched for them
 
 
 class Tokenizer:
     """The tokenizer and the chat template of one model folder."""
 
     def __init__(self, path: Path) -> None:
-        """Load from `path`; raise UnsupportedModel where there is no tokenizer to load."""
+        """Load from `path`; raise UnsupportedModel if no tokenizer can be loaded."""
         try:
             self.backend: Any = transformers.AutoTokenizer.from_pretrained(path, **LOCAL)
         except LOADING_ERRORS as error:
@@ -33,12 +33,12 @@ class Tokenizer:
 
     @property
     def eos_token_id(self) -> int | None:
-        """The id that the tokenizer says ends a text."""
+        """The tokenizer's end-of-sequence token id, None if it has none."""
         eos: int | None = self.backend.eos_token_id
         return eos
 
     def encode(self, request: GenerationRequest) -> list[int] | RowError:
-        """Return the prompt of `request` as token ids, or why there is none."""
+        """Return the prompt of `request` as token ids, or the error if there is none."""
         if request.prompt_token_ids is not None:
             return list(request.prompt_token_ids)
         if request.messages is None:
@@ -59,7 +59,7 @@ class Tokenizer:
         except (TemplateFailed, ValueError) as error:
             message = f"The model's chat template refuses these messages: {error}"
             return RowError(code="template_error", message=message, param="messages")
-        # The template wrote its special tokens itself.
+        # The template has already written the special tokens.
         return self._ids(text, special=False, param="messages")
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -70,17 +70,18 @@ class Tokenizer:
         return text
 
     def decode_all(self, ids: Sequence[int]) -> str:
-        """Return the text of `ids`, special tokens by their names."""
+        """Return the text of `ids`, with the names of special tokens."""
         text: str = self.backend.decode(
             ids, skip_special_tokens=False, clean_up_tokenization_spaces=False
         )
         return text
 
     def context(self, prompt: Sequence[int]) -> list[int]:
-        """Return the end of `prompt` that an answer's text is read behind.
+        """Return the last tokens of `prompt`; an answer's text is decoded after them.
 
-        Some tokenizers leave the space of a text's first token out: `▁Paris` reads "Paris", but
-        " Paris" behind "capital is". Empty where the prompt has no text or ends in a character.
+        Some tokenizers drop the space of a text's first token: `▁Paris` alone is "Paris", but
+        after "capital is" it is " Paris". Empty if the prompt has no text or ends inside a
+        character.
         """
         start, shown = len(prompt), 0
         while start > max(0, len(prompt) - CONTEXT_TOKENS) and shown < CONTEXT:
@@ -90,12 +91,12 @@ class Tokenizer:
         return before if shown and not self.decode(before).endswith(INCOMPLETE) else []
 
     def stop_tokens(self, stop: Sequence[str]) -> frozenset[int]:
-        """Return the special tokens that the texts of `stop` are: no text ever holds them."""
+        """Return the ids of special tokens whose names are in `stop`; texts never contain them."""
         return frozenset(self.specials[text] for text in stop if text in self.specials)
 
     def scanner(self, stop: Sequence[str], before: Sequence[int]) -> StopScanner:
-        """Return what looks for the texts of `stop` in an answer behind the tokens `before`."""
-        # A text that holds more than a special token is looked for where these are shown.
+        """Return a scanner for the texts of `stop` in an answer after the tokens `before`."""
+        # If a text contains a special token and more, it is searched in text with special tokens.
         if any(name in text and name != text for text in stop for name in self.specials):
             return StopScanner(
                 self.decode_all,
@@ -108,7 +109,7 @@ class Tokenizer:
 
     @cached_property
     def specials(self) -> dict[str, int]:
-        """The ids of the special tokens, by name."""
+        """{name: id} of the special tokens."""
         added = self.backend.added_tokens_decoder.items()
         return {token.content: i for i, token in added if token.special and token.content}
 
@@ -117,10 +118,10 @@ class Tokenizer:
         return frozenset(self.specials.values()) | frozenset(self.backend.all_special_ids)
 
     def token_bytes(self, token: int) -> bytes:
-        """Return the bytes that a token id stands for: a part of a character, perhaps.
+        """Return the bytes of a token id; they may be a part of a character.
 
-        An id that only the model has, not the tokenizer, stands for none. Where a vocabulary does
-        not tell bytes, they are those of the token's text.
+        Return b"" if the model has the id but the tokenizer does not. If the vocabulary does not
+        define bytes, return those of the token's text.
         """
         name = self.backend.convert_ids_to_tokens(token) if token < self._size else None
         if name is None:
@@ -129,19 +130,19 @@ class Tokenizer:
             text: str = self.backend.decode([token], clean_up_tokenization_spaces=False)
             return text.encode()
         data = self._tokens.decode_bytes([token])
-        # The library marks special tokens by a first byte 0xFF, and takes off a token's own.
+        # llguidance marks special tokens by a first byte 0xFF, and removes a token's own 0xFF.
         marked = self._tokens.is_special_token(token) and data != name.encode()
         return b"\xff" + data if marked else data
 
     @cached_property
     def chat(self) -> Chat:
-        """The chat template; only where there is one."""
+        """The chat template; the model must have one."""
         template = ChatTemplate(self.backend.get_chat_template())
         return Chat(template, self.backend.special_tokens_map)
 
     @cached_property
     def notes(self) -> tuple[str, ...]:
-        """What a person should know of the chat template, found out by asking it."""
+        """Limits of the chat template, for a person; found by rendering test messages."""
         if not self.backend.chat_template:
             return ()
         if not self.chat.renders("user") and not self.chat.renders("system", "user"):
@@ -152,16 +153,16 @@ class Tokenizer:
 
     @cached_property
     def _size(self) -> int:
-        # There may be gaps: the library looks at as many ids as there are tokens.
+        # Ids may have gaps, so the number of tokens is not enough.
         ids: dict[str, int] = self.backend.get_vocab()
         return 1 + max(ids.values())
 
     @cached_property
     def _tokens(self) -> LLTokenizer | None:
-        # It knows how byte-level, byte-fallback and sentencepiece vocabularies write bytes.
+        # llguidance knows how byte-level, byte-fallback and sentencepiece vocabularies write bytes.
         try:
             return llguidance.hf.from_tokenizer(self.backend, slices=[])
-        except ValueError:  # written in Python, or of a kind that never has parts of characters
+        except ValueError:  # a tokenizer in Python, or a kind without parts of characters
             return None
 
     def _ids(self, text: str, *, special: bool, param: str) -> list[int] | RowError:
@@ -178,7 +179,10 @@ class Tokenizer:
         return ids
 
     def _begun(self, ids: list[int], plain: list[int]) -> list[int]:
-        """Return `ids`, the tokens `plain` with special ones around, without a second beginning."""
+        """Return `ids` without the added first tokens that the text begins with itself.
+
+        `plain` are the tokens of the same text without added special tokens.
+        """
         ends = range(len(ids) - len(plain) + 1)
         added = next((at for at in ends if ids[at : at + len(plain)] == plain), 0)
         return ids[added:] if plain[:added] == ids[:added] else ids

@@ -4,8 +4,8 @@
                            ("batchgen")                                 (LayerAttention, or the
                                                                          recorder of the probe)
 
-What a layer needs hangs on its own attention module: several families do not pass keyword
-arguments down. No mask of the name "batchgen" is registered, so transformers builds none.
+The handler of a layer is an attribute of its attention module, because several families do not pass
+keyword arguments down. No mask of the name "batchgen" is registered, so transformers builds none.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class LayerAttention:
     def __call__(
         self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, **options: Any
     ) -> Tensor:
-        """Return [T, Hq, Dv]; the step is the one that the kernels planned last."""
+        """Return [T, Hq, Dv] for the step that the kernels planned last."""
         self.kernels.write(self.layer, key, value)
         return self.kernels.attend(self.layer, query)
 
@@ -59,10 +59,10 @@ def paged_attention(
     attention_mask: Tensor | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """Hand one attention call over to the handler of its module; transformers calls this.
+    """Pass one attention call on to the handler of its module; transformers calls this.
 
     Queries, keys and values are [1, heads, T, width]; the output is [1, T, Hq, Dv]. Some families
-    name the mask in their calls, so it is called what transformers calls it.
+    pass the mask by keyword, so the parameter has the name that transformers uses.
     """
     handler: AttentionHandler = getattr(module, HANDLER)
     heads = (each[0].transpose(0, 1) for each in (query, key, value))
@@ -77,15 +77,15 @@ def forward(
 ) -> Tensor:
     """Run packed tokens [T] at their positions [T]; return the float32 logits of `rows`, [N, V].
 
-    Final-logit tricks (softcap, scaling) live in the model's own forward, so the head is never
-    called apart; it runs on the rows alone.
+    The head is called inside the model's own forward, because that may scale or cap the final
+    logits; it computes only `rows`.
     """
     arrays = token_ids, positions, rows
     return compute(network, *(torch.from_numpy(array).to(device) for array in arrays))
 
 
 def compute(network: nn.Module, token_ids: Tensor, positions: Tensor, rows: Tensor) -> Tensor:
-    """Do what `forward` does, with int64 tensors that are on the device."""
+    """Do the same as `forward`, with int64 tensors on the device."""
     output = network(
         input_ids=token_ids[None],
         position_ids=positions[None],
@@ -97,9 +97,9 @@ def compute(network: nn.Module, token_ids: Tensor, positions: Tensor, rows: Tens
 
 
 def set_implementation(network: Any, name: str) -> bool:
-    """Make every layer of `network` use attention `name`; return whether it did.
+    """Set the attention of every layer of `network` to `name`; return whether that worked.
 
-    Where a model cannot, transformers only logs a line.
+    If a model cannot use it, transformers only logs a line.
     """
     network.set_attn_implementation(name)
     return bool(network.config._attn_implementation == name)

@@ -1,4 +1,4 @@
-"""The weights that a model's class would make beside those of its files: no more, and no less."""
+"""Checks that the weights of a model's class are the weights in its files, no more and no less."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ import transformers
 from batchgen.errors import UnsupportedModel
 from batchgen.models.weights import count_weights
 
-# A class may make some weights that its files leave out, and tables of positions.
+# A class may create some weights that its files leave out, and tables of positions.
 SLACK = 2
 HARMLESS = 1 << 24  # weights
 HARMLESS_TABLES = 256 << 20  # bytes
 
 
 def check_weights_held(config: Any, path: Path) -> None:
-    """Raise UnsupportedModel where the model has far more weights than its files.
+    """Raise UnsupportedModel if the model has far more weights than its files.
 
-    transformers makes a weight that is missing at its full size, and tells afterwards.
+    transformers allocates a missing weight at its full size, and reports it only afterwards.
     """
     loader: Any = transformers.AutoModelForCausalLM
     with torch.device("meta"):
@@ -44,10 +44,10 @@ def check_weights_held(config: Any, path: Path) -> None:
 
 
 def left_out(network: Any, unexpected: Iterable[str]) -> list[str]:
-    """Return the weights of the files that belong to a layer of `network` which does not use them.
+    """Return the names of weights in the files that a layer of `network` has but does not use.
 
-    A bias where the configuration says that there is none would be dropped, and answers be others.
-    What belongs to no layer, such as a tower for images, computes no text.
+    If the configuration says that a layer has no bias, a bias in the files would be dropped and the
+    answers would be wrong. Weights of no layer, such as an image tower, do not affect text.
     """
     layers = {name for name, module in network.named_modules() if _has_weight(module)}
     return sorted(

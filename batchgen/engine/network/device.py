@@ -21,14 +21,17 @@ INSTRUCTIONS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComputeType:
-    """The type to compute in, and why if it is not the one asked for."""
+    """The type to compute in, with a note if it is not the one asked for."""
 
     dtype: torch.dtype
     note: str | None = None
 
 
 def resolve_device(name: str) -> torch.device:
-    """Return the device that `auto`, `cpu` or `cuda:N` means here; raise InvalidParameter."""
+    """Return the device that `auto`, `cpu` or `cuda:N` means on this machine.
+
+    Raise InvalidParameter if there is no such device.
+    """
     if name == "auto":
         return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
     try:
@@ -44,7 +47,10 @@ def resolve_device(name: str) -> torch.device:
 
 
 def resolve_dtype(name: str, device: torch.device, stored: torch.dtype) -> ComputeType:
-    """Return the type that `auto` or a torch name means for a model stored in `stored`."""
+    """Return the type to compute in, for a `name` of `auto` or a torch type.
+
+    `stored` is the type of the model's weights. A CPU without instructions for a type gets float32.
+    """
     if name == "auto":
         return ComputeType(dtype=torch.float32 if device.type == "cpu" else stored)
     dtype: torch.dtype = getattr(torch, name)
@@ -55,19 +61,19 @@ def resolve_dtype(name: str, device: torch.device, stored: torch.dtype) -> Compu
 
 
 def use_device(device: torch.device) -> None:
-    """Let what this process launches run on `device`: Triton launches on the current GPU."""
+    """Make `device` the current GPU of this process, because Triton launches kernels there."""
     if device.type == "cuda":
         torch.cuda.set_device(device)
 
 
 def set_threads(count: int) -> None:
-    """Let torch use `count` CPU threads; 0 means OMP_NUM_THREADS, or else every core we may use."""
+    """Let torch use `count` CPU threads; 0 means OMP_NUM_THREADS, or all cores if it is unset."""
     given = os.environ.get("OMP_NUM_THREADS", "")
     torch.set_num_threads(count or (int(given) if given.isdecimal() and int(given) else cores()))
 
 
 def cores() -> int:
-    """Return the cores that this process may use: its affinity, cut by a container's quota."""
+    """Return how many cores this process may use: its affinity, limited by a container's quota."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     try:
         quota, period = (CGROUP / "cpu.max").read_text().split()
@@ -78,7 +84,7 @@ def cores() -> int:
 
 
 def free_memory(device: torch.device) -> int:
-    """Return the bytes that can still be allocated on `device`."""
+    """Return how many bytes can still be allocated on `device`."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return int(free)
@@ -93,14 +99,14 @@ def _has_instructions(dtype: torch.dtype) -> bool:
 def _free_of_machine() -> int:
     try:
         lines = MEMINFO.read_text().splitlines()
-    except OSError:  # not Linux: half of what is built in
+    except OSError:  # not Linux: assume that half of the memory is free
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
     values = dict(line.split(":", 1) for line in lines)
     return int(values["MemAvailable"].split()[0]) * 1024
 
 
 def _free_of_cgroup() -> int:
-    """What the container's limit leaves; page cache in it counts as free."""
+    """Return the bytes below the container's limit; its page cache counts as free."""
     try:
         limit = int((CGROUP / "memory.max").read_text())
         used = int((CGROUP / "memory.current").read_text())

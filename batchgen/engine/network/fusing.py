@@ -1,7 +1,7 @@
-"""A probed float32 model on the CPU, its layers swapped for those of the C++ file.
+"""Replaces the layers of a probed float32 model on the CPU by the layers of the C++ file.
 
-Whether a decoder layer is put together as the fused one is not looked up by the name of its
-family: the fused layer is asked beside the layer itself, and stays where both answer the same.
+A list of families does not decide whether a decoder layer can be replaced. Instead the layer and
+its fused counterpart compute the same input, and the fused one is used if the outputs are equal.
 All other linear layers are packed one by one.
 """
 
@@ -25,17 +25,17 @@ from batchgen_kernels.cpu.linear import pack_linears, release
 if TYPE_CHECKING:
     from torch.utils.hooks import RemovableHandle
 
-TOKENS = 17  # of the question's positions near the start
-# Largest difference of two layers' outputs, in units of the largest thing that the layer adds.
+TOKENS = 17  # tokens of the test input near the start
+# Largest difference of two layers' outputs, relative to the largest number that the layer adds.
 TOLERANCE = 1e-5
 
 
 def fuse(network: nn.Module, layers: list[ProbedLayer], *, longest: int, int8: bool = False) -> int:
-    """Swap what can be swapped; return how many decoder layers are fused. 0 without a compiler.
+    """Replace the layers that can be replaced; return how many decoder layers are fused.
 
-    `longest` is the context of the model in tokens: the layers must be the same anywhere in it.
-
-    `int8` keeps eight bits of each weight: those of `network` must be rounded to as much already.
+    Without a compiler nothing is replaced. `longest` is the context of the model in tokens: outputs
+    must be equal at all its positions. `int8` stores weights in eight bits: those of `network` must
+    be rounded already.
     """
     library = load()
     if library is None:
@@ -57,7 +57,7 @@ def _fuse_layers(
     longest: int,
     int8: bool,
 ) -> dict[nn.Module, DecoderLayer]:
-    """Return the decoder layers that a fused one can stand for, each with that."""
+    """Return {decoder layer: its fused counterpart} for layers with equal outputs."""
     probed = {layer.module: layer for layer in layers}
     fused: dict[nn.Module, DecoderLayer] = {}
 
@@ -67,7 +67,7 @@ def _fuse_layers(
         candidate = DecoderLayer(library, layer, shape, attend, int8=int8)
         if _same(candidate, layer, args, kwargs):
             fused[layer] = candidate
-            # At once, so that never more than one layer's weights exist twice.
+            # Released now, so that the weights of at most one layer exist twice.
             for linear in layer.modules():
                 if isinstance(linear, nn.Linear):
                     release(linear)
@@ -77,13 +77,13 @@ def _fuse_layers(
         for module in network.modules()
         if getattr(module, "self_attn", None) in probed and is_decoder_layer(module)
     ]
-    _ask(network, layers, longest)
+    _run_once(network, layers, longest)
     for hook in hooks:
         hook.remove()
     return fused
 
 
-def _ask(network: nn.Module, layers: list[ProbedLayer], longest: int) -> None:
+def _run_once(network: nn.Module, layers: list[ProbedLayer], longest: int) -> None:
     """Compute a few tokens, none at position 0, where a rotation changes nothing."""
     for layer in layers:
         setattr(layer.module, HANDLER, _causal)
@@ -100,7 +100,7 @@ def _ask(network: nn.Module, layers: list[ProbedLayer], longest: int) -> None:
 
 
 def _causal(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, **_: Any) -> Tensor:
-    """Attend within one sequence: [T, Hq, Dv] for [T, heads, width] each."""
+    """Attend within one sequence; return [T, Hq, Dv] for [T, heads, width] each."""
     query, key, value = (each.transpose(0, 1)[None] for each in (query, key, value))
     attend = nn.functional.scaled_dot_product_attention
     out = attend(query, key, value, is_causal=True, enable_gqa=True)
@@ -108,20 +108,20 @@ def _causal(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, **_: A
 
 
 def _attend(module: nn.Module, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Hand the heads of a fused layer, [T, heads, width], to the handler of its attention."""
+    """Pass the heads of a fused layer, [T, heads, width], to the handler of its attention."""
     handler: AttentionHandler = getattr(module, HANDLER)
     return handler(module, query, key, value)
 
 
 def _same(candidate: DecoderLayer, layer: nn.Module, args: Any, kwargs: Any) -> bool:
-    """Return whether `candidate` answers a call like this one as `layer` does."""
+    """Return whether `candidate` and `layer` have equal outputs in a call with these arguments."""
     embeddings = kwargs.get("position_embeddings")
     if not isinstance(embeddings, tuple) or len(args) != 1:
         return False
     if any(table.dtype != torch.float32 for table in embeddings):
         return False
-    # Not what the layer was given: some models make single elements so large that the rounding of
-    # those hides the rest.
+    # A random input replaces the layer's own: in some models single elements of that are so large
+    # that their rounding errors hide all other differences.
     question = torch.randn(args[0].shape, generator=torch.Generator().manual_seed(0))
     expected = layer.forward(question, **kwargs)
     difference = (candidate(question, **kwargs) - expected).abs().max()

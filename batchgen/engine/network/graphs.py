@@ -1,12 +1,12 @@
-"""Decode steps as captured CUDA graphs: one launch for what is hundreds.
+"""Decode steps as captured CUDA graphs: one launch replaces hundreds.
 
     5 sequences, a token each ─► padded to 8 ─► kernels planned ─► their signature
                                                                     known: replay the graph
                                                                     new:   run, capture, replay
 
-A graph has addresses and grids baked in; what differs from step to step lies in buffers that stay
-where they are. Padding rows are sequences of one token in the null block. No GPU has run this yet:
-what is tested is everything but the capture itself.
+A graph contains fixed addresses and grids; data that changes from step to step lies in buffers that
+do not move. Padding rows are sequences of one token in the null block. No GPU has run this yet:
+everything but the capture itself is tested.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from batchgen.engine.scheduling.plan import Ints, StepPlan
 from batchgen.errors import InvalidParameter
 from batchgen_kernels.interface import AttentionKernels, StepBatch
 
-STEP = 8  # of captured sizes, from twice this one on
+STEP = 8  # difference of captured sizes from 2 * STEP on
 
 Run = Callable[[], Tensor]
 
 
 @runtime_checkable
 class GraphKernels(AttentionKernels, Protocol):
-    """Kernels that tell which of their steps one graph can serve."""
+    """Kernels whose `signature` says which steps can share one graph."""
 
     @property
     def signature(self) -> tuple[object, ...]:
-        """Everything of the step planned last that a captured graph would have baked in."""
+        """All values of the step planned last that a captured graph would contain."""
         ...
 
     def reserve(self, *, sequences: int, blocks: int) -> None:
-        """Make room for decodes of so many sequences and blocks, so that no buffer moves."""
+        """Allocate buffers for decodes of so many sequences and blocks, so that none moves."""
         ...
 
 
@@ -54,10 +54,10 @@ class DecodeGraphs:
         device: torch.device,
         capture: Callable[[Run], Run] | None = None,
     ) -> None:
-        """Serve steps of up to the last of `sizes`, which ascend.
+        """Serve steps of up to `sizes[-1]` sequences; `sizes` are ascending.
 
-        `capture` runs a function once and returns what runs it again on the same memory; a
-        stand-in lets this be tested without a GPU.
+        `capture` runs a function once and returns a function that repeats it on the same memory;
+        tests without a GPU pass their own.
         """
         self._network = network
         self._kernels = kernels
@@ -70,14 +70,14 @@ class DecodeGraphs:
         self._rows = torch.arange(sizes[-1], device=device)
 
     def can_run(self, plan: StepPlan) -> bool:
-        """Return whether `plan` decodes only, and not too many sequences."""
+        """Return whether each sequence of `plan` has one token, and `sizes` has room for all."""
         tokens = len(plan.token_ids)
         return 0 < tokens == len(plan.counts) <= int(self._sizes[-1])
 
     def run(self, plan: StepPlan) -> Tensor:
         """Compute the tokens of `plan`; return float32 logits [N, V] of its logit rows.
 
-        Raises InvalidParameter for a model that cannot be captured.
+        Raise InvalidParameter if the model cannot be captured.
         """
         size = int(self._sizes[np.searchsorted(self._sizes, len(plan.counts))])
         with torch.inference_mode():
@@ -99,7 +99,7 @@ class DecodeGraphs:
 def graph_sizes(most: int) -> list[int]:
     """Return the numbers of sequences that graphs are captured for: 1, 2, 4, 8, 16, 24, … `most`.
 
-    So at most half of a small step is padding, and fewer than eight rows of a large one.
+    So at most half of a small step is padding, and fewer than eight rows of a large step.
     """
     small = [size for size in (1, 2, 4, 8) if size < most]
     return [*small, *range(2 * STEP, most, STEP), most]
@@ -111,7 +111,7 @@ def padded(array: Ints, size: int) -> Ints:
 
 
 def padded_batch(plan: StepPlan, size: int) -> StepBatch:
-    """Return the step of `plan` with sequences of one token in the null block added."""
+    """Return the step of `plan`, padded to `size` with one-token sequences in the null block."""
     missing = size - len(plan.counts)
     return StepBatch(
         tables=np.pad(plan.tables, ((0, missing), (0, 0))),
@@ -121,7 +121,7 @@ def padded_batch(plan: StepPlan, size: int) -> StepBatch:
 
 
 def capture_cuda(run: Run) -> Run:
-    """Run once, so that everything is compiled and allocated, then capture what runs it again."""
+    """Run once, so that everything is compiled and allocated; then capture and return a replay."""
     try:
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())

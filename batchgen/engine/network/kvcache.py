@@ -1,4 +1,4 @@
-"""The memory of keys and values: one tensor on the device, sized once."""
+"""The memory of keys and values: one tensor on the device, allocated once."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from batchgen_kernels.layout import PoolLayout
 class KVCache:
     """The pool `[num_blocks, E]` and, for groups that are swapped out, a smaller one on the host.
 
-    `layout.views(pool)` are the layers. Not initialised: an unwritten slot may hold anything, NaN
-    included, and memory that no block uses is never touched.
+    `layout.views(pool)` are the layers. The pool is not initialised: an unwritten slot may hold
+    any value, even NaN, and memory that no block uses is never touched.
 
-    On CUDA nobody waits for a swap: moves, copies and kernels run in the order of one stream, and
-    nothing but these moves ever reads or writes the host pool. So a block of either pool that is
-    given out again is overwritten after whatever was still to be read from it.
+    On CUDA the host does not wait for swaps. Swaps, copies and kernels run in the order of one
+    stream, and only swaps read or write the host pool. So if a block of either pool is allocated
+    again, it is overwritten only after all pending reads of it.
     """
 
     def __init__(
@@ -29,7 +29,7 @@ class KVCache:
         dtype: torch.dtype,
         device: torch.device,
     ) -> None:
-        """Take the memory; `host_blocks` is 0 where nothing is ever swapped."""
+        """Allocate the memory; `host_blocks` is 0 if swapping is off."""
         self.layout = layout
         self.pool = torch.empty(num_blocks, layout.elements, dtype=dtype, device=device)
         prefer_huge_pages(self.pool)
@@ -38,12 +38,12 @@ class KVCache:
 
     @property
     def num_blocks(self) -> int:
-        """Blocks of the device pool, the null block included."""
+        """The number of blocks of the device pool, including the null block."""
         return len(self.pool)
 
     def swap_out(self, pairs: list[tuple[int, int]]) -> None:
         """Copy whole blocks, (device, host), all layers."""
-        # One by one: each is one run of memory, and gathering them would take as much again.
+        # One by one: each block is contiguous, and gathering them would need as much memory again.
         for here, there in pairs:
             self.host[there].copy_(self.pool[here], non_blocking=True)
 
@@ -54,10 +54,10 @@ class KVCache:
 
 
 def count_blocks(layout: PoolLayout, dtype: torch.dtype, *, memory: int, useful: int) -> int:
-    """Return how many blocks a pool of `memory` bytes has, the null block included.
+    """Return how many blocks a pool of `memory` bytes has, including the null block.
 
-    Never more than the `useful` ones that could be in use at once; InvalidParameter where the
-    memory does not hold two.
+    At most `useful` blocks can be in use at once, so there are never more. Raise InvalidParameter
+    if the memory is too small for two blocks.
     """
     block_bytes = layout.elements * dtype.itemsize
     affordable = memory // block_bytes
@@ -70,10 +70,9 @@ def count_blocks(layout: PoolLayout, dtype: torch.dtype, *, memory: int, useful:
 
 
 def count_host_blocks(layout: PoolLayout, dtype: torch.dtype, *, memory: int, device: int) -> int:
-    """Return how many blocks a host pool of `memory` bytes has, 0 where it holds none.
+    """Return how many blocks a host pool of `memory` bytes has, including the null block, or 0.
 
-    Never more than the `device` pool has: what does not fit there was never computed. The null
-    block is one of them and never moves.
+    Never more than the `device` pool has, because more are never computed.
     """
     affordable = memory // (layout.elements * dtype.itemsize)
     return min(affordable, device) if affordable >= 2 else 0

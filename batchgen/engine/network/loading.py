@@ -1,4 +1,4 @@
-"""A transformers model from a folder: safetensors only, no code, nothing missing, no network."""
+"""Loads a transformers model from a folder: safetensors only, complete, no code, no network."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-# What transformers raises for a folder that it cannot load.
+# Errors that transformers raises for a folder that it cannot load.
 LOADING_ERRORS = (
     OSError,
     ValueError,
@@ -26,12 +26,12 @@ LOADING_ERRORS = (
     ImportError,
     RuntimeError,
 )
-# Nothing is looked up on a hub and no code of a model folder is ever run.
+# No hub is asked, and no code of a model folder is run.
 LOCAL = {"local_files_only": True, "trust_remote_code": False}
 
 
 def quiet() -> None:
-    """Stop transformers' progress bars and advice: what matters is raised as an error."""
+    """Turn off transformers' progress bars and advice; real problems are raised as errors."""
     logging: Any = transformers.utils.logging
     logging.disable_progress_bar()
     logging.set_verbosity_error()
@@ -40,14 +40,14 @@ def quiet() -> None:
 def load_config(path: Path) -> Any:
     """Return the transformers config of the model in `path`; raise UnsupportedModel.
 
-    Raises UnsafeModel, before anything is opened, where somebody has put code into the folder, or
-    a file that names one outside, and ModelError where this user may not read it.
+    Before a library opens a file, raise UnsafeModel if the folder holds code, or a file that names
+    one outside of it, and ModelError if this user may not read a file.
     """
     try:
         scan_folder(path)
         for file in path.iterdir():
             if file.is_file():
-                file.open("rb").close()  # of a file it may not open safetensors says it is missing
+                file.open("rb").close()  # safetensors would report an unreadable file as missing
     except PermissionError as error:
         raise ModelError(
             f"The model in {path} cannot be loaded: permission denied: {error.filename}. Its files "
@@ -91,7 +91,7 @@ def load_network(path: Path, *, dtype: torch.dtype, device: torch.device) -> nn.
 
 
 def not_loaded(what: str, error: Exception) -> UnsupportedModel:
-    """Return the refusal of a model: `what` says what did not work, `error` why."""
+    """Return the error that refuses a model: `what` did not work, because of `error`."""
     reason = " ".join(str(error).split()) or type(error).__name__
     if not isinstance(error, OSError | ValueError | ImportError):
         reason = f"{type(error).__name__}: {reason}"
@@ -102,7 +102,7 @@ def not_loaded(what: str, error: Exception) -> UnsupportedModel:
 
 
 def context_length(config: Any) -> int:
-    """Return the tokens a sequence of this model can have; raise UnsupportedModel."""
+    """Return the most tokens of one sequence; raise UnsupportedModel if the config has none."""
     text = config.get_text_config()
     length = getattr(text, "max_position_embeddings", None)
     if not isinstance(length, int):
@@ -111,10 +111,10 @@ def context_length(config: Any) -> int:
 
 
 def pinned_length(network: nn.Module) -> int | None:
-    """Return the length up to which rotary embeddings do not depend on the batch; None if ever.
+    """Return the tokens up to which rotary embeddings are independent of the batch; None: all.
 
-    Long-rope and dynamic scaling look at the longest position of everything packed together and
-    change the frequencies of all. Below the length that they start from they never do.
+    Long-rope and dynamic scaling change the frequencies of the whole batch by its longest position,
+    but only if that is above their original length.
     """
     lengths = []
     for module in network.modules():
@@ -133,9 +133,9 @@ def _first_length(module: Any, layer: str | None) -> int:
 
 
 def end_tokens(network: Any, tokenizer_eos: int | None) -> frozenset[int]:
-    """Return the ids that end an answer: the generation config's, one or many, and the tokenizer's.
+    """Return the token ids that end an answer, from the generation config and the tokenizer.
 
-    Without either an answer ends at `max_tokens`.
+    If there are none, an answer ends at `max_tokens`.
     """
     configured = network.generation_config.eos_token_id if network.generation_config else None
     ids = configured if isinstance(configured, list) else [configured]

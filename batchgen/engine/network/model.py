@@ -1,4 +1,4 @@
-"""A model that computes step plans: transformers' layers over the paged pool."""
+"""The model: transformers' layers over the paged KV pool compute the tokens of step plans."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class CausalModel:
         self.network = network
         self.layout = layout
         self.max_length = max_length  # tokens of one sequence
-        self.notes: list[str] = []  # what differs from what was asked, for a person
+        self.notes: list[str] = []  # differences from what was asked, for a person
         self._modules = modules  # the attention modules, in the order of the layout
         self._kernels: AttentionKernels  # set by `bind`
 
@@ -91,16 +91,16 @@ class CausalModel:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return next(self.network.parameters()).device
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type that is computed in."""
+        """The type that the model computes in."""
         return next(self.network.parameters()).dtype
 
     def bind(self, kernels: AttentionKernels) -> None:
-        """Attend through `kernels` from now on."""
+        """Use `kernels` for attention from now on."""
         self._kernels = kernels
         for layer, module in enumerate(self._modules):
             setattr(module, HANDLER, LayerAttention(kernels, layer))

@@ -1,10 +1,10 @@
-"""Whether the engine computes a model correctly, found out when it loads.
+"""The probe: when a model loads, it checks that the engine computes the model correctly.
 
 1. A forward through a recorder: every layer must call the attention interface once; heads,
    widths, window, softcap, sinks and scale are taken from the calls, not from the config.
 2. A few sequences (`questions.py`), packed, in chunks, paged, through the reference kernels: the
-   logits must equal a plain forward of each sequence. State or masks outside of attention show
-   here, and what changes at a far position.
+   logits must equal a plain forward of each sequence. This finds state or masks outside of
+   attention, and models that change at a far position.
 
 A model that fails is refused with the name of the layer and the reason.
 """
@@ -42,12 +42,12 @@ BLOCK_SIZE = 8
 # Largest difference of two logits, in units of the largest logit.
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 2e-2}
 SERVED_LAYERS = {"full_attention", "sliding_attention"}
-# Options of attention that no kernel serves. A probe may be too short for them to matter.
+# Options of attention that no kernel supports. A probe may be too short to show their effect.
 UNSERVED_OPTIONS = {
     "attention_mask": "it masks its attention itself",
     "position_bias": "it adds to the scores of its attention",
 }
-# What a model raises that does not take packed tokens, positions and rows to keep.
+# Errors of models that do not accept packed tokens, positions and rows to keep.
 FORWARD_ERRORS = (TypeError, ValueError, AttributeError, LookupError, RuntimeError, ImportError)
 
 
@@ -62,10 +62,10 @@ class ProbedLayer:
 
 @dataclass(slots=True, eq=False)
 class Recorder:
-    """An attention that notes what it is asked, and answers zeros."""
+    """An attention handler that records its calls and returns zeros."""
 
     calls: list[tuple[nn.Module, LayerShape]] = field(default_factory=list)
-    # {module: why it cannot be served}
+    # {module: reason why it is not supported}
     refused: dict[nn.Module, str] = field(default_factory=dict)
 
     def __call__(
@@ -91,11 +91,11 @@ class Recorder:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Run:
-    """What a model computed for the probe's sequences."""
+    """The logits and the attention outputs of a model for the probe's sequences."""
 
-    # Of each sequence, [T, V].
+    # For each sequence, [T, V].
     logits: list[Tensor]
-    # Of each layer's attention module, one tensor [tokens, hidden] a forward.
+    # For each layer's attention module, one tensor [tokens, hidden] per forward.
     outputs: list[list[Tensor]]
 
 
@@ -120,7 +120,7 @@ def probe(network: nn.Module, *, vocabulary: int, longest: int) -> list[ProbedLa
 
 
 def _record(network: nn.Module, config: Any, longest: int) -> list[ProbedLayer]:
-    """Learn the layers from one forward through the recorder."""
+    """Return the attention layers, found by one forward through the recorder."""
     kinds = getattr(config, "layer_types", None) or []
     for i, kind in enumerate(kinds):
         if kind not in SERVED_LAYERS:
@@ -132,8 +132,8 @@ def _record(network: nn.Module, config: Any, longest: int) -> list[ProbedLayer]:
         raise _refusal(network, next(named, "layer 0"), reason)
     layers = _check_calls(network, _calls(network), config.num_hidden_layers)
     for layer, kept in zip(layers, _kept(config), strict=False):
-        # A probe is shorter than most windows: one that only a mask or the cache knew would not
-        # show in it.
+        # A probe is shorter than most windows, so it would not show a window that only a mask or
+        # the cache applies.
         if kept is not None and kept < longest and layer.shape.window is None:
             raise _refusal(network, layer.name, "its sliding window is not passed to attention")
     return layers
@@ -162,7 +162,7 @@ def _calls(network: nn.Module) -> list[tuple[nn.Module, LayerShape]]:
 def _check_calls(
     network: nn.Module, calls: list[tuple[nn.Module, LayerShape]], expected: int
 ) -> list[ProbedLayer]:
-    """Name the calls; raise UnsupportedModel unless each of `expected` layers made exactly one."""
+    """Return the calls as layers; raise UnsupportedModel unless each layer made exactly one."""
     names = {module: name for name, module in network.named_modules()}
     layers = [
         ProbedLayer(name=names[module], module=module, shape=shape) for module, shape in calls
@@ -186,7 +186,7 @@ def _decoder_layers(network: nn.Module, expected: int) -> list[nn.Module]:
 
 
 def _plain(network: nn.Module, questions: list[Question]) -> list[Tensor]:
-    """Return the logits of each sequence, computed alone and whole as transformers does."""
+    """Return the logits of each sequence, computed alone and in one forward."""
     return [
         _logits(network, each.tokens, each.positions, _wanted(len(each.tokens)))
         for each in questions
@@ -194,7 +194,7 @@ def _plain(network: nn.Module, questions: list[Question]) -> list[Tensor]:
 
 
 def _wanted(length: int) -> Ints:
-    """Return the rows that are compared: all but one, so that who does not choose rows shows."""
+    """Return the rows to compare: all but one, to find models that ignore `logits_to_keep`."""
     return np.delete(np.arange(length), length // 2)
 
 
@@ -226,7 +226,7 @@ def _paged(
 
 
 def _tables(lengths: list[int]) -> npt.NDArray[np.int32]:
-    """Return block tables for sequences of these lengths; none has its blocks in one piece."""
+    """Return block tables for sequences of these lengths; no sequence has contiguous blocks."""
     widths = np.array([-(-length // BLOCK_SIZE) for length in lengths])
     tables = np.zeros((len(lengths), widths.max()), dtype=np.int32)
     held = np.arange(widths.max())[:, None] < widths
@@ -235,7 +235,7 @@ def _tables(lengths: list[int]) -> npt.NDArray[np.int32]:
 
 
 def _logits(network: nn.Module, tokens: Ints, positions: Ints, rows: Ints) -> Tensor:
-    """Return the logits of `rows`; raise UnsupportedModel where the model does not give them."""
+    """Return the logits of `rows`; raise UnsupportedModel if the model does not return them."""
     try:
         with torch.inference_mode():
             logits = forward(network, tokens, positions, rows, device=_device(network))
@@ -249,7 +249,7 @@ def _logits(network: nn.Module, tokens: Ints, positions: Ints, rows: Ints) -> Te
 
 @contextmanager
 def _outputs(layers: list[ProbedLayer]) -> Iterator[list[list[Tensor]]]:
-    """Collect what each attention module returns while the context lasts, chunk by chunk."""
+    """Collect the outputs of each attention module inside the context, chunk by chunk."""
     outputs: list[list[Tensor]] = [[] for _ in layers]
 
     def hook(of: list[Tensor]) -> Any:
@@ -268,7 +268,7 @@ def _outputs(layers: list[ProbedLayer]) -> Iterator[list[list[Tensor]]]:
 
 
 def _compare(network: nn.Module, layers: list[ProbedLayer], plain: Run, paged: Run) -> None:
-    """Raise UnsupportedModel, naming the first layer that differs, where the logits differ."""
+    """If the logits differ, raise UnsupportedModel with the name of the first layer that does."""
     tolerance = TOLERANCE[next(network.parameters()).dtype]
     if all(_close(a, b, tolerance) for a, b in zip(plain.logits, paged.logits, strict=True)):
         return

@@ -1,10 +1,10 @@
-"""The token sequences that a model and its layers are asked when it loads.
+"""The token sequences that the probe and the fusing of layers use as input.
 
     position   0 ┄┄┄┄┄┄┄┄ 24        t - 4 ┄ t ┄ t + 4               longest - 8 ┄ longest
                two at the start     one across each threshold t     one at the end
 
-Some models compute otherwise from a position on: they scale queries, stretch rotations, or have a
-table that ends. Such a position stands in the config, and near the start nothing of it shows.
+Some models change at a certain position: they scale queries, stretch rotations, or have a table
+that ends. The position is a number in the config, and sequences near the start do not show it.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ import numpy.typing as npt
 
 Ints = npt.NDArray[np.int64]
 
-LENGTH = 24  # tokens of the longer sequence at the start; more where a window can be looked past
+LENGTH = 24  # tokens of the longer sequence at the start; more, up to LONGEST, to exceed a window
 LONGEST = 160
-SPAN = 8  # tokens of a sequence further on
-# A number of the config may be a threshold where its name holds one of these.
+SPAN = 8  # tokens of each later sequence
+# A number of the config may be a threshold if its name contains one of these.
 NAMES = ("position", "length", "seq", "context", "ctx", "scale")
 
 
@@ -30,7 +30,7 @@ class Question:
     """One sequence of tokens at consecutive positions."""
 
     tokens: Ints
-    # Position of the first token; those before it do not exist.
+    # Position of the first token; no tokens come before it.
     first: int
 
     @property
@@ -40,9 +40,9 @@ class Question:
 
 
 def ask(config: Any, *, vocabulary: int, longest: int, windows: list[int]) -> list[Question]:
-    """Return the questions to a model of this text config, the longest question first.
+    """Return the sequences for a model of this text config, the longest sequence first.
 
-    `longest` is the model's context in tokens; `windows` are those of its attention.
+    `longest` is the model's context in tokens; `windows` are the windows of its attention.
     """
     length = min(max(LENGTH, min(windows, default=0) + SPAN), LONGEST, longest)
     lengths = {0: length, **dict.fromkeys(far(config, longest), SPAN)}
@@ -55,14 +55,14 @@ def ask(config: Any, *, vocabulary: int, longest: int, windows: list[int]) -> li
 
 
 def far(config: Any, longest: int) -> list[int]:
-    """Return the first positions of spans that cross a threshold of `config`, or end `longest`."""
+    """Return the first positions of spans across thresholds of `config` or before `longest`."""
     thresholds = {each for each in _numbers(config.to_dict()) if each < longest}
     starts = {each - SPAN // 2 for each in thresholds} | {longest - SPAN}
     return sorted(start for start in starts if 0 < start <= longest - SPAN)
 
 
 def _numbers(values: dict[str, Any]) -> Iterator[int]:
-    """Yield the whole numbers of `values`, at any depth, whose names may be those of positions."""
+    """Yield the whole numbers of `values`, at any depth, whose names may mean positions."""
     for name, value in values.items():
         if isinstance(value, dict):
             yield from _numbers(value)

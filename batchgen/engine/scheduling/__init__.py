@@ -1,3 +1,3 @@
-"""Which sequences compute what in a step, and in which blocks; no torch."""
+"""Scheduling: the sequences and tokens of each step, and the blocks they use. No torch."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How long answers will be, learned from those that ended.
+"""A forecast of answer lengths, learned from the answers that ended.
 
 share of the job's answers that are longer than
 1.0 ─┐
@@ -19,7 +19,7 @@ from batchgen.engine.scheduling.sequence import SequenceGroup
 
 REMEMBERED = 512  # answers of one job
 JOBS = 256  # with lengths at a time
-UNKNOWN = 256  # tokens of a mean answer while none of its job has ended
+UNKNOWN = 256  # assumed mean tokens of an answer until one of the job has ended
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -33,16 +33,17 @@ class Lengths:
         self._sorted: list[int] = []
 
     def observe(self, length: int) -> None:
-        """Take in an answer that ended."""
+        """Add the length of an answer that ended."""
         if len(self._recent) == REMEMBERED:
             del self._sorted[bisect_right(self._sorted, self._recent[0]) - 1]
         self._recent.append(length)
         insort(self._sorted, length)
 
     def growing(self, generated: Ints, ahead: Ints) -> Floats:
-        """Return how likely answers of `generated` [G] tokens have over `ahead` [T] to go, [G, T].
+        """Return the probabilities [G, T] that answers get more than `ahead` [T] further tokens.
 
-        One that is longer than any so far has no end in sight: it is as likely to double as any.
+        `generated` [G] are their tokens so far. If an answer is longer than all known ones, its
+        remaining length is taken as exponential with its present length as the mean.
         """
         known = np.array(self._sorted, dtype=np.int64)
         longer = len(known) - known.searchsorted(generated, side="right")
@@ -54,13 +55,13 @@ class Lengths:
 
 
 class LengthBook:
-    """The lengths of all jobs."""
+    """The answer lengths of the `JOBS` jobs that were used last."""
 
     def __init__(self) -> None:
         self._jobs: OrderedDict[str, Lengths] = OrderedDict()
 
     def observe(self, group: SequenceGroup) -> None:
-        """Learn from a group that ended by itself: neither failed nor bound to its limit."""
+        """Add the lengths of a group, unless it failed or `ignore_eos` fixed its length."""
         if group.failed or group.params.ignore_eos:
             return
         lengths = self._of(group.job)
@@ -68,7 +69,7 @@ class LengthBook:
             lengths.observe(sequence.num_generated)
 
     def growing(self, groups: list[SequenceGroup], ahead: Ints) -> Floats:
-        """Return how likely each of `groups` still runs after `ahead` [T] more steps, [G, T]."""
+        """Return the probabilities [G, T] that `groups` still run after `ahead` [T] more steps."""
         generated = np.array([group.num_generated for group in groups])
         limits = np.array([group.max_tokens for group in groups])
         free = np.array([not group.params.ignore_eos for group in groups])

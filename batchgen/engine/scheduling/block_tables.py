@@ -1,8 +1,8 @@
-"""Block tables: which blocks hold the tokens of each sequence, one row of a matrix a sequence.
+"""Block tables: one matrix row per sequence names the blocks that hold its tokens.
 
     blocks [rows, width]                 block_size 4
 row 0:   7   3   9   0   0  …     slots of tokens  0-3 in block 7, 4-7 in 3, 8-11 in 9
-row 1:   7   3   5   0   0  …     a fork of row 0 that wrote its own last block
+row 1:   7   3   5   0   0  …     a fork of row 0 with its own copy of the last block
 row 2:   0   0   4   6   0  …     tokens 0-7 have left the window of every layer
 row 3:   0   0   0   0   0  …     closed
 """
@@ -19,27 +19,27 @@ from batchgen.engine.scheduling.blocks import NULL_BLOCK, BlockPool, Blocks
 class BlockTables:
     """The tables of all running sequences over one pool.
 
-    The matrix is what the kernels read, so a step's tables are one slice of it, not a rebuild.
+    The kernels read the matrix, so the tables of a step are a slice of it and are not rebuilt.
     """
 
     def __init__(self, pool: BlockPool, *, rows: int, width: int) -> None:
         self.pool = pool
         self.blocks = np.zeros((rows, width), dtype=np.int32)
-        self.sizes = [0] * rows  # blocks of each row, those that left the window included
+        self.sizes = [0] * rows  # blocks of each row, including those that left the window
         self._closed = list(range(rows - 1, -1, -1))
 
     @property
     def width(self) -> int:
-        """Blocks that one row can hold."""
+        """The number of blocks that one row can hold."""
         return int(self.blocks.shape[1])
 
     @property
     def num_closed(self) -> int:
-        """Rows that `open` can still give."""
+        """The number of rows that `open` can still return."""
         return len(self._closed)
 
     def open(self, blocks: Blocks | None = None) -> int:
-        """Return a row that shares `blocks` with others, or an empty one; one must be closed."""
+        """Open a row that shares `blocks`, or an empty one, and return it; one must be closed."""
         row = self._closed.pop()
         if blocks is not None and len(blocks):
             self.pool.share(blocks)
@@ -48,7 +48,7 @@ class BlockTables:
         return row
 
     def close(self, row: int) -> None:
-        """Drop every block of `row` and take the row back."""
+        """Release every block of `row` and close the row."""
         self.pool.release(self.of(row))
         self.blocks[row] = NULL_BLOCK
         self.sizes[row] = 0
@@ -63,7 +63,7 @@ class BlockTables:
         return max(0, self.pool.blocks_for(num_tokens) - self.sizes[row])
 
     def grow(self, row: int, num_tokens: int) -> None:
-        """Make room in `row` for its first `num_tokens` tokens; the pool must have the blocks."""
+        """Allocate the blocks for the first `num_tokens` tokens of `row`; they must be free."""
         count = self.missing(row, num_tokens)
         if count:
             size = self.sizes[row]
@@ -75,10 +75,10 @@ class BlockTables:
         return self.open(self.of(row).copy())
 
     def copies_to_own(self, writers: list[tuple[int, int]]) -> int:
-        """Return how many blocks `own` would copy for all (row, position) together.
+        """Return how many blocks `copy_on_write` would copy for all (row, position) together.
 
-        Of a block that w rows write and r rows read, w are copied; the last writer keeps it if no
-        other reader is left, so one less where w = r.
+        If w of the r rows that share a block write to it, w copies are made. If w = r it is one
+        less, because the last writer is the only reader left and writes in place.
         """
         size = self.pool.block_size
         written = [
@@ -93,21 +93,24 @@ class BlockTables:
     def copy_on_write(self, row: int, position: int) -> None:
         """Make the block of token `position` safe to write: copy it first if it is shared.
 
-        The first slot of a block is only ever written after `grow` brought the block.
+        Nothing is copied if `position` is the first of a block: `grow` has just allocated it.
         """
         index, slot = divmod(position, self.pool.block_size)
         if slot:
             self.blocks[row, index] = self.pool.copy_on_write(int(self.blocks[row, index]))
 
     def forget(self, row: int, position: int) -> None:
-        """Drop the blocks of `row` whose tokens all lie before `position`."""
+        """Release the blocks of `row` whose tokens all lie before `position`."""
         before = self.blocks[row, : min(position // self.pool.block_size, self.sizes[row])]
         if len(before) and before[-1] != NULL_BLOCK:
             self.pool.release(before)
             before[:] = NULL_BLOCK
 
     def utilisation(self, computed: dict[int, int]) -> float:
-        """Return filled slots over slots of all blocks in use, for {row: tokens computed}."""
+        """Return filled slots over slots of the blocks in use, 0 to 1.
+
+        `computed` is {row: tokens computed} of all running sequences.
+        """
         if self.pool.num_used == 0:
             return 0.0
         size = self.pool.block_size
@@ -129,7 +132,7 @@ class BlockTables:
         assert not sizes[self._closed].any(), "a closed row holds blocks"
         within = np.arange(self.width) < sizes[:, None]
         held = self.blocks != NULL_BLOCK
-        # Only what left the window may be missing, and that is the beginning.
+        # Only blocks that left the window may be missing, and these are the first ones.
         whole = np.logical_or.accumulate(held, axis=1) & within
         wrong = np.flatnonzero((whole != held).any(axis=1))
         assert len(wrong) == 0, f"rows {wrong[:8]} have a hole, or blocks past their end"

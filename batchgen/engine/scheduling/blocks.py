@@ -1,13 +1,13 @@
-"""The KV blocks of a pool by number: who is free, who is shared, what must be copied.
+"""The KV blocks of a pool, by number: which are free, which are shared, which must be copied.
 
-A block number is a row of the device tensor `[num_blocks, E]` (see `kvcache`); nothing here
-touches it. Block 0 is the null block: it is never given out, whatever is written there is lost.
+A block number is a row of the device tensor `[num_blocks, E]` (see `kvcache`), which this module
+does not touch. Block 0 is the null block: it is never allocated, and its content is never used.
 
     references   0 = free · 1 = one table (or copy) · n = shared, read-only until copied
 
-A free block may still be known by what it holds, its key, until it is given out again:
+A free block keeps its content, and the key of that content, until it is allocated again:
 
-    given out first                                                              last
+    allocated first                                                              last
     free   [ no key, freed last … first ][ key, least recently used … most ]  kept [ pinned key ]
 """
 
@@ -25,11 +25,11 @@ Blocks = npt.NDArray[np.int32]
 
 
 class BlockPool:
-    """Reference-counted blocks, with copy-on-write and a memory of what free blocks hold.
+    """Reference-counted blocks with copy-on-write and a cache of the contents of free blocks.
 
-    `copies` are owed to the device: they must run before anything of this step is written, and
-    `finish_copies` must be called once they ran. Until then each keeps a reference on its source
-    and one on its destination, so neither can be freed and given out again under it.
+    `copies` are pending on the device. They must run before the step writes anything, and
+    `finish_copies` must be called afterwards. Until then each holds a reference to its source
+    and one to its destination, so that neither is allocated again before the copy ran.
     """
 
     def __init__(self, num_blocks: int, block_size: int) -> None:
@@ -45,21 +45,21 @@ class BlockPool:
         self._kept: OrderedDict[int, None] = OrderedDict()
         self._block_of: dict[bytes, int] = {}
         self._key_of: dict[int, bytes] = {}
-        self._pins: Counter[bytes] = Counter()  # {key: who wants it kept}
+        self._pins: Counter[bytes] = Counter()  # {key: number of pins}
 
     @property
     def capacity(self) -> int:
-        """Blocks that can ever be in use at once."""
+        """The number of blocks that can be in use at once."""
         return self.num_blocks - 1
 
     @property
     def num_free(self) -> int:
-        """Blocks that `allocate` can still give."""
+        """The number of blocks that `allocate` can still return."""
         return len(self._free) + len(self._kept)
 
     @property
     def num_used(self) -> int:
-        """Blocks with a reference, the null block apart."""
+        """The number of blocks with a reference, without the null block."""
         return self.capacity - self.num_free
 
     def blocks_for(self, num_tokens: int) -> int:
@@ -67,16 +67,16 @@ class BlockPool:
         return -(-num_tokens // self.block_size)
 
     def allocate(self, count: int) -> list[int]:
-        """Return `count` free blocks, each with one reference now; there must be that many."""
+        """Take `count` free blocks, give each one reference and return them; they must be free."""
         assert 0 <= count <= self.num_free, (count, self.num_free)
         taken = [self._next_free() for _ in range(count)]
         self.references[taken] = 1
         return taken
 
     def share(self, blocks: Blocks) -> None:
-        """Add a reference to each of `blocks` (distinct; null blocks are passed over).
+        """Add a reference to each of `blocks` (distinct; null blocks are skipped).
 
-        A free one is in use again, with what it holds.
+        A free block is in use again, with its content.
         """
         blocks = blocks[blocks != NULL_BLOCK]
         for block in blocks[self.references[blocks] == 0].tolist():
@@ -84,25 +84,25 @@ class BlockPool:
         self.references[blocks] += 1
 
     def release(self, blocks: Blocks) -> None:
-        """Drop a reference of each of `blocks` (distinct; null blocks are passed over)."""
+        """Drop a reference of each of `blocks` (distinct; null blocks are skipped)."""
         blocks = blocks[blocks != NULL_BLOCK]
         self.references[blocks] -= 1
-        # Tail first: of a chain of blocks the tail is forgotten first, the head is of most use.
+        # Last block first: the end of a chain is reused first, its beginning is useful to more.
         for block in blocks[self.references[blocks] == 0][::-1].tolist():
             self._put_back(block)
 
     def sharers(self, block: int) -> int:
-        """Return the tables that read `block`: its references but for the copies owed of it."""
+        """Return how many tables read `block`: its references without those of pending copies."""
         return int(self.references[block]) - self._owed[block]
 
     def copy_on_write(self, block: int) -> int:
-        """Return a block to write instead of `block`: itself, or a fresh one if it is shared.
+        """Return the block to write instead of `block`: itself, or a new copy if it is shared.
 
-        The writer's reference on a shared block passes to the copy that is now owed. Of n sharers
-        that all write, the last finds itself alone with n - 1 copies and writes in place.
+        The writer's reference to a shared block passes to the pending copy. If all n sharers
+        write, n - 1 copies are made and the last sharer writes in place.
         """
         if self.sharers(block) == 1:
-            assert block not in self._key_of, f"block {block} is full and known by what it holds"
+            assert block not in self._key_of, f"block {block} is full and cached"
             return block
         fresh = self.allocate(1)[0]
         self.references[fresh] += 1
@@ -111,7 +111,7 @@ class BlockPool:
         return fresh
 
     def finish_copies(self) -> None:
-        """Note that every copy owed has run."""
+        """Note that every pending copy has run."""
         for pair in self.copies:
             self.release(np.array(pair, dtype=np.int32))
         self.copies_made += len(self.copies)
@@ -119,21 +119,21 @@ class BlockPool:
         self._owed.clear()
 
     def cache_block(self, block: int, key: bytes) -> None:
-        """Know a used, full block by `key` from now on, unless another one is known by it."""
+        """Cache a used, full block under `key`, unless the block or the key is already cached."""
         if key not in self._block_of and block not in self._key_of:
             self._block_of[key] = block
             self._key_of[block] = key
 
     def cached_block(self, key: bytes) -> int | None:
-        """Return the block that is known by `key`, used or free, None if there is none."""
+        """Return the block that is cached under `key`, used or free; None if there is none."""
         return self._block_of.get(key)
 
     def key_of(self, block: int) -> bytes | None:
-        """Return the key that `block` is known by, None if there is none."""
+        """Return the key that `block` is cached under, None if it has none."""
         return self._key_of.get(block)
 
     def pin(self, keys: Iterable[bytes]) -> None:
-        """Let the blocks known by `keys` be forgotten last of all."""
+        """Pin the blocks cached under `keys`: `allocate` takes them only after all other blocks."""
         for key in keys:
             self._pins[key] += 1
             block = self._block_of.get(key, NULL_BLOCK)
@@ -166,11 +166,11 @@ class BlockPool:
             return
         self._free[block] = None
         if key is None:
-            # The block freed last is used next, so the touched part of the pool stays small.
+            # The block freed last is allocated next, so the touched part of the pool stays small.
             self._free.move_to_end(block, last=False)
 
     def check_integrity(self, tables: Sequence[Blocks] = ()) -> None:
-        """Assert that every block is either free or counted, once for each table that names it."""
+        """Assert that each block is free, or has one reference per table or copy that names it."""
         free = np.array([*self._free, *self._kept], dtype=np.int64)
         assert len(np.unique(free)) == len(free), "a block is free twice"
         assert NULL_BLOCK not in free and self.references[NULL_BLOCK] == 1

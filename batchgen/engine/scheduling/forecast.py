@@ -1,9 +1,9 @@
-"""How many blocks will be in use, as far as can be told.
+"""A forecast of the blocks that will be in use.
 
-After t more steps a group either has grown by t tokens a sequence, or has ended and given back what
-is its own; how likely either is, the lengths of its job tell. The sum over all groups, largest over
-t, is what the pool must hold. Where answers are short beside their prompts that is what is in use
-now, where they are long it is far more.
+After t more steps, a group has either grown by t tokens a sequence, or it has ended and returned
+its own blocks. The probabilities of both come from the answer lengths of its job. The pool must
+hold the sum over all groups, at the t where it is largest. If answers are short beside their
+prompts, this is about the present use; if they are long, it is far more.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from batchgen.engine.scheduling.answer_lengths import LengthBook
 from batchgen.engine.scheduling.blocks import BlockPool
 from batchgen.engine.scheduling.sequence import SequenceGroup
 
-STEPS = 24  # points in time that are looked at, ever farther apart, beside the ends that are known
-# Beams have a common ancestor so many tokens back, nearly always: all else they share, however long
-# they are. See benchmarks/memory.py.
+STEPS = 24  # points in time to check, at growing distances, besides the known ends of answers
+# Beams nearly always have a common ancestor at most so many tokens back, and share all before it,
+# however long they are. See benchmarks/memory.py.
 TRUNK = 32
 
 Floats = npt.NDArray[np.float64]
@@ -25,7 +25,7 @@ Ints = npt.NDArray[np.int64]
 
 
 def expected_peak(book: LengthBook, pool: BlockPool, groups: list[SequenceGroup]) -> int:
-    """Return the blocks in use now and then, whichever is more, if `groups` are all that run."""
+    """Return the most blocks expected in use, now or later, if only `groups` run."""
     ahead = _times(groups)
     likely = book.growing(groups, ahead)
     grown = np.array([_growth(group, ahead) for group in groups])
@@ -35,9 +35,9 @@ def expected_peak(book: LengthBook, pool: BlockPool, groups: list[SequenceGroup]
 
 
 def _times(groups: list[SequenceGroup]) -> Ints:
-    """Return the numbers of steps ahead that are looked at.
+    """Return the numbers of steps ahead to check.
 
-    Between ends that are known the use only grows, so the last step before each of them is one.
+    Between known ends the use only grows, so the last step before each known end is one of them.
     """
     left = np.array([group.max_tokens - group.num_generated for group in groups])
     known = left[[group.params.ignore_eos for group in groups]] - 1
@@ -46,7 +46,7 @@ def _times(groups: list[SequenceGroup]) -> Ints:
 
 
 def _growth(group: SequenceGroup, ahead: Ints) -> Ints:
-    """Return the tokens that `group` holds more after each of `ahead` steps."""
+    """Return how many more tokens `group` holds after each of `ahead` steps, [T]."""
     if group.params.num_beams == 1:
         return group.slots * ahead
     now = group.num_generated
@@ -55,7 +55,7 @@ def _growth(group: SequenceGroup, ahead: Ints) -> Ints:
 
 
 def _own_tokens(group: SequenceGroup) -> int:
-    """Return the tokens whose blocks come free when `group` ends; those of others' do not."""
+    """Return how many tokens' blocks become free when `group` ends; cached ones are not counted."""
     prompt = group.num_prompt - (group.cached_tokens or 0)
     now = group.num_generated
     if group.params.num_beams > 1:

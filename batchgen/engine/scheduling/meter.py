@@ -1,4 +1,4 @@
-"""How well the KV pool is used over time, by samples: measuring every step would cost as much."""
+"""Samples of the KV pool's utilisation; measuring in every step would cost too much."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ EVERY = 8  # steps from sample to sample
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """Sums over all samples so far; the difference of two readings says how it was in between."""
+    """Sums over all samples so far; the difference of two readings covers the time between."""
 
     samples: int = 0
     utilisation: float = 0.0
@@ -19,7 +19,7 @@ class Reading:
 
 
 class PoolMeter:
-    """Samples utilisation and sharing of the pool of one scheduler."""
+    """Samples the utilisation and the sharing of one scheduler's pool."""
 
     def __init__(self, scheduler: Scheduler) -> None:
         self.reading = Reading()
@@ -29,7 +29,7 @@ class PoolMeter:
         self._steps = 0
 
     def tick(self) -> None:
-        """Count a step, and sample if it is time to; before what ended is retired."""
+        """Count a step and sample every `EVERY` steps; call it before ended sequences retire."""
         if self._steps % EVERY == 0:
             self.last = utilisation, saving = measure(self._scheduler)
             now = self.reading
@@ -39,7 +39,7 @@ class PoolMeter:
         self._steps += 1
 
     def since(self, start: Reading) -> tuple[float, float]:
-        """Return mean utilisation and sharing saving since `start` was read."""
+        """Return the mean utilisation and sharing saving since `start` was read, 0 to 1 each."""
         samples = self.reading.samples - start.samples
         if samples == 0:
             return self.last
@@ -48,7 +48,7 @@ class PoolMeter:
 
 
 def measure(scheduler: Scheduler) -> tuple[float, float]:
-    """Return utilisation and sharing saving of the pool now."""
+    """Return the present utilisation and sharing saving of the pool, 0 to 1 each."""
     computed = {
         sequence.table_row: sequence.num_computed
         for group in scheduler.running

@@ -1,4 +1,4 @@
-"""What one engine step computes: the scheduler's decision as arrays, ready for the device."""
+"""The plan of one engine step: the scheduler's decision as arrays, ready for the device."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Pairs = list[tuple[int, int]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScheduledTokens:
-    """So many pending tokens of a sequence are computed in this step."""
+    """A sequence with the number of its pending tokens that this step computes."""
 
     group: SequenceGroup
     sequence: Sequence
@@ -24,13 +24,13 @@ class ScheduledTokens:
 
     @property
     def draws(self) -> bool:
-        """Whether the sequence catches up, so that its next token is drawn."""
+        """True if no token stays pending, so that the next token is drawn."""
         return self.count == self.sequence.pending
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PromptRows:
-    """Rows of logits that say how likely prompt tokens were."""
+    """Rows of logits from which the log-probabilities of prompt tokens are computed."""
 
     sequence: Sequence
     # Position of the first token that is predicted, and how many are.
@@ -40,21 +40,21 @@ class PromptRows:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class StepPlan:
-    """S sequences with T tokens in all, packed one after the other.
+    """A step of S sequences with T tokens in all, packed one after the other.
 
         sequences      A        B   C            tables [S, W]
         token_ids   [ a a a a | b | c c ]  [T]   starts, counts [S]
-        logit_rows          ^   ^     ^    [N]   where an answer's next token is drawn
+        logit_rows          ^   ^     ^    [N]   rows that the next token is drawn from
 
-    A sequence whose chunk ends before its last known token has no logit row. Where a request wants
-    them, rows that predict prompt tokens follow those that are drawn from.
+    If a sequence's chunk ends before its last known token, it has no logit row. If a request wants
+    prompt logprobs, rows that predict prompt tokens follow the rows that are drawn from.
     """
 
-    # Who computes how much, oldest first.
+    # Sequences with the number of tokens that each computes, oldest first.
     shares: list[ScheduledTokens]
     # The sequences that draw a token, in the order of logit_rows.
     drawing: list[Sequence]
-    # What the logit rows after those are about.
+    # The prompt tokens that the logit rows after those predict.
     prompt_rows: list[PromptRows]
     token_ids: Ints
     positions: Ints
@@ -72,12 +72,12 @@ class StepPlan:
 
     @property
     def num_tokens(self) -> int:
-        """Tokens computed in this step, T."""
+        """The number of tokens computed in this step, T."""
         return len(self.token_ids)
 
     @property
     def num_prompt_tokens(self) -> int:
-        """Tokens of this step that belong to prompts."""
+        """The number of tokens of this step that belong to prompts."""
         return sum(
             max(0, min(share.count, share.sequence.num_prompt - start))
             for share, start in zip(self.shares, self.starts.tolist(), strict=True)
@@ -87,7 +87,7 @@ class StepPlan:
 def pack(
     shares: list[ScheduledTokens], tables: BlockTables, *, swap_outs: Pairs, swap_ins: Pairs
 ) -> StepPlan:
-    """Return the plan that computes every share."""
+    """Return the plan that computes all `shares`."""
     sequences = [share.sequence for share in shares]
     starts = np.array([sequence.num_computed for sequence in sequences], dtype=np.int32)
     counts = np.array([share.count for share in shares], dtype=np.int32)
@@ -117,7 +117,7 @@ def pack(
 
 
 def _prompt_rows(shares: list[ScheduledTokens], ends: Ints) -> tuple[list[PromptRows], list[Ints]]:
-    """Return the prompt tokens to be judged, and the rows of the tokens before each."""
+    """Return the prompt tokens to predict, and the rows of the tokens before each."""
     wanted: list[PromptRows] = []
     rows: list[Ints] = []
     for share, end in zip(shares, ends.tolist(), strict=True):

@@ -1,10 +1,11 @@
-"""Prompts that begin alike share blocks: which full blocks hold which tokens.
+"""The prefix cache: prompts that begin alike share full blocks, found by a hash of their tokens.
 
     tokens     [ 0 … 15 ][ 16 … 31 ][ 32 … 47 ][ 48 …        block_size 16
     keys         k0 ───────► k1 ───────► k2                   k1 = hash(k0, tokens 16-31)
 
-A key stands for a block's tokens and for all before them, so equal keys mean equal keys and values.
-The chain starts from the model and the salt: nothing is shared across either.
+The key of a block is a hash of its tokens and of all tokens before them, so blocks with the same
+key hold the same data. The chain starts from the model and the salt, so prompts with different
+models or salts share nothing.
 """
 
 from __future__ import annotations
@@ -20,41 +21,41 @@ import numpy as np
 from batchgen.engine.scheduling.blocks import BlockPool, Blocks
 from batchgen.engine.scheduling.sequence import Sequence, SequenceGroup, common_length
 
-DIGEST = 32  # bytes of a key: as strong as SHA-256, so that no two texts are ever mixed up
-JOBS = 256  # whose common prefix is kept at a time
+DIGEST = 32  # bytes of a key: as strong as SHA-256, so that two texts never get the same key
+JOBS = 256  # jobs whose common prefix is kept at a time
 
 
 @dataclass(slots=True, kw_only=True)
 class JobPrefix:
-    """What the prompts of one job begin with, as keys of full blocks."""
+    """The common prefix of one job's prompts, as keys of full blocks."""
 
-    # Of the last prompt, whole.
+    # All keys of the last prompt.
     last: list[bytes]
-    # What it had in common with the one before, or two neighbours before them.
+    # The common prefix of the last two consecutive prompts that had one.
     pinned: list[bytes]
 
 
 class PrefixCache:
-    """Finds the blocks that already hold the beginning of a prompt, and remembers full blocks."""
+    """Finds cached blocks that hold the beginning of a prompt, and caches full blocks."""
 
     def __init__(self, pool: BlockPool, *, model: str) -> None:
-        """Cache in `pool`; `model` identifies the weights and whatever is applied to them."""
+        """Cache in `pool`; `model` identifies the weights and everything applied to them."""
         self.pool = pool
-        self.hit_tokens = 0  # tokens that need not be computed
-        self.asked_tokens = 0  # tokens of the prompts that were looked up
+        self.hit_tokens = 0  # prompt tokens found in the cache, so not computed
+        self.asked_tokens = 0  # prompt tokens looked up
         self._root = _digest(b"", model.encode())
         self._jobs: OrderedDict[str, JobPrefix] = OrderedDict()
 
     def add(self, group: SequenceGroup) -> None:
-        """Take in a new prompt: what the prompts of its job begin with is forgotten last."""
+        """Add the prompt of `group`, and pin the common prefix of its job's prompts."""
         self._extend(group.sequences[0], group.salt)
         if group.job:
             self._keep_common(group.job, group.sequences[0].keys.copy())
 
     def match(self, sequence: Sequence, salt: str, *, limit: int) -> Blocks:
-        """Return the known blocks that hold the first tokens of `sequence`, not referenced yet.
+        """Return the cached blocks that hold the first tokens of `sequence`; add no reference.
 
-        Only whole blocks within the first `limit` tokens.
+        Only full blocks within the first `limit` tokens are returned.
         """
         self._extend(sequence, salt)
         found: list[int] = []
@@ -66,17 +67,17 @@ class PrefixCache:
         return np.array(found, dtype=np.int32)
 
     def count(self, group: SequenceGroup) -> None:
-        """Note what was found of a group that is admitted for the first time."""
+        """Add a group, admitted for the first time, to `hit_tokens` and `asked_tokens`."""
         self.hit_tokens += group.cached_tokens or 0
         self.asked_tokens += group.num_prompt
 
     def cache_blocks(
         self, sequence: Sequence, salt: str, blocks: Blocks, *, start: int, end: int
     ) -> None:
-        """Know the `blocks` that tokens `start` to `end` of `sequence` fill by what they hold.
+        """Cache the `blocks` that tokens `start` to `end` of `sequence` fill.
 
-        This may come before they are computed, if they are in this very step: every layer writes
-        all keys and values of a step before it attends.
+        The tokens may still be computed in the present step: every layer writes all keys and
+        values of a step before it attends.
         """
         filled = slice(start // self.pool.block_size, end // self.pool.block_size)
         if filled.start == filled.stop:
@@ -103,7 +104,7 @@ class PrefixCache:
             _, forgotten = self._jobs.popitem(last=False)
             self.pool.unpin(forgotten.pinned)
         common = keys[: common_length([prefix.last, keys])]
-        # A prompt that begins otherwise than the one before it says nothing about the others.
+        # If two neighbours have nothing in common, the other prompts of the job still may.
         if common and common != prefix.pinned:
             self.pool.pin(common)
             self.pool.unpin(prefix.pinned)

@@ -1,9 +1,9 @@
-"""Which tokens of which sequences are computed next.
+"""The scheduler: it chooses the tokens of each step.
 
-A step has a budget of tokens. Running groups take theirs first, oldest first. When the pool has no
-block for one of them, the latest arrival gives up all of its blocks: they are swapped to the host,
-or dropped and computed again. Preempted groups come back before anyone new is admitted, and nobody
-comes in during a step in which somebody had to go. So arrival is the order of who progresses:
+A step has a budget of tokens. Running groups take theirs first, oldest first. If the pool has no
+block for one of them, the latest arrival is preempted: its blocks are swapped to the host, or
+dropped and computed again later. Preempted groups return before new groups are admitted, and a step
+that preempts a group admits none. So groups progress in the order of their arrival:
 
     running   [ oldest … latest ]  <  preempted  [ … ]  <  waiting  [ … ]
 
@@ -28,20 +28,20 @@ from batchgen.engine.scheduling.swapping import Swapper
 
 Preemption = Literal["auto", "swap", "recompute"]
 
-SHORT = 64  # tokens that are computed again sooner than they are moved out and in
+SHORT = 64  # up to so many tokens, computing again is faster than swapping out and in
 NO_BLOCKS: Blocks = np.zeros(0, dtype=np.int32)
-PROMPT_ROWS = 128  # prompt tokens judged in one step, each by a row of vocabulary size
+PROMPT_ROWS = 128  # prompt tokens per step that get logprobs; each needs a row of logits
 
 
 class Scheduler:
     """Continuous batching of sequence groups over one block pool.
 
-        plan = schedule()      the engine moves blocks, computes the plan's tokens
-        advance(plan)          they are computed now
-        reparent(group, …)     samples and beams fork; the engine appends what was drawn
-        retire()               what ended gives its blocks back
+        plan = schedule()      the engine moves blocks and computes the plan's tokens
+        advance(plan)          note that they are computed
+        reparent(group, …)     fork samples and beams; the engine appends the drawn tokens
+        retire(plan)           take the blocks of sequences that ended
 
-    A group that `can_ever_fit` is never stuck: the oldest progresses in every step.
+    The oldest group progresses in every step, so a group that `can_ever_fit` always ends.
     """
 
     def __init__(
@@ -57,8 +57,8 @@ class Scheduler:
     ) -> None:
         """Schedule over `tables`.
 
-        `prefixes` is None where nothing is cached; `window` is the number of keys that every layer
-        is content with, None where one sees all.
+        `prefixes` is None if prefix caching is off. `window` is the largest attention window of all
+        layers, in tokens; None if a layer sees all tokens.
         """
         self.tables = tables
         self.pool = tables.pool
@@ -80,25 +80,25 @@ class Scheduler:
 
     @property
     def num_waiting(self) -> int:
-        """Groups that hold no blocks yet, or no more."""
+        """The number of groups that are new or preempted, and hold no device blocks."""
         return self._num_waiting + len(self.preempted)
 
     @property
     def num_swapped(self) -> int:
-        """Groups whose keys and values are in host memory."""
+        """The number of groups whose keys and values are in host memory."""
         return sum(group.state is GroupState.SWAPPED for group in self.preempted)
 
     @property
     def num_running(self) -> int:
-        """Sequences that hold blocks."""
+        """The number of sequences that hold blocks."""
         return sum(len(group.computing) for group in self.running)
 
     def has_unfinished(self) -> bool:
-        """Return whether any group is waiting or running."""
+        """Return whether a group is waiting or running."""
         return bool(self._num_waiting or self.preempted or self.running)
 
     def can_ever_fit(self, group: SequenceGroup) -> bool:
-        """Return whether `group` has room at its peak when it runs alone."""
+        """Return whether `group` fits at its peak if it runs alone."""
         most = min(self.max_num_seqs, self.max_batch_tokens)
         return group.width <= most and self.admission.can_ever_fit(group)
 
@@ -113,7 +113,7 @@ class Scheduler:
             self.prefixes.add(group)
 
     def abort(self, group: SequenceGroup) -> None:
-        """End `group` now, whatever its state; it must not be part of an uncommitted plan."""
+        """End `group` now, in any state; it must not be in a plan that is not advanced yet."""
         if group.state is GroupState.RUNNING:
             self._close(group.computing)
             self.running.remove(group)
@@ -126,7 +126,7 @@ class Scheduler:
         group.move_to(GroupState.FINISHED)
 
     def schedule(self) -> StepPlan:
-        """Return the next step. It computes something unless nothing is unfinished."""
+        """Return the plan of the next step. It has tokens if any group is unfinished."""
         preemptions = self.preemptions
         self._rows_left = PROMPT_ROWS
         shares = self._run(self.max_batch_tokens)
@@ -142,17 +142,17 @@ class Scheduler:
         for share in plan.shares:
             share.sequence.num_computed += share.count
             if self.window is not None:
-                # The next query sees the `window` keys up to and including its own.
+                # The next token sees the `window` tokens up to and including itself.
                 first = share.sequence.num_computed + 1 - self.window
                 self.tables.forget(share.sequence.table_row, max(0, first))
             if share.group.shared_tokens == share.sequence.num_computed:
                 self._fork_rest(share.group)
 
     def reparent(self, group: SequenceGroup, parents: list[int]) -> None:
-        """Replace the growing sequences of a running group by children of them.
+        """Replace the unfinished sequences of a running group by their children.
 
-        Child i continues growing sequence `parents[i]`: it shares its blocks until either writes.
-        A sequence without children is gone.
+        Child i continues unfinished sequence `parents[i]` and shares its blocks until either
+        writes. A sequence without children is dropped.
         """
         old = group.unfinished
         self._close([old[i] for i in set(range(len(old))) - set(parents)])
@@ -168,7 +168,7 @@ class Scheduler:
         group.sequences = children
 
     def retire(self, plan: StepPlan) -> list[SequenceGroup]:
-        """Take the blocks of the sequences of `plan` that ended; return the groups that did."""
+        """Release the blocks of ended sequences of `plan`; return the groups that ended."""
         ended: list[SequenceGroup] = []
         for group in dict.fromkeys(share.group for share in plan.shares):
             done = [s for s in group.sequences if s.finish_reason is not None]
@@ -183,7 +183,7 @@ class Scheduler:
         return ended
 
     def _run(self, budget: int) -> list[ScheduledTokens]:
-        """Give running groups their tokens and blocks, preempting from the end of the list."""
+        """Give running groups tokens and blocks; preempt from the end of the list if needed."""
         shares: list[ScheduledTokens] = []
         at = 0
         while at < len(self.running) and budget > 0:
@@ -198,13 +198,13 @@ class Scheduler:
         return shares
 
     def _shares(self, group: SequenceGroup, budget: int) -> list[ScheduledTokens]:
-        """Give the sequences of `group` their pending tokens, as far as `budget` goes."""
+        """Return the pending tokens of `group` that this step computes, `budget` at most."""
         judged = group.wants_prompt_logprobs
         if judged:
             budget = min(budget, self._rows_left)
         pending = {s: group.goal(s) - s.num_computed for s in group.computing}
         if sum(pending.values()) > budget:
-            # Whoever catches up draws, so the last token of each waits for those of the others.
+            # All sequences of a group draw in the same step, so each keeps its last token back.
             held = 0 if group.shared_tokens is not None else 1
             pending = {sequence: count - held for sequence, count in pending.items()}
         shares = []
@@ -218,18 +218,18 @@ class Scheduler:
         return shares
 
     def _make_room(self, group: SequenceGroup, shares: list[ScheduledTokens]) -> bool:
-        """Preempt from the latest arrival until `shares` have blocks; False if it was `group`."""
+        """Preempt the latest arrivals until `shares` have blocks; False if `group` was one."""
         needed = self._blocks_needed(group, shares)
         while needed > self.pool.num_free:
             victim = self.running.pop()
             self._preempt(victim)
             if victim is group:
                 return False
-            needed = self._blocks_needed(group, shares)  # fewer may share what it writes
+            needed = self._blocks_needed(group, shares)  # fewer copies if fewer sequences share
         return True
 
     def _blocks_needed(self, group: SequenceGroup, shares: list[ScheduledTokens]) -> int:
-        """Return the new blocks for all known tokens, and the copies for what is written now."""
+        """Return how many blocks all known tokens need, plus the copies on write of this step."""
         writers = [(share.sequence.table_row, share.sequence.num_computed) for share in shares]
         grown = sum(
             self.tables.missing(share.sequence.table_row, group.goal(share.sequence))
@@ -245,9 +245,9 @@ class Scheduler:
         for share in shares:
             self.tables.grow(share.sequence.table_row, group.goal(share.sequence))
             if self.prefixes is not None:
-                self._remember(share)
+                self._cache_blocks(share)
 
-    def _remember(self, share: ScheduledTokens) -> None:
+    def _cache_blocks(self, share: ScheduledTokens) -> None:
         assert self.prefixes is not None
         sequence, start = share.sequence, share.sequence.num_computed
         blocks = self.tables.of(sequence.table_row)
@@ -255,7 +255,7 @@ class Scheduler:
         self.prefixes.cache_blocks(sequence, share.group.salt, blocks, start=start, end=end)
 
     def _admit(self, budget: int) -> list[ScheduledTokens]:
-        """Let groups in, those that were preempted first, while there is room and budget."""
+        """Start groups, preempted ones first, while there is room and budget."""
         shares: list[ScheduledTokens] = []
         while budget > 0 and (queue := self._queue()):
             group = queue[0]
@@ -271,7 +271,7 @@ class Scheduler:
         return shares
 
     def _queue(self) -> deque[SequenceGroup]:
-        """Return the queue that is to be served, both empty where nobody waits."""
+        """Return the queue to serve next; it is empty if no group waits."""
         while self._waiting and self._waiting[0].state is GroupState.FINISHED:  # aborted there
             self._waiting.popleft()
         return self.preempted or self._waiting
@@ -285,7 +285,7 @@ class Scheduler:
         return self.admission.allows(group, needed, running=self.running)
 
     def _start(self, group: SequenceGroup) -> None:
-        """Give `group` its rows, with what the device or the host still has of it."""
+        """Start `group` with the blocks that the cache or the host pool still holds of it."""
         if group.state is GroupState.SWAPPED:
             self.swapper.swap_in(group)
         else:
@@ -294,7 +294,7 @@ class Scheduler:
         self.running.append(group)
 
     def _open(self, group: SequenceGroup) -> None:
-        """Give the first sequence a row; what the cache has of it is computed already."""
+        """Give the first sequence a row with its cached blocks, which count as computed."""
         cached = self._cached(group)
         first = group.computing[0]
         first.table_row = self.tables.open(cached)
@@ -307,16 +307,16 @@ class Scheduler:
             self._fork_rest(group)
 
     def _cached(self, group: SequenceGroup) -> Blocks:
-        """Return the blocks that hold the beginning of `group` already."""
+        """Return the cached blocks that hold the beginning of `group`."""
         if self.prefixes is None or group.wants_prompt_logprobs:
             return NO_BLOCKS
         first = group.computing[0]
-        # Who draws computes at least its last token, whose logits it draws from.
+        # The last token is always computed, because the next one is drawn from its logits.
         limit = first.num_tokens - 1 if group.shared_tokens is None else group.shared_tokens
         return self.prefixes.match(first, group.salt, limit=limit)
 
     def _fork_rest(self, group: SequenceGroup) -> None:
-        """Fork the other sequences off the first: it has computed what they share."""
+        """Fork the other sequences from the first, which has computed their common tokens."""
         first, *others = group.unfinished
         group.shared_tokens = None
         for sequence in others:
@@ -329,7 +329,7 @@ class Scheduler:
         return child
 
     def _preempt(self, group: SequenceGroup) -> None:
-        """Take every block from `group`, which comes back before anyone new."""
+        """Take every block from `group`; it returns before new groups."""
         if self._swaps(group):
             self.swapper.swap_out(group)
             group.move_to(GroupState.SWAPPED)
@@ -342,9 +342,10 @@ class Scheduler:
         self.preempted.appendleft(group)
 
     def _swaps(self, group: SequenceGroup) -> bool:
-        """Whether to swap `group` rather than to compute it again.
+        """Return whether to swap `group` out rather than to compute it again later.
 
-        Computing several sequences again undoes their sharing; a short one is soon computed.
+        Several sequences are swapped, because computing them again would lose their sharing. A
+        single short one is computed again, because that is faster.
         """
         computed = max(sequence.num_computed for sequence in group.computing)
         if self.preemption == "recompute" or computed == 0:
@@ -369,7 +370,7 @@ class Scheduler:
         assert all(group.state is GroupState.WAITING for group in waiting)
         assert all(group.state is GroupState.RUNNING for group in self.running)
         arrivals = [group.arrival for group in [*self.running, *self.preempted, *waiting]]
-        assert arrivals == sorted(arrivals), "someone overtook"
+        assert arrivals == sorted(arrivals), "a group overtook another"
         rows = [sequence.table_row for group in self.running for sequence in group.computing]
         assert len({*rows, NO_ROW}) == len(rows) + 1, "two sequences share a row, or one has none"
         assert len(rows) + self.tables.num_closed == len(self.tables.sizes), "a row is lost"

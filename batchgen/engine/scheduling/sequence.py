@@ -5,12 +5,13 @@
                  └─ keys and values ──┘└── pending ───┘
                     are in the pool       computed next
 
-One rule covers prefill, chunked prefill, decode and restart after preemption: a sequence is given
-tokens until `num_computed` has caught up with `num_tokens`; then its last logits draw one more.
+One rule covers prefill, chunked prefill, decode and restart after preemption: pending tokens are
+computed until `num_computed` equals `num_tokens`; then one token is drawn from the last logits.
 
-A group is what one request asked for: one answer, n samples, or the beams of a search. It starts as
-one sequence, its prompt; when the prompt is computed it is forked into as many as are needed, which
-share the prompt's blocks. A group is admitted, preempted, swapped and resumed as one.
+A group holds the sequences of one request: one answer, n samples, or the beams of a search. It
+starts as one sequence, its prompt. When the prompt is computed, it forks into as many sequences as
+are needed, which share the prompt's blocks. A group is admitted, preempted, swapped and resumed as
+a whole.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ NO_ROW = -1
 
 
 class GroupState(StrEnum):
-    """Where a group stands; `TRANSITIONS` says what may follow."""
+    """The state of a group; `TRANSITIONS` says what may follow."""
 
     WAITING = "waiting"  #: No blocks held: new, or preempted to be computed again.
     RUNNING = "running"  #: Holds blocks and table rows; part of the steps.
-    SWAPPED = "swapped"  #: Preempted with its keys and values, which the host pool holds.
+    SWAPPED = "swapped"  #: Preempted; the host pool holds its keys and values.
     FINISHED = "finished"  #: Ended or aborted; holds nothing.
 
 
@@ -43,7 +44,7 @@ TRANSITIONS = {
 
 
 class Companion(Protocol):
-    """What is remembered of a growing answer beside its tokens; it forks with the sequence."""
+    """State of a growing answer besides its tokens; it forks with the sequence."""
 
     def fork(self) -> Self:
         """Return an independent copy."""
@@ -57,9 +58,9 @@ Item = TypeVar("Item")
 class Sequence:
     """One prompt with one answer as it grows."""
 
-    # Of its group: the request's.
+    # The key of its group and of the request.
     key: int
-    # Among the sequences of its group; with the seed it selects the random numbers.
+    # Its number in the group; with the seed it selects the random numbers.
     index: int
     # Prompt, then generated.
     tokens: list[int]
@@ -70,24 +71,24 @@ class Sequence:
     # Cumulative log-probability of the generated tokens; a beam's final score once it ended.
     score: float = 0.0
     finish_reason: FinishReason | None = None
-    # Of its full blocks, as far as they are known; see `PrefixCache`.
+    # Keys of its full blocks, as far as they are computed; see `PrefixCache`.
     keys: list[bytes] = field(default_factory=list)
     # The engine's record of the answer; the scheduler never looks at it.
     companion: Companion | None = None
 
     @property
     def num_tokens(self) -> int:
-        """Tokens known so far."""
+        """The number of tokens known so far."""
         return len(self.tokens)
 
     @property
     def num_generated(self) -> int:
-        """Tokens of the answer so far."""
+        """The number of tokens of the answer so far."""
         return len(self.tokens) - self.num_prompt
 
     @property
     def pending(self) -> int:
-        """Tokens known but not computed yet."""
+        """The number of tokens that are known but not computed yet."""
         return len(self.tokens) - self.num_computed
 
     @property
@@ -116,12 +117,12 @@ class Sequence:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class SequenceGroup:
-    """The sequences of one request: admitted, preempted and resumed as one."""
+    """The sequences of one request; admitted, preempted and resumed as a whole."""
 
     # The request's key.
     key: int
     params: SamplingParams
-    # Tokens each answer may have; resolved against the context.
+    # The most tokens of each answer; limited by the context.
     max_tokens: int
     # One until the prompt is computed, then `width` of them.
     sequences: list[Sequence]
@@ -130,15 +131,15 @@ class SequenceGroup:
     # As the request's.
     job: str = ""
     salt: str = ""
-    # While only the first of the unfinished sequences is computed again after a preemption: up to
-    # this token, then the others are forked off it. None while each has a table row of its own.
+    # Set after a preemption, while only the first unfinished sequence is computed again: up to so
+    # many tokens, then the others fork from it. None while each sequence has its own table row.
     shared_tokens: int | None = field(default=None, init=False)
     # Position in the order of arrival, set by the scheduler.
     arrival: int = field(default=-1, init=False)
     state: GroupState = field(default=GroupState.WAITING, init=False)
-    # It ends with an error instead of answers.
+    # True if the request ends with an error.
     failed: bool = field(default=False, init=False)
-    # What it cost, for the row's record: see `KVUse`.
+    # Counters for the row's `KVUse`.
     preemptions: int = field(default=0, init=False)
     copies: int = field(default=0, init=False)
     # Prompt tokens found in the prefix cache when it was first admitted; None before that.
@@ -155,7 +156,7 @@ class SequenceGroup:
         job: str = "",
         salt: str = "",
     ) -> SequenceGroup:
-        """Return a group of one sequence that is its prompt."""
+        """Return a group of one sequence, the prompt."""
         sequence = Sequence(key=key, index=0, tokens=prompt, num_prompt=len(prompt))
         return cls(
             key=key,
@@ -174,52 +175,58 @@ class SequenceGroup:
 
     @property
     def computing(self) -> list[Sequence]:
-        """The sequences that are computed at present, each with a table row while it runs."""
+        """The sequences that are computed now; each has a table row while the group runs."""
         return self.unfinished[:1] if self.shared_tokens is not None else self.unfinished
 
     def goal(self, sequence: Sequence) -> int:
-        """Return the tokens up to which `sequence` is to be computed now."""
+        """Return the number of tokens up to which `sequence` is to be computed now."""
         return sequence.num_tokens if self.shared_tokens is None else self.shared_tokens
 
     @property
     def slots(self) -> int:
-        """Sequences that it computes at once, or may yet: fewer beams can become more again."""
+        """The most sequences that it may compute at once from now on.
+
+        For beams this is always `width`, because their number can grow again.
+        """
         beams = self.params.num_beams > 1
         return self.width if beams or self.is_prompt else len(self.unfinished)
 
     @property
     def is_prompt(self) -> bool:
-        """Whether no token has been drawn yet."""
+        """True while no token has been drawn."""
         return len(self.sequences) == 1 and self.sequences[0].num_generated == 0
 
     @property
     def wants_prompt_logprobs(self) -> bool:
-        """Whether tokens that are computed next are to be judged."""
+        """True while prompt tokens that need log-probabilities are still to be computed."""
         first = self.computing[0] if self.params.prompt_logprobs is not None else None
         return first is not None and first.num_computed < self.num_prompt - 1
 
     @property
     def num_prompt(self) -> int:
-        """Tokens of the prompt."""
+        """The number of tokens of the prompt."""
         return self.sequences[0].num_prompt
 
     @property
     def num_generated(self) -> int:
-        """Tokens of its longest answer so far."""
+        """The number of tokens of its longest answer so far."""
         return max(sequence.num_generated for sequence in self.sequences)
 
     @property
     def num_drawn(self) -> int:
-        """Generated tokens of all of its sequences."""
+        """The number of generated tokens of all of its sequences."""
         return sum(sequence.num_generated for sequence in self.sequences)
 
     @property
     def peak_tokens(self) -> int:
-        """Tokens with keys and values at the end: the last one drawn is never computed."""
+        """The number of tokens with keys and values at the end; the last one drawn has none."""
         return self.num_prompt + self.max_tokens - 1
 
     def forget_computed(self) -> None:
-        """Note that no key or value is left: what all share is computed once, then the rest."""
+        """Note that all keys and values are lost.
+
+        If several sequences grow, their common tokens are computed once, then the rest.
+        """
         growing = self.unfinished
         for sequence in growing:
             sequence.num_computed = 0
@@ -235,6 +242,6 @@ class SequenceGroup:
 
 
 def common_length(lists: list[list[Item]]) -> int:
-    """Return how many items all of `lists` begin with."""
+    """Return how many first items all of `lists` have in common."""
     columns = enumerate(zip(*lists, strict=False))
     return next((i for i, items in columns if len(set(items)) > 1), min(map(len, lists)))

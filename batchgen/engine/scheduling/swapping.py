@@ -1,10 +1,11 @@
-"""Groups whose keys and values wait in host memory until the device has room again.
+"""Swapping: keys and values of preempted groups wait in host memory for room on the device.
 
 device pool                          host pool (never larger)
-  row 0:  7  3  9  ── out ──►          2  5  1        a block that rows share, of one group or,
-  row 1:  7  3  4  ◄── in ───          2  5  8        by its key, of several, moves once
+  row 0:  7  3  9  ── out ──►          2  5  1        a shared block moves once, also if the rows
+  row 1:  7  3  4  ◄── in ───          2  5  8        are of several groups (found by its key)
 
-Moves are owed to the device like copies: `outs` run before `ins`, both before copies and writes.
+Moves are pending on the device as copies are: `outs` run before `ins`, both before copies and
+writes.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from batchgen.engine.scheduling.sequence import NO_ROW, SequenceGroup
 class Parked:
     """The blocks of one group in the host pool."""
 
-    # Of each computing sequence, in order, as host blocks.
+    # The host blocks of each computing sequence, in order.
     tables: list[Blocks]
-    # Every host block of them, once.
+    # The distinct host blocks of all of them.
     blocks: Blocks
 
 
@@ -32,14 +33,14 @@ class Swapper:
     """Moves whole groups between the device pool and the host pool."""
 
     def __init__(self, tables: BlockTables, host: BlockPool | None) -> None:
-        """Swap rows of `tables` to `host`; None where there is no host memory for it."""
+        """Swap rows of `tables` to `host`; None if no host memory is set aside."""
         self.tables = tables
         self.host = host
         self.outs: list[tuple[int, int]] = []  # (device block, host block)
         self.ins: list[tuple[int, int]] = []  # (host block, device block)
-        self.moved = 0  # blocks, either way
+        self.moved = 0  # blocks moved, in both directions
         self._parked: dict[int, Parked] = {}  # {key of the group: its blocks}
-        self._leaving: list[Blocks] = []  # host blocks that are free once `ins` ran
+        self._leaving: list[Blocks] = []  # host blocks that become free once `ins` ran
 
     def has_room(self, group: SequenceGroup) -> bool:
         """Return whether the host pool can take the blocks of a running group."""
@@ -62,7 +63,7 @@ class Swapper:
             sequence.table_row = NO_ROW
 
     def blocks_to_return(self, group: SequenceGroup) -> int:
-        """Return how many free device blocks `swap_in` and then all known tokens take at most."""
+        """Return the most free device blocks that `swap_in` and all known tokens can need."""
         parked = self._parked[group.key]
         pairs = zip(group.computing, parked.tables, strict=True)
         blocks_for = self.tables.pool.blocks_for
@@ -70,7 +71,7 @@ class Swapper:
         return len(parked.blocks) + sum(max(0, count) for count in missing)
 
     def swap_in(self, group: SequenceGroup) -> None:
-        """Bring the blocks of `group` back to the device, sharing as before."""
+        """Move the blocks of `group` back to the device, shared as before."""
         assert self.host is not None
         parked = self._parked.pop(group.key)
         place = np.zeros(self.host.num_blocks, dtype=np.int32)
@@ -88,7 +89,7 @@ class Swapper:
         self.host.release(self._parked.pop(group.key).blocks)
 
     def finish(self) -> None:
-        """Note that every move owed has run."""
+        """Note that every pending move has run."""
         self.moved += len(self.outs) + len(self.ins)
         self.outs.clear()
         self.ins.clear()
@@ -112,10 +113,10 @@ class Swapper:
 def _transfer(
     block: int, source: BlockPool, target: BlockPool, moves: list[tuple[int, int]]
 ) -> int:
-    """Return a block of `target`, with one reference more, that is to hold what `block` does."""
+    """Return a block of `target`, with a new reference, that will hold the content of `block`."""
     key = source.key_of(block)
     known = target.cached_block(key) if key is not None else None
-    if known is not None:  # it is there already, or about to be
+    if known is not None:  # it was moved before, or the move is pending
         target.share(np.array([known], dtype=np.int32))
         return known
     fresh = target.allocate(1)[0]
