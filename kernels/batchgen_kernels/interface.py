@@ -1,4 +1,4 @@
-"""What every implementation of the kernels offers, and what it is told.
+"""The interface of all kernels, and the data that they get.
 
 A step, as the engine runs it:
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class LayerShape:
-    """The attention of one layer, as it was seen when the model was probed."""
+    """The attention of one layer, as the probe recorded it."""
 
     query_heads: int
     kv_heads: int
@@ -31,40 +31,42 @@ class LayerShape:
     value_width: int
     # Scores are query · key · scale.
     scale: float
-    # Keys a query sees, its own included; None sees all before it.
+    # Keys that a query sees, including its own; None: all up to its own.
     window: int | None = None
     # Scores become softcap · tanh(scores / softcap).
     softcap: float | None = None
-    # One logit a query head, [query_heads]: takes part in the softmax, adds nothing to the output.
+    # One logit per query head, [query_heads]: part of the softmax, adds nothing to the output.
     sinks: Tensor | None = None
 
     @property
     def group(self) -> int:
-        """Query heads that share one key head."""
+        """The number of query heads that share one key head."""
         return self.query_heads // self.kv_heads
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class StepBatch:
-    """S sequences whose new tokens are packed one sequence after the other, T in all."""
+    """S sequences whose T new tokens are packed, one sequence after the other."""
 
     # [S, W] block numbers, padded with 0.
     tables: npt.NDArray[np.int32]
-    # [S] tokens in the pool before this step, and new ones (at least one).
+    # [S] tokens in the pool before this step, and new tokens (at least one).
     starts: npt.NDArray[np.int32]
     counts: npt.NDArray[np.int32]
 
     @property
     def lengths(self) -> npt.NDArray[np.int32]:
-        """Tokens of each sequence that attention sees in this step, [S]."""
+        """The number of tokens of each sequence that attention sees in this step, [S]."""
         return self.starts + self.counts
 
 
 class AttentionKernels(Protocol):
-    """Paged attention over one pool. Slots past a sequence's end are never used, even to be
-    multiplied by zero: an unwritten slot may hold NaN."""
+    """Paged attention over one pool.
 
-    #: What the registry calls them.
+    Slots past a sequence's end are never used, not even multiplied by zero: they may hold NaN.
+    """
+
+    #: The name in the registry.
     name: ClassVar[str]
 
     def copy(self, pairs: list[tuple[int, int]]) -> None:
@@ -72,7 +74,7 @@ class AttentionKernels(Protocol):
         ...
 
     def plan(self, batch: StepBatch) -> None:
-        """Take in what the next calls of `write` and `attend` are about."""
+        """Prepare the step that the next calls of `write` and `attend` belong to."""
         ...
 
     def write(self, layer: int, key: Tensor, value: Tensor) -> None:

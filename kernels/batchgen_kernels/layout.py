@@ -1,9 +1,9 @@
-"""How keys and values lie in the pool: the block outermost, all layers inside it.
+"""The layout of keys and values in the pool: the block is outermost, all layers are inside it.
 
     pool [num_blocks, E]
     block   │ layer 0: keys [Hkv, B, Dk] values [Hkv, B, Dv] │ layer 1: keys … │ … │
 
-So a block is one contiguous run of memory, and copying or swapping it is one move.
+So a block is contiguous in memory, and one move copies or swaps it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class PoolLayout:
 
     @property
     def sizes(self) -> list[int]:
-        """Elements of one block's keys and values, layer by layer: [keys, values, keys, …]."""
+        """The elements of one block's keys and values, by layer: [keys, values, keys, …]."""
         return [
             shape.kv_heads * self.block_size * width
             for shape in self.layers
@@ -37,18 +37,18 @@ class PoolLayout:
 
     @property
     def elements(self) -> int:
-        """Elements of one block, E."""
+        """The number of elements of one block, E."""
         return sum(self.sizes)
 
     @property
     def offsets(self) -> list[tuple[int, int]]:
-        """Where in a block each layer's keys and values start."""
+        """The offsets (keys, values) of each layer in a block, in elements."""
         starts = [0, *accumulate(self.sizes)]
         return list(zip(starts[0:-1:2], starts[1:-1:2], strict=True))
 
     @property
     def unit(self) -> int:
-        """Elements that divide the run [B, D] of every head, and so every such run's offset."""
+        """The greatest number of elements that divides every head's run [B, D] and its offset."""
         return gcd(
             *(
                 self.block_size * width

@@ -1,6 +1,6 @@
-"""The kernels in plain torch, on any device: the oracle of the others.
+"""The kernels in plain torch, on any device; tests compare the other kernels with them.
 
-Scores, softmax and sums are computed in float32 whatever the pool's dtype.
+Scores, softmax and sums are computed in float32 for every dtype of the pool.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from batchgen_kernels.tiles import Tile, cut
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Runs:
-    """The keys or the values of one layer as runs of memory.
+    """The keys or the values of one layer as contiguous runs of memory.
 
-    A head's slots in a block are one run of B · width elements, and every run starts at a multiple
-    of the layout's unit: so gathering blocks moves whole runs.
+    A head's slots in a block are one run of B · width elements. Every run starts at a multiple of
+    the layout's unit, so blocks are gathered as whole runs.
     """
 
     # View of the pool [·, B · width]: the run that starts at each unit.
     every: Tensor
-    # [heads, 1] the unit at which each head's run starts in block 0.
+    # [heads, 1] the unit where each head's run starts in block 0.
     heads: Tensor
     width: int
 
@@ -38,7 +38,7 @@ class Runs:
 
 
 class ReferenceKernels:
-    """Dense attention over gathered blocks, a few large operations per tile and layer."""
+    """Dense attention over gathered blocks, with a few large operations per tile and layer."""
 
     name: ClassVar[str] = "reference"
 
@@ -55,7 +55,7 @@ class ReferenceKernels:
             for shape, (keys, values) in zip(layout.layers, layout.offsets, strict=True)
         ]
         self._tiles: list[Tile] = []
-        # Block and slot in it of each new token, [T] each; set by `plan`.
+        # The block of each new token and its slot there, [T] each; set by `plan`.
         self._block = torch.empty(0, dtype=torch.int64)
         self._slot = torch.empty(0, dtype=torch.int64)
 
@@ -119,7 +119,7 @@ class ReferenceKernels:
 
 
 def _softmax(scores: Tensor, shape: LayerShape) -> Tensor:
-    """Softmax over the last axis of [N, Hkv, n, G, L], with the layer's sinks if it has any."""
+    """Return the softmax over the last axis of [N, Hkv, n, G, L], with the layer's sinks."""
     if shape.sinks is None:
         return scores.softmax(-1)
     sinks = shape.sinks.float().view(1, shape.kv_heads, 1, shape.group, 1)

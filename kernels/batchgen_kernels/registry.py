@@ -1,4 +1,4 @@
-"""The implementations of the kernels by name; each is imported when it is first asked for."""
+"""The kernels by name; each implementation is imported at its first use."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ SUPPORTED = ("reference", "cpu", "triton")
 
 
 def create_kernels(name: str, pool: Tensor, layout: PoolLayout) -> AttentionKernels:
-    """Return the kernels `name` over `pool`; ValueError says what there is, or what is missing.
+    """Return the kernels `name` over `pool`.
 
-    "auto" takes the fastest that serve this pool. "cpu" serves float32 in the machine's memory,
-    where it has a C++ compiler; any other pool gets "reference", which serves them all. "triton"
-    serves pools on a GPU, and others under Triton's interpreter alone: it refuses what it cannot
-    serve, while "auto" takes "reference" then.
+    "auto" returns the fastest kernels that support this pool. "cpu" needs a float32 pool in main
+    memory and a C++ compiler; if either is missing, "reference" is returned, which supports all
+    pools. "triton" needs a pool on a GPU, or Triton's interpreter. Raise ValueError if the name is
+    unknown, or if "triton" does not support the pool.
     """
     if name not in ("auto", *SUPPORTED):
         known = ", ".join(("auto", *SUPPORTED))
@@ -38,7 +38,7 @@ def create_kernels(name: str, pool: Tensor, layout: PoolLayout) -> AttentionKern
 
 
 def reason_for(kernels: AttentionKernels, asked: str, pool: Tensor, layout: PoolLayout) -> str:
-    """Return why `create_kernels(asked, pool, layout)` gave these kernels, for a person to read."""
+    """Return, for a person, why `create_kernels(asked, pool, layout)` returned these kernels."""
     if asked == kernels.name:
         return "as asked"
     if kernels.name != "reference":
@@ -47,7 +47,7 @@ def reason_for(kernels: AttentionKernels, asked: str, pool: Tensor, layout: Pool
 
 
 def _obstacle(pool: Tensor, layout: PoolLayout) -> str:
-    """Return why nothing faster serves this pool."""
+    """Return the reason why no faster kernels support this pool."""
     import torch
 
     if pool.device.type == "cuda":
@@ -62,7 +62,7 @@ def _obstacle(pool: Tensor, layout: PoolLayout) -> str:
 
 
 def _without_triton(pool: Tensor, layout: PoolLayout) -> str | None:
-    """Return why the Triton kernels cannot serve a pool, None where they can."""
+    """Return the reason why the Triton kernels do not support a pool, None if they do."""
     if find_spec("triton") is None:
         return "triton is not installed: it comes with Linux"
     from batchgen_kernels.triton.kernels import unsupported

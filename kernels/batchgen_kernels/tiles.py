@@ -1,11 +1,11 @@
-"""How the reference kernels cut a step into dense pieces.
+"""Cuts a step into dense tiles for the reference kernels.
 
 A tile is N sequences with n new tokens each over keys padded to L slots:
 
     decode     many sequences of like length, one new token each     N ≤ 32, n = 1
     prefill    one sequence, some of its new tokens                  N = 1,  n tokens
 
-Everything a layer needs besides its own offset is computed here, once per step.
+All index tensors are computed here, once per step; a layer adds only its own offset.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from torch import Tensor
 from batchgen_kernels.interface import StepBatch
 from batchgen_kernels.layout import PoolLayout
 
-DECODE_ROWS = 32  # sequences of one decode tile at most
-PADDING = 1.25  # longest over shortest table of one decode tile, one block of grace apart
-SCORES = 2**20  # query tokens times key slots of one prefill tile at most, for each head
+DECODE_ROWS = 32  # the most sequences of one decode tile
+PADDING = 1.25  # in one decode tile, the longest table is at most PADDING * shortest + 1 blocks
+SCORES = 2**20  # the most query tokens times key slots of one prefill tile, per head
 
 Ints = npt.NDArray[np.int64]
 
@@ -35,8 +35,8 @@ class Tile:
     tokens: Tensor
     # [N, W] first unit of each block in the pool; L = W · block_size.
     blocks: Tensor
-    # {window: (hidden [N, n, L] bool, dead sequences [k], dead slots [k])}: what a query does not
-    # see, and the slots that no query of the tile sees, whose content must not be touched.
+    # {window: (hidden [N, n, L] bool, dead sequences [k], dead slots [k])}: the slots that a query
+    # does not see, and those that no query of the tile sees, whose content must not be used.
     hidden: dict[int | None, tuple[Tensor, Tensor, Tensor]]
 
 

@@ -1,4 +1,4 @@
-"""Paged attention by the C++ file: float32 pools on the CPU."""
+"""Paged attention in C++ for float32 pools on the CPU."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from batchgen_kernels.layout import PoolLayout
 
 
 class CpuKernels:
-    """Sequences that share blocks attend them together; long ones are split over threads.
+    """Paged attention: sequences read shared blocks together, and threads share long sequences.
 
-    A row's result has the same bits whatever else is in the batch.
+    A row's result has the same bits in every batch.
     """
 
     name: ClassVar[str] = "cpu"
 
     def __init__(self, library: ctypes.CDLL, pool: Tensor, layout: PoolLayout) -> None:
-        """Take a contiguous float32 `pool` [num_blocks, E] in the machine's memory."""
+        """Use a contiguous float32 `pool` [num_blocks, E] in main memory."""
         assert pool.dtype == torch.float32
         assert pool.device.type == "cpu"
         assert pool.is_contiguous()
@@ -32,7 +32,7 @@ class CpuKernels:
         self.layout = layout
         self._library = library
         self._threads = 1
-        # Layers that are planned alike: (window or 0, group, key heads).
+        # Kinds of layers, each planned once: (window or 0, group, key heads).
         kinds = list(dict.fromkeys(_kind(shape) for shape in layout.layers))
         windows, groups, heads = np.array(kinds, dtype=np.int32).T.copy()
         self._handle = ctypes.c_void_p(
@@ -46,7 +46,7 @@ class CpuKernels:
             )
         )
         weakref.finalize(self, library.free, self._handle)
-        # Held here: the layers keep only their addresses.
+        # Kept here because the layers hold only their addresses.
         self._sinks = [
             None if shape.sinks is None else shape.sinks.detach().float().contiguous()
             for shape in layout.layers
@@ -77,7 +77,7 @@ class CpuKernels:
             )
 
     def plan(self, batch: StepBatch) -> None:
-        """Share out the work of a step."""
+        """Divide the work of a step between the threads."""
         tables, starts, counts = (
             np.ascontiguousarray(array, dtype=np.int32)
             for array in (batch.tables, batch.starts, batch.counts)

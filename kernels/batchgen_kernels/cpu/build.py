@@ -2,9 +2,9 @@
 
     <cache>/batchgen/kernels/<digest>.so      digest of source, flags, compiler and CPU
 
-A library ends with the SHA-256 of all before it, which the loader of the system ignores: a file
-that was cut short or changed is built again. Files are renamed into place, so two processes that
-build at once only do the work twice.
+A library ends with the SHA-256 of all bytes before it, which the system's loader ignores. A file
+that is truncated or changed is built again. Files are renamed into place, so if two processes build
+at once, the work is only done twice.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ TRAILER = hashlib.sha256().digest_size  # bytes
 
 
 def load() -> ctypes.CDLL | None:
-    """Return the library, or None, after one warning, where this machine cannot build it."""
+    """Return the library; if this machine cannot build it, warn once and return None."""
     return attempt()[0]
 
 
 def trouble() -> str:
-    """Return why this machine has no library; empty where it has one."""
+    """Return the reason why this machine has no library; "" if it has one."""
     return attempt()[1]
 
 
 @cache
 def attempt() -> tuple[ctypes.CDLL | None, str]:
-    """Load the library once in this process; return it, or why there is none."""
+    """Load the library once in this process; return it and "", or None and the reason."""
     try:
         return open_library(user_cache_path("batchgen") / "kernels"), ""
-    except (BuildFailed, OSError) as error:  # no compiler, or no disk takes what it makes
+    except (BuildFailed, OSError) as error:  # no compiler, or its output cannot be written
         warnings.warn(
             f"no CPU kernels, computing with plain torch, which is slower: {error}",
             RuntimeWarning,
@@ -59,9 +59,9 @@ def attempt() -> tuple[ctypes.CDLL | None, str]:
 
 
 def open_library(folder: Path) -> ctypes.CDLL:
-    """Return the library kept in `folder`, built first if need be; raise BuildFailed.
+    """Return the library kept in `folder`; build it if it is not there. Raise BuildFailed.
 
-    Where the folder cannot be written, the library is built for this process alone.
+    If the folder cannot be written, the library is built for this process only.
     """
     compiler = find_compiler()
     path = folder / f"{digest(compiler)}.so"
@@ -78,7 +78,7 @@ def open_library(folder: Path) -> ctypes.CDLL:
 
 
 def digest(compiler: Path) -> str:
-    """Return the name of what `compiler` makes of the source for this CPU."""
+    """Return the hex digest that names the library built by `compiler` for this CPU."""
     facts = [
         SOURCE.read_bytes(),
         " ".join((*FLAGS, *_openmp())).encode(),
@@ -90,7 +90,7 @@ def digest(compiler: Path) -> str:
 
 
 def is_whole(path: Path) -> bool:
-    """Return whether `path` is a library as `build` wrote it."""
+    """Return whether the file `path` is complete and unchanged since `build` wrote it."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -99,7 +99,7 @@ def is_whole(path: Path) -> bool:
 
 
 def build(compiler: Path, path: Path) -> None:
-    """Compile the source into `path`, which appears whole or not at all; raise BuildFailed."""
+    """Compile the source and rename the complete library to `path`; raise BuildFailed."""
     with tempfile.TemporaryDirectory(prefix=".build-", dir=path.parent) as scratch:
         made = Path(scratch) / path.name
         _run([str(compiler), *FLAGS, str(SOURCE), *_openmp(), "-o", str(made)])
@@ -118,7 +118,7 @@ def _open(path: Path) -> ctypes.CDLL:
 def _openmp() -> list[str]:
     """Return linker arguments for the OpenMP runtime that torch has loaded.
 
-    Two runtimes in one process are two pools of threads on the same cores.
+    A second runtime in the process would be a second pool of threads on the same cores.
     """
     found = sorted((Path(torch.__file__).parent / "lib").glob("libgomp*.so*"))
     return ["-Wl,--as-needed", *(str(path) for path in found)]
@@ -127,7 +127,7 @@ def _openmp() -> list[str]:
 def _cpu_flags() -> bytes:
     try:
         lines = CPUINFO.read_bytes().splitlines()
-    except OSError:  # not Linux: one machine has one CPU
+    except OSError:  # not Linux
         return platform.processor().encode()
     return next((line for line in lines if line.startswith((b"flags", b"Features"))), b"")
 

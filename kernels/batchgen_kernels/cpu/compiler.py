@@ -1,16 +1,16 @@
-"""The C++ compiler of this machine; loads no torch, so that anybody may ask for it."""
+"""The C++ compiler of this machine. Imports no torch, so that light processes can use it."""
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
 
-# GCC comes first: it shares torch's OpenMP runtime, where clang brings one of its own.
+# GCC comes first because it uses torch's OpenMP runtime, while clang brings its own.
 COMPILERS = ("g++", "c++", "clang++")
 
 
 class BuildFailed(Exception):
-    """There is no library; the message says why."""
+    """The library cannot be built; the message gives the reason."""
 
 
 def find_compiler() -> Path:

@@ -1,10 +1,10 @@
-"""A whole decoder layer by the C++ file: the common shape of Llama, Mistral, Qwen and others.
+"""A whole decoder layer in C++: the common structure of Llama, Mistral, Qwen and others.
 
     ┌─► norm ─► q, k, v ─► (norm) ─► rotate ─► attend ─► o ─┐   ┌─► norm ─► gate, up ─► down ─┐
     x ────────────────────────────────────────────────────► + ──┴───────────────────────────► + ─►
 
-Linear layers that read the same rows are one, sums start from what they are added to, and
-silu(gate) · up is taken while both are in the cache. Everything else passes over memory once.
+Linear layers with the same input are one layer, sums start from the residual, and silu(gate) · up
+is computed while both are in the CPU's cache. Everything else reads and writes memory once.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from batchgen_kernels.cpu.memory import prefer_huge_pages
 from batchgen_kernels.cpu.panels import addressed, pack, pack_int8, pad
 from batchgen_kernels.interface import LayerShape
 
-# The output [T, Hq, Dv] for queries [T, Hq, Dk], keys [T, Hkv, Dk] and values [T, Hkv, Dv].
+# Returns [T, Hq, Dv] for queries [T, Hq, Dk], keys [T, Hkv, Dk] and values [T, Hkv, Dv].
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 PROJECTIONS = {"q_proj", "k_proj", "v_proj", "o_proj"}
@@ -30,14 +30,14 @@ HEAD_NORMS = {"q_norm", "k_norm"}
 GATED = {"gate_proj", "up_proj", "down_proj"}
 LINEARS = ("qkv", "o", "gate_up", "down")
 SCALES = "{}_scales"
-LINE = 64  # bytes of the cache's lines, at which weights begin
+LINE = 64  # bytes of a cache line; weights are aligned to it
 PARTS = {"input_layernorm", "self_attn", "post_attention_layernorm", "mlp"}
 
 
 def is_decoder_layer(layer: Any) -> bool:
-    """Return whether `layer` has the parts, and no others with weights, that a DecoderLayer has.
+    """Return whether `layer` has exactly the parts with weights that a DecoderLayer has.
 
-    That they are put together in the same way is for the caller to find out.
+    The caller must check that they are connected in the same way.
     """
     if _parts(layer) != PARTS or _parts(layer.mlp) != GATED:
         return False
@@ -67,7 +67,7 @@ def _epsilon(norm: Any) -> float | None:
 
 
 class DecoderLayer(nn.Module):
-    """Computes what the decoder layer does that it was made from, without gradients."""
+    """A module with the same output as the decoder layer it was made from, without gradients."""
 
     def __init__(
         self,
@@ -78,15 +78,17 @@ class DecoderLayer(nn.Module):
         *,
         int8: bool = False,
     ) -> None:
-        """Pack the weights of `layer` (see `is_decoder_layer`), rounded to eight bits with `int8`;
-        `attend` is its attention."""
+        """Pack the weights of `layer` (see `is_decoder_layer`); `attend` is its attention.
+
+        With `int8`, the weights are stored in eight bits.
+        """
         super().__init__()
         self.shape = shape
         self.attend = attend
         self.hidden, self.inner = layer.mlp.up_proj.in_features, layer.mlp.up_proj.out_features
         self._library = library
         weights = _vectors(layer) | _matrices(library, layer, int8=int8)
-        # A buffer, so that the module holds it: the struct keeps only addresses.
+        # A buffer of the module, because the struct holds only addresses.
         self.register_buffer("weights", _together(weights), persistent=False)
         matrices = {
             name: (weights.pop(name), weights.pop(SCALES.format(name), None)) for name in LINEARS
@@ -123,7 +125,7 @@ class DecoderLayer(nn.Module):
     def _heads(
         self, rows: Tensor, cos: Tensor, sin: Tensor, scratch: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return queries, keys and values, [T, heads, width] each, as attention takes them."""
+        """Return queries, keys and values, [T, heads, width] each, ready for attention."""
         shape, width = self.shape, self.shape.key_width
         queries, keys = shape.query_heads * width, shape.kv_heads * width
         packed = torch.empty(len(rows), queries + keys + shape.kv_heads * shape.value_width)
@@ -147,7 +149,7 @@ class DecoderLayer(nn.Module):
 
 
 def _together(weights: dict[str, Tensor]) -> Tensor:
-    """Move all of `weights` into one run of memory, which is returned."""
+    """Move all of `weights` into one contiguous uint8 tensor and return it."""
     sizes = [-(-weight.nbytes // LINE) * LINE for weight in weights.values()]
     run = prefer_huge_pages(torch.empty(sum(sizes), dtype=torch.uint8))
     for (name, weight), part in zip(weights.items(), run.split(sizes), strict=True):  # type: ignore[no-untyped-call]
@@ -157,15 +159,14 @@ def _together(weights: dict[str, Tensor]) -> Tensor:
 
 
 def _matrices(library: ctypes.CDLL, layer: Any, *, int8: bool) -> dict[str, Tensor]:
-    """Return the panels of the linear layers of `layer` by their names in the struct, and of int8
-    the scales."""
+    """Return {name in the struct: panels} of the linear layers, with int8 also their scales."""
     attention, mlp = layer.self_attn, layer.mlp
     projections = [attention.q_proj, attention.k_proj, attention.v_proj]
     gated = [_in_panels(linear.weight) for linear in (mlp.gate_proj, mlp.up_proj)]
     weights = {
         "qkv": torch.cat([linear.weight for linear in projections]),
         "o": attention.o_proj.weight,
-        # Panels of gate and up take turns.
+        # Panels of gate and up alternate.
         "gate_up": torch.stack(gated, dim=1).flatten(0, 2),
         "down": mlp.down_proj.weight,
     }
@@ -178,7 +179,7 @@ def _matrices(library: ctypes.CDLL, layer: Any, *, int8: bool) -> dict[str, Tens
 
 
 def _vectors(layer: Any) -> dict[str, Tensor]:
-    """Return the biases and the weights of norms of `layer` by their names in the struct."""
+    """Return {name in the struct: vector} of the biases and the norm weights of `layer`."""
     attention, mlp = layer.self_attn, layer.mlp
     projections = [attention.q_proj, attention.k_proj, attention.v_proj]
     gated = [_in_panels(_bias(linear)) for linear in (mlp.gate_proj, mlp.up_proj)]
@@ -198,7 +199,7 @@ def _vectors(layer: Any) -> dict[str, Tensor]:
 
 
 def _in_panels(outputs: Tensor) -> Tensor:
-    """Return [⌈N / 16⌉, 16, ...] for `outputs` [N, ...], zeros added to the last."""
+    """Return [⌈N / 16⌉, 16, ...] for `outputs` [N, ...]; the last panel is padded with zeros."""
     missing = outputs.new_zeros(-len(outputs) % PANEL, *outputs.shape[1:])
     return torch.cat([outputs.detach(), missing]).view(-1, PANEL, *outputs.shape[1:])
 
@@ -214,6 +215,6 @@ def _epsilons(layer: Any) -> dict[str, float]:
 
 
 def _bias(linear: nn.Linear) -> Tensor:
-    """Return the bias [N] of `linear`, zeros where it has none."""
+    """Return the bias [N] of `linear`, zeros if it has none."""
     bias: Tensor | None = linear.bias
     return linear.weight.new_zeros(linear.out_features) if bias is None else bias.detach()

@@ -1,4 +1,4 @@
-"""The functions of the C++ file with their types."""
+"""The functions of the C++ file and their argument types."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ SIGNATURES: dict[str, tuple[Any, ...]] = {
 
 @cache
 def load() -> ctypes.CDLL | None:
-    """Return the typed library, or None where there is none (see `build.load`)."""
+    """Return the library with argument types, None if it cannot be built (see `build.load`)."""
     library = build.load()
     if library is not None:
         for name, arguments in SIGNATURES.items():

@@ -1,6 +1,6 @@
-"""Linear layers whose weights are packed once for the C++ file: float32 on the CPU.
+"""Float32 linear layers on the CPU whose weights are packed once.
 
-A library packs the weights again on every call, which costs most where there are few rows.
+torch's libraries pack the weights again in every call, which costs most if there are few rows.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from batchgen_kernels.cpu.panels import addressed, pack, pack_int8, pad
 
 
 class PackedLinear(nn.Module):
-    """Computes what the nn.Linear it was made from does, without gradients.
+    """A module with the same output as the nn.Linear it was made from, without gradients.
 
-    An output has the same bits whatever the other rows are and however many threads compute.
+    A row's output has the same bits for any other rows and any number of threads.
     """
 
     panels: Tensor
@@ -25,7 +25,7 @@ class PackedLinear(nn.Module):
     padded_bias: Tensor | None
 
     def __init__(self, library: ctypes.CDLL, linear: nn.Linear, *, int8: bool = False) -> None:
-        """Pack the float32 weights of `linear`, which may be dropped afterwards; `int8` rounds."""
+        """Pack the float32 weights of `linear`, with `int8` in eight bits; no reference is kept."""
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
         weight = linear.weight
@@ -38,13 +38,13 @@ class PackedLinear(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """A copy of the weights [N, K], for code that looks at them."""
+        """A copy of the weights [N, K], for code that reads them."""
         panels = self.panels if self.scales is None else self.panels * self.scales[:, None]
         return panels.transpose(1, 2).reshape(-1, self.in_features)[: self.out_features]
 
     @property
     def bias(self) -> Tensor | None:
-        """The bias [N], if there is one."""
+        """The bias [N], None if there is none."""
         return None if self.padded_bias is None else self.padded_bias[: self.out_features]
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -65,14 +65,14 @@ class PackedLinear(nn.Module):
         return out.view(*inputs.shape[:-1], self.out_features)
 
     def extra_repr(self) -> str:
-        """Return the sizes, as nn.Linear prints them."""
+        """Return the sizes in the form that nn.Linear prints."""
         has_bias = self.padded_bias is not None
         sizes = f"in_features={self.in_features}, out_features={self.out_features}, bias={has_bias}"
         return sizes if self.scales is None else f"{sizes}, int8"
 
 
 def can_pack(module: nn.Module) -> bool:
-    """Return whether `module` is a float32 nn.Linear on the CPU that nothing hooks into."""
+    """Return whether `module` is a float32 nn.Linear on the CPU without hooks."""
     if type(module) is not nn.Linear or module._forward_hooks or module._forward_pre_hooks:
         return False
     weight, bias = module.weight, module.bias
@@ -81,11 +81,11 @@ def can_pack(module: nn.Module) -> bool:
 
 
 def pack_linears(network: nn.Module, *, int8: bool = False) -> int:
-    """Swap the float32 linear layers of `network` on the CPU for packed ones; return how many.
+    """Replace the float32 linear layers of `network` on the CPU by packed ones; return how many.
 
-    One after the other, so that never more than one layer's weights exist twice. A tensor that
-    something else uses as well, as an embedding does that is tied to the head, stays for that.
-    Subclasses of nn.Linear and layers with hooks stay as they are, and all do without a compiler.
+    They are replaced one by one, so that the weights of at most one layer exist twice. If another
+    module also uses a tensor, as an embedding tied to the head does, it keeps it. Subclasses of
+    nn.Linear and layers with hooks are not replaced; without a compiler no layer is.
     """
     library = load()
     if library is None:
@@ -96,7 +96,7 @@ def pack_linears(network: nn.Module, *, int8: bool = False) -> int:
             if child not in swapped and can_pack(child):
                 assert isinstance(child, nn.Linear)
                 swapped[child] = PackedLinear(library, child, int8=int8).train(child.training)
-                # A second user of this layer finds it below; its weights are not needed for that.
+                # If a second parent has this layer, it gets the same packed one below.
                 release(child)
             if child in swapped:
                 setattr(parent, name, swapped[child])
@@ -104,12 +104,12 @@ def pack_linears(network: nn.Module, *, int8: bool = False) -> int:
 
 
 def release(linear: nn.Linear) -> None:
-    """Let go of the weights of `linear`, wherever it is still held."""
+    """Free the weights of `linear`, even if other objects still hold the module."""
     linear.weight = nn.Parameter(linear.weight.new_empty(0), requires_grad=False)
 
 
 def rows_of(inputs: Tensor, width: int) -> Tensor:
-    """Return float32 `inputs` [..., width] as rows [T, width], each of them contiguous."""
+    """Return float32 `inputs` [..., width] as [T, width] whose rows are contiguous."""
     assert inputs.dtype == torch.float32
     assert inputs.shape[-1] == width
     rows = inputs.reshape(-1, width)

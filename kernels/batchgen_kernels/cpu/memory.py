@@ -1,4 +1,4 @@
-"""Large pages of memory for what is large: fewer of them to look up, and to be given."""
+"""Huge pages for large tensors, so that the system allocates and looks up fewer pages."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 
 def prefer_huge_pages(tensor: Tensor) -> Tensor:
-    """Advise the system to back `tensor`, which nothing has touched yet, by large pages.
+    """Advise the system to use huge pages for `tensor`, which must be untouched; return it.
 
-    Whether it does is up to it. Not on the CPU, or not on Linux, nothing happens. Returns `tensor`.
+    The system may ignore the advice. Do nothing on another device or another system than Linux.
     """
     advise = _madvise()
     if advise is not None and tensor.device.type == "cpu":
@@ -23,7 +23,7 @@ def prefer_huge_pages(tensor: Tensor) -> Tensor:
         first = -(-tensor.data_ptr() // page) * page
         length = tensor.data_ptr() + tensor.nbytes - first
         if length > 0:
-            advise(first, length, mmap.MADV_HUGEPAGE)  # an error leaves small pages
+            advise(first, length, mmap.MADV_HUGEPAGE)  # after an error the pages stay small
     return tensor
 
 

@@ -1,9 +1,9 @@
-"""Weights as the tile of the C++ file reads them: sixteen outputs side by side.
+"""Weights in the order in which the C++ file reads them: sixteen outputs side by side.
 
     weights [N, K]  ──►  panels [⌈N / 16⌉, K, 16]     float32, or int8 and a scale for each output
 
-In eight bits a weight is a whole number from -127 to 127 times the scale of its output. Only what
-is kept is eight bits wide: sums are of float32, and the scale comes at their end.
+In eight bits, a weight is an integer from -127 to 127 times the scale of its output. Only storage
+is in eight bits: sums are float32 and are multiplied by the scale at the end.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from batchgen_kernels.cpu.library import PANEL, Weights
 
-LARGEST = 127  # -128 is left out: codes are as far below zero as above
+LARGEST = 127  # -128 is not used, so that codes are symmetric
 
 
 def pack(library: ctypes.CDLL, weight: Tensor) -> Tensor:
@@ -39,7 +39,7 @@ def pack_int8(weight: Tensor) -> tuple[Tensor, Tensor]:
 def encode(weight: Tensor) -> tuple[Tensor, Tensor]:
     """Return the codes [N, K], int8, and scales [N], float32, nearest to weights [N, K]."""
     scales = weight.abs().amax(dim=1) / LARGEST
-    tiny = torch.finfo(torch.float32).tiny  # an output without weights has codes of zero
+    tiny = torch.finfo(torch.float32).tiny  # if all weights of an output are 0, so are its codes
     codes = (weight / scales.clamp(min=tiny)[:, None]).round()
     return codes.clamp(-LARGEST, LARGEST).to(torch.int8), scales
 
@@ -50,5 +50,5 @@ def pad(bias: Tensor) -> Tensor:
 
 
 def addressed(panels: Tensor, scales: Tensor | None) -> Weights:
-    """Return what the C++ file is told of weights, which must outlive it."""
+    """Return a struct with the addresses of both tensors, which must outlive it."""
     return Weights(panels.data_ptr(), None if scales is None else scales.data_ptr())

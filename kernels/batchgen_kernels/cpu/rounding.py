@@ -1,4 +1,4 @@
-"""A model whose linear layers have weights of eight bits, whichever kernels compute it."""
+"""Rounds the weights of linear layers to eight bits, for all kernels alike."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from batchgen_kernels.cpu.panels import encode
 def round_linears(network: nn.Module) -> None:
     """Round the weights of the float32 linear layers of `network` to 255 levels an output.
 
-    Packing them as int8 then loses nothing more. An embedding that is tied to the head stays.
+    Packing them as int8 then loses no more precision. An embedding tied to the head is unchanged.
     """
     for linear in filter(can_pack, network.modules()):
         assert isinstance(linear, nn.Linear)

@@ -1,3 +1,3 @@
-"""The kernels for GPUs, in Triton."""
+"""Kernels for GPUs, in Triton."""
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""Paged attention on a GPU: one kernel for prefill, decode and mixed steps, and one that merges.
+"""Paged attention on a GPU: one kernel for prefill, decode and mixed steps, one to merge splits.
 
 A program computes one query block on one key head:
 
     rows m     token 0: head 0 1 2 │ token 1: head 0 1 2 │ …    the group packed
-    slots n    first ░░│▓▓▓▓▓▓▓│▓▓▓▓▓▓▓│▓▓▓░░ end               in tiles, whatever the page size
+    slots n    first ░░│▓▓▓▓▓▓▓│▓▓▓▓▓▓▓│▓▓▓░░ end               in tiles of any page size
 
-Slots before the first row's window and from the last row's end on (░) are not loaded: what lies
-there may be NaN. Scores are kept in units of log2, so that every exponential is one exp2.
+Slots before the first row's window and after the last row's end (░) are not loaded, because they
+may hold NaN. Scores are in units of log2, so that every exponential is one exp2.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ import triton.language as tl
 
 @triton.jit
 def attend(
-    out: tl.tensor,  # [T, Hq, Dv], or where keys are split float32 [T, Hq, splits, Dv]
-    tops: tl.tensor,  # float32 [T, Hq, splits]: the largest score; where keys are split
-    sums: tl.tensor,  # float32 [T, Hq, splits]: Σ exp2(score - top); where keys are split
+    out: tl.tensor,  # [T, Hq, Dv]; if keys are split, float32 [T, Hq, splits, Dv]
+    tops: tl.tensor,  # float32 [T, Hq, splits]: the largest score; used if keys are split
+    sums: tl.tensor,  # float32 [T, Hq, splits]: Σ exp2(score - top); used if keys are split
     query: tl.tensor,  # [T, Hq, Dk]
-    keys: tl.tensor,  # this layer's in block 0, [Hkv, page, Dk]
+    keys: tl.tensor,  # this layer's keys in block 0, [Hkv, page, Dk]
     values: tl.tensor,  # [Hkv, page, Dv]
     tables: tl.tensor,  # int32: the blocks of one sequence after the other
     items: tl.tensor,  # int32 [n, 4]: start of the table, first row, tokens, first position
-    sinks: tl.tensor,  # float32 [Hq], where there are any
+    sinks: tl.tensor,  # float32 [Hq], used if the layer has sinks
     block_stride: tl.tensor,
     token_stride: tl.tensor,
     head_stride: tl.tensor,
-    factor: tl.tensor,  # of scores
-    cap: tl.tensor,  # of their tanh, with a softcap
+    factor: tl.tensor,  # scores are multiplied by it
+    cap: tl.tensor,  # with a softcap, the tanh of the scores is multiplied by it
     S: tl.constexpr,  # AttendSpec
 ) -> None:
     """Attend the tokens of one item, on one key head, over one split of the keys they see."""
@@ -48,7 +48,7 @@ def attend(
 
     top = tl.full([S.rows], float("-inf"), tl.float32)
     total = tl.full([S.rows], 0.0, tl.float32)
-    if S.sinks:  # a sink adds to the sum, of one split, and nothing to the output
+    if S.sinks:  # a sink adds to the sum of one split, and nothing to the output
         sink = tl.load(sinks + head, mask=live, other=0.0) * 1.4426950408889634
         top = tl.where(split == 0, sink, top)
         total = tl.where(split == 0, 1.0, total)
@@ -80,7 +80,7 @@ def accumulate(
     run: tl.tuple,  # block_stride, factor, cap
     S: tl.constexpr,
 ) -> tuple[tl.tensor, tl.tensor, tl.tensor]:
-    """Return top, total and Σ weight · value [rows, wide_v] with the keys of this split."""
+    """Return top, total and Σ weight · value [rows, wide_v], including the keys of this split."""
     start, count, split = seen
     block_stride, factor, cap = run
     end, first = start + count, start * 0
@@ -139,7 +139,7 @@ def merge(
     sums: tl.tensor,  # float32 [T, Hq, splits]
     S: tl.constexpr,  # AttendSpec
 ) -> None:
-    """Merge the splits of one token's query head, each weighed by its share of the whole sum."""
+    """Merge the splits of one token's query head, each weighted by its share of the whole sum."""
     row = tl.program_id(0).to(tl.int64) * tl.num_programs(1) + tl.program_id(1)
     split = row * S.splits + tl.arange(0, S.splits)
     here = tl.load(tops + split)

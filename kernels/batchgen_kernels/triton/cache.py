@@ -1,4 +1,4 @@
-"""What changes the pool on a GPU: storing new tokens, and copying whole blocks."""
+"""Kernels that change the pool on a GPU: store new tokens, and copy whole blocks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import triton.language as tl
 
 @triton.jit(do_not_specialize=["rows"])
 def write(
-    keys: tl.tensor,  # this layer's in block 0, [Hkv, page, Dk]
+    keys: tl.tensor,  # this layer's keys in block 0, [Hkv, page, Dk]
     values: tl.tensor,  # [Hkv, page, Dv]
     key: tl.tensor,  # [T, Hkv, Dk]
     value: tl.tensor,  # [T, Hkv, Dv]
@@ -21,7 +21,7 @@ def write(
     value_head_stride: tl.tensor,
     S: tl.constexpr,  # WriteSpec
 ) -> None:
-    """Store some rows of keys and values, (token, head), in the slots of their tokens."""
+    """Store S.rows rows (token, head) of keys and values in the slots of their tokens."""
     row = tl.program_id(0) * S.rows + tl.arange(0, S.rows)
     live = row < rows
     token, head = (row // S.heads).to(tl.int64), row % S.heads
@@ -49,7 +49,7 @@ def copy(
     elements: tl.tensor,  # E
     CHUNK: tl.constexpr,
 ) -> None:
-    """Copy one chunk of one block, all layers alike."""
+    """Copy one chunk of one block, which holds all layers."""
     pair = pairs + 2 * tl.program_id(0)
     source = tl.load(pair).to(tl.int64) * elements
     destination = tl.load(pair + 1).to(tl.int64) * elements

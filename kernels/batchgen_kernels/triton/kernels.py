@@ -1,7 +1,7 @@
-"""Paged attention by Triton kernels: pools of float32, float16 and bfloat16 on a GPU.
+"""Paged attention by Triton kernels, for pools of float32, float16 and bfloat16 on a GPU.
 
-Without a GPU the same kernels run under Triton's interpreter, for tests: TRITON_INTERPRET=1 must be
-in the environment when triton is first imported.
+Without a GPU, tests run the same kernels under Triton's interpreter: TRITON_INTERPRET=1 must be in
+the environment when triton is first imported.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from batchgen_kernels.triton.work import FIELDS, cut_items, find_slots, pack_tab
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 LOG2_E = 1.4426950408889634
 COPY_CHUNK = 4096  # elements that one program copies
-NO_GPU_PROCESSORS = 64  # what a GPU might have, under the interpreter
+NO_GPU_PROCESSORS = 64  # assumed under the interpreter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Launch:
-    """How one layer attends in this step."""
+    """The arguments of one layer's attention kernel in this step."""
 
     items: Tensor  # int32 [n · 4]
     tile: Tile
@@ -46,12 +46,12 @@ class Launch:
 
     @property
     def blocks(self) -> int:
-        """Query blocks, n."""
+        """The number of query blocks, n."""
         return len(self.items) // FIELDS
 
 
 def unsupported(pool: Tensor, layout: PoolLayout) -> str | None:
-    """Return why these kernels cannot serve `pool`, None where they can."""
+    """Return the reason why these kernels do not support `pool`, None if they do."""
     if pool.device.type != "cuda" and not interpreted():
         return (
             f"Triton kernels run on a GPU, and this pool is on {pool.device}; "
@@ -69,22 +69,22 @@ def unsupported(pool: Tensor, layout: PoolLayout) -> str | None:
 
 
 class TritonKernels:
-    """Two launches a layer, three where few long sequences are split; one for all copies.
+    """Paged attention: two launches per layer, three if long sequences are split; one for copies.
 
-    What depends on the step alone is computed once, in `plan`, and sent in one copy.
+    Data that is equal for all layers is computed once, in `plan`, and sent in one copy.
     """
 
     name: ClassVar[str] = "triton"
 
     def __init__(self, pool: Tensor, layout: PoolLayout) -> None:
-        """Take a contiguous `pool` [num_blocks, E] that `unsupported` has nothing against."""
+        """Use a contiguous `pool` [num_blocks, E] for which `unsupported` returns None."""
         assert pool.is_contiguous()
         assert len(pool) * layout.block_size < 2**31  # slots are int32
         self.pool = pool
         self.layout = layout
         self._views = layout.views(pool)
         self._writes = [write_spec(shape, page=layout.block_size) for shape in layout.layers]
-        # Held here where the layer's own are of another type or elsewhere.
+        # Float32 on the pool's device; the layer's own may differ.
         self._sinks = [
             None if shape.sinks is None else shape.sinks.detach().to(pool.device, torch.float32)
             for shape in layout.layers
@@ -97,18 +97,18 @@ class TritonKernels:
 
     @property
     def signature(self) -> tuple[object, ...]:
-        """What a captured graph of this step would have baked in, but for the model's own tensors.
+        """The values of this step that a captured graph would contain, without the model's tensors.
 
-        Steps with equal signatures differ in what the index buffer holds, and in nothing else.
+        Steps with equal signatures differ only in the content of the index buffer.
         """
         addresses = self._slots.data_ptr(), self._tables.data_ptr()
         launches = ((one.items.data_ptr(), one.blocks, one.spec) for one in self._launches)
         return (*addresses, len(self._slots), *launches)
 
     def reserve(self, *, sequences: int, blocks: int) -> None:
-        """Make room for steps that decode `sequences`, which have so many `blocks` in all.
+        """Allocate the index buffer for decodes of `sequences` with `blocks` blocks in all.
 
-        The index buffer never moves for such a step.
+        It does not move in such a step.
         """
         lists = len({shape.group for shape in self.layout.layers})
         self._indices.reserve(sequences * (1 + FIELDS * lists) + blocks + 2 * FIELDS)
@@ -127,11 +127,11 @@ class TritonKernels:
         tables, starts = pack_tables(batch, page)
         decode = int(batch.counts.max()) == 1
         tiles = [choose_tile(shape, self.pool.dtype, decode=decode) for shape in layers]
-        # Layers whose query blocks have as many tokens share them.
+        # Layers whose query blocks have the same number of tokens share them.
         tokens = [tile.rows // shape.group for tile, shape in zip(tiles, layers, strict=True)]
         distinct = sorted({1} if decode else set(tokens))
         cut = [cut_items(batch, starts, n) for n in distinct]
-        # The tables last: nothing else has another size in a step of equal counts.
+        # The tables come last: only their size can differ between steps with equal counts.
         self._slots, *sent, self._tables = self._indices.send(
             [find_slots(batch, page), *cut, tables]
         )
@@ -183,7 +183,7 @@ class TritonKernels:
             *self._views[layer],
             self._tables,
             launch.items,
-            self.pool if sinks is None else sinks,  # not looked at without
+            self.pool if sinks is None else sinks,  # any tensor: not read without sinks
             self.layout.elements,
             *query.stride()[:2],
             *_factors(shape),
@@ -213,7 +213,7 @@ def _processors(device: torch.device) -> int:
 
 
 def _factors(shape: LayerShape) -> tuple[float, float]:
-    """Return what turns scores into units of log2: a factor, and one after the tanh."""
+    """Return the factors that turn scores into units of log2: before and after the tanh."""
     if shape.softcap is None:
         return shape.scale * LOG2_E, 0.0
     return shape.scale / shape.softcap, shape.softcap * LOG2_E

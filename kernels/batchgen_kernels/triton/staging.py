@@ -1,4 +1,4 @@
-"""Index arrays on their way to the device: one copy a step, and nobody waits for it."""
+"""Sends index arrays to the device, in one asynchronous copy per step."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-ALIGNMENT = 4  # int32 elements: what a GPU loads at once starts at a multiple of 16 bytes
-SMALLEST = 1024  # int32 elements
+ALIGNMENT = 4  # int32 elements: GPUs load 16 aligned bytes at once
+SMALLEST = 1024  # int32 elements of the first buffer
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -19,14 +19,14 @@ class Page:
 
     # Pinned int32 [n] on CUDA.
     memory: Tensor
-    # Passed once the last copy out of `memory` ran; None where copies are done when they return.
+    # Complete after the last copy out of `memory`; None if copies are synchronous.
     copied: torch.cuda.Event | None
 
 
 class Staging:
-    """Sends int32 arrays to one device buffer, whose address stays until it has to grow.
+    """Sends int32 arrays to one device buffer, whose address changes only if it must grow.
 
-    host page A ──►╮                      written while the copy out of B may still be queued
+    host page A ──►╮                      written while the copy from B may still be queued
                    ├──► device buffer     overwritten in stream order: after the step that
     host page B ──►╯                      still reads it
     """
@@ -38,8 +38,10 @@ class Staging:
         self.reserve(SMALLEST)
 
     def reserve(self, elements: int) -> None:
-        """Make room for arrays of so many int32 elements in all, each rounded up to a multiple
-        of four; the buffer moves if it has to grow."""
+        """Allocate `elements` int32 elements, if the buffer has fewer; it moves if it grows.
+
+        Each array takes its size rounded up to a multiple of four.
+        """
         if elements > len(self.buffer):
             pinned = self._device.type == "cuda"
             self.buffer = torch.empty(elements, dtype=torch.int32, device=self._device)
@@ -54,7 +56,7 @@ class Staging:
     def send(self, arrays: list[npt.NDArray[np.int32]]) -> list[Tensor]:
         """Return flat views of the device buffer that will hold `arrays`, in stream order.
 
-        Where each lies depends on the sizes of those before it, on nothing else.
+        The address of each depends only on the sizes of the arrays before it.
         """
         ends = np.cumsum([-(-array.size // ALIGNMENT) * ALIGNMENT for array in arrays]).tolist()
         if ends[-1] > len(self.buffer):
@@ -62,7 +64,7 @@ class Staging:
         page = self._pages[0]
         self._pages.reverse()
         if page.copied is not None:
-            page.copied.synchronize()  # passed long ago, but for the very first steps
+            page.copied.synchronize()  # nearly always complete
         places = [slice(a, a + array.size) for a, array in zip([0, *ends], arrays, strict=False)]
         host = page.memory.numpy()
         for place, array in zip(places, arrays, strict=True):

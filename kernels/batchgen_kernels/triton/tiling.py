@@ -14,28 +14,28 @@ import triton.language as tl
 from batchgen_kernels.interface import LayerShape
 
 MAX_WIDTH = 256  # elements of one head
-MAX_GROUP = 16  # query heads that share one key head: the rows of a decode
-MIN_DOT = 16  # no side of a matrix product is shorter
+MAX_GROUP = 16  # query heads that share one key head; these are the rows of a decode
+MIN_DOT = 16  # the shortest side of a matrix product
 MAX_SPLITS = 32
-SPLIT_SLOTS = 256  # keys that are worth a split of their own
-WAVES = 2  # programs for each processor that splitting aims at
-WRITE_ELEMENTS = 2048  # of keys, in one program that stores
+SPLIT_SLOTS = 256  # the fewest keys of one split
+WAVES = 2  # splits are made until there are so many programs per processor
+WRITE_ELEMENTS = 2048  # key elements that one program stores
 
 SHORT = {torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tile:
-    """The piece of one program, and the threads it has."""
+    """The piece of work of one program, and its threads."""
 
     rows: int  # query rows: tokens times query heads of the group
-    slots: int  # keys at a time
+    slots: int  # keys per iteration
     warps: int
-    stages: int  # of the pipeline that fetches keys and values ahead
+    stages: int  # stages of the pipeline that loads keys and values ahead
 
 
-# {(decode, two bytes an element, heads wider than 128): tile}. Larger ones spill on sm_80, sm_90 or
-# gfx942, or take more than the 64 KiB of shared memory that gfx942 has.
+# {(decode, two bytes per element, heads wider than 128): tile}. Larger tiles spill registers on
+# sm_80, sm_90 or gfx942, or need more than the 64 KiB of shared memory that gfx942 has.
 TILES = {
     (False, True, False): Tile(rows=128, slots=64, warps=8, stages=2),
     (False, True, True): Tile(rows=64, slots=32, warps=8, stages=2),
@@ -50,7 +50,7 @@ TILES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttendSpec:
-    """What the attention kernel is compiled for."""
+    """The constants that the attention kernel is compiled for."""
 
     key_width: int
     value_width: int
@@ -62,17 +62,17 @@ class AttendSpec:
     splits: int
     rows: int
     slots: int
-    # Widths as powers of two.
+    # Widths rounded up to powers of two.
     wide_k: int
     wide_v: int
-    # The type that matrices are multiplied in, and how exactly.
+    # The type and the precision of matrix products.
     dot: tl.dtype
     precision: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriteSpec:
-    """What the storing kernel is compiled for."""
+    """The constants that the storing kernel is compiled for."""
 
     heads: int
     key_width: int
@@ -99,18 +99,18 @@ def serves(shape: LayerShape) -> bool:
 
 
 def choose_tile(shape: LayerShape, dtype: torch.dtype, *, decode: bool) -> Tile:
-    """Return the piece for a layer over a pool of `dtype`.
+    """Return the tile for a layer over a pool of `dtype`.
 
-    With `decode` every sequence has one new token, so the rows are those of one group.
+    With `decode`, every sequence has one new token, so the rows are the heads of one group.
     """
     wide = max(padded(shape.key_width), padded(shape.value_width)) > 128
     return TILES[decode, dtype in SHORT, wide]
 
 
 def choose_splits(programs: int, longest: int, processors: int) -> int:
-    """Return into how many pieces, a power of two, the keys of every query block are cut.
+    """Return the number of splits, a power of two, of the keys of every query block.
 
-    One where `programs` fill the GPU anyway, or where the `longest` sequence has few keys.
+    It is one if `programs` fill the GPU anyway, or if the `longest` sequence has few keys.
     """
     wanted = min(WAVES * processors // max(1, programs), longest // SPLIT_SLOTS, MAX_SPLITS)
     return 1 << max(0, wanted.bit_length() - 1)
@@ -119,7 +119,7 @@ def choose_splits(programs: int, longest: int, processors: int) -> int:
 def attend_spec(
     shape: LayerShape, tile: Tile, *, splits: int, page: int, dtype: torch.dtype, hip: bool
 ) -> AttendSpec:
-    """Return what the attention kernel of a layer over a pool of `dtype` is compiled for."""
+    """Return the constants of a layer's attention kernel over a pool of `dtype`."""
     return AttendSpec(
         key_width=shape.key_width,
         value_width=shape.value_width,
@@ -133,14 +133,14 @@ def attend_spec(
         slots=tile.slots,
         wide_k=padded(shape.key_width),
         wide_v=padded(shape.value_width),
-        # The interpreter multiplies no short types.
+        # The interpreter does not multiply 16-bit types.
         dot=tl.float32 if interpreted() else SHORT.get(dtype, tl.float32),
         precision=_precision(dtype, hip=hip),
     )
 
 
 def write_spec(shape: LayerShape, *, page: int) -> WriteSpec:
-    """Return what the storing kernel of a layer is compiled for."""
+    """Return the constants of a layer's storing kernel."""
     wide_k, wide_v = padded(shape.key_width), padded(shape.value_width)
     return WriteSpec(
         heads=shape.kv_heads,
@@ -154,9 +154,8 @@ def write_spec(shape: LayerShape, *, page: int) -> WriteSpec:
 
 
 def _precision(dtype: torch.dtype, *, hip: bool) -> str:
-    """Return how matrices of `dtype` are multiplied.
+    """Return the precision of matrix products of `dtype`, in Triton's words.
 
-    Float32 in three passes of NVIDIA's shorter type, about as exact as one of its own, which only
-    AMD's matrix units have.
+    Only AMD's matrix units multiply float32. On NVIDIA, three passes of tf32 are about as exact.
     """
     return "ieee" if hip or dtype != torch.float32 else "tf32x3"

@@ -3,7 +3,7 @@
 sequences      A (2 blocks)   B (1)   C (3)
 tables       [ 7 3          | 9     | 3 4 8 ]      flat; an item knows where its own begins
 items        [ start of the table, first row, tokens, position of the first ]  a query block
-slots        [ block · page + place in it ]        of each new token
+slots        [ block · page + slot in it ]         of each new token
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from batchgen_kernels.interface import StepBatch
 
 Ints = npt.NDArray[np.int32]
 
-FIELDS = 4  # of an item
+FIELDS = 4  # int32 fields of an item
 
 
 def pack_tables(batch: StepBatch, page: int) -> tuple[Ints, Ints]:
-    """Return the blocks in use, sequence by sequence, and where each sequence's begin, [S]."""
+    """Return the blocks in use, sequence by sequence, and the start of each sequence's, [S]."""
     blocks = -(-batch.lengths // page)
     used = np.arange(batch.tables.shape[1]) < blocks[:, None]
     starts = np.cumsum(blocks, dtype=np.int32) - blocks
@@ -37,9 +37,9 @@ def find_slots(batch: StepBatch, page: int) -> Ints:
 
 
 def cut_items(batch: StepBatch, table_starts: Ints, tokens: int) -> Ints:
-    """Return the query blocks of at most `tokens` new tokens of one sequence, [n, 4].
+    """Return the query blocks [n, 4]; each has at most `tokens` new tokens of one sequence.
 
-    Those that see most come first, so that none of them is what a GPU waits for at the end.
+    Blocks that see most keys come first, so that the GPU does not wait for one of them at the end.
     """
     counts = batch.counts
     cuts = -(-counts // tokens)
