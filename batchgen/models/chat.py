@@ -1,11 +1,11 @@
-"""A chat template given messages in the form it wants, so that it renders all of their texts.
+"""Renders chats with a model's template, in the message form in which no text is lost.
 
-    messages ──shape──► the same roles with marks for texts ──render──► all marks there?
-                        texts as strings or as lists of parts,          then messages are given
-                        arguments of calls as objects or as text        in this form; else refused
+    messages ──shape──► the same roles with marks for texts ──render──► all marks found?
+                        texts as strings or as lists of parts,          then use this form,
+                        arguments of calls as objects or as text        else refuse the chat
 
-A template that was written for another form, or that does not know a role, leaves texts out and
-says nothing. One look for each shape of a chat, remembered, finds that out.
+If a template was written for another form, or does not know a role, it drops texts silently. So
+each shape of a chat is tested once with marks, and the result is cached.
 """
 
 from __future__ import annotations
@@ -18,19 +18,20 @@ from typing import Any, NamedTuple
 
 from batchgen.models.templates import ChatTemplate, TemplateFailed
 
-REMEMBERED = 4096  # shapes; of a job there are a few
+REMEMBERED = 4096  # shapes; a job has a few
 MARK = "text{}x"
 NAME, VALUE, ARGUMENT = "function{}x{}x", "value{}x{}x", "argumentx"
-# How Python and JSON show what a template does not look into: a list of parts, an object, a text.
+# Python's and JSON's text of parts and arguments. In a prompt it means that the template printed a
+# list or an object instead of reading its text.
 UNREAD_PART = ("'text': '{}'", '"text": "{}"')
 UNREAD_ARGUMENT = (f"'{ARGUMENT}'", f'\\"{ARGUMENT}\\"')
-STRANGER = "bystander"  # a role that no template knows
+UNKNOWN_ROLE = "bystander"  # a role that no template knows
 
 Message = Mapping[str, Any]
 
 
 class NotRendered(TemplateFailed):
-    """The chat template leaves a message out."""
+    """The chat template drops a message, the one at `index`."""
 
     def __init__(self, message: str, *, index: int) -> None:
         self.index = index
@@ -38,14 +39,14 @@ class NotRendered(TemplateFailed):
 
 
 class Form(NamedTuple):
-    """How a template wants messages."""
+    """The form of messages that a template expects."""
 
-    parts: bool  # a text is a list of one part
-    objects: bool  # arguments of a call are an object, not JSON text
+    parts: bool  # True: a text is a list of one part, not a string
+    objects: bool  # True: arguments of a call are an object, not JSON text
 
 
 class Turn(NamedTuple):
-    """What of a message decides whether it is rendered."""
+    """The features of a message that decide whether a template renders it."""
 
     role: str
     text: bool
@@ -58,7 +59,7 @@ Shape = tuple[Turn, ...]
 
 
 class Chat:
-    """Turns messages into prompts. Not for several threads at a time."""
+    """Turns messages into prompts. Not thread-safe."""
 
     def __init__(self, template: ChatTemplate, variables: Mapping[str, Any]) -> None:
         """Render with `template`; `variables` are the special tokens that it may read."""
@@ -67,18 +68,18 @@ class Chat:
         self._form = lru_cache(REMEMBERED)(self._find_form)
 
     def render(self, messages: Sequence[Message]) -> str:
-        """Return the prompt of a chat; raise TemplateFailed, or NotRendered where text is lost."""
+        """Return the prompt of a chat; raise NotRendered if text is lost, or TemplateFailed."""
         messages = [self._known(message) for message in messages]
         found = self._form(tuple(map(_turn, messages)))
         if isinstance(found, TemplateFailed):
-            # Anew, as the error is raised once for each row.
+            # A new error for each row, because the cached one must not be raised again.
             if isinstance(found, NotRendered):
                 raise NotRendered(found.message, index=found.index)
             raise TemplateFailed(found.message, unsafe=found.unsafe)
         return self._render([_formed(message, found) for message in messages])
 
     def renders(self, *roles: str) -> bool:
-        """Return whether the texts of a chat of these roles are all in its prompt."""
+        """Return whether the template renders all texts of a chat with these roles."""
         try:
             return isinstance(self._form(_plain_shape(*roles)), Form)
         except TemplateFailed:
@@ -86,7 +87,7 @@ class Chat:
 
     @cached_property
     def knows_developer(self) -> bool:
-        """Whether `developer` is more to the template than a word that it repeats."""
+        """True if the template treats `developer` differently from an unknown role."""
         shape = _plain_shape("developer", "user")
         form = self._form(shape)
         if not isinstance(form, Form):
@@ -94,19 +95,19 @@ class Chat:
         messages, _ = _marked(shape, form)
         text = self._render(messages)
         try:
-            other = self._render([{**messages[0], "role": STRANGER}, messages[1]])
+            other = self._render([{**messages[0], "role": UNKNOWN_ROLE}, messages[1]])
         except TemplateFailed:
             return True
-        return text.lower().replace("developer", STRANGER) != other.lower()
+        return text.lower().replace("developer", UNKNOWN_ROLE) != other.lower()
 
     def _known(self, message: Message) -> Message:
-        """Return `message`, one of a developer as the system's where only that is known."""
+        """Return `message`; if the template does not know `developer`, with the role `system`."""
         if message["role"] == "developer" and not self.knows_developer:
             return {**message, "role": "system"}
         return message
 
     def _find_form(self, shape: Shape) -> Form | TemplateFailed:
-        """Return the form in which the template renders such a chat, or why there is none."""
+        """Return the form in which the template renders such a chat, or the error if none works."""
         failed: TemplateFailed | None = None
         lost: int | None = None
         objects = (True, False) if any(turn.calls for turn in shape) else (True,)
@@ -116,7 +117,7 @@ class Chat:
             try:
                 text = self._render(messages)
             except TemplateFailed as error:
-                if error.unsafe:  # perhaps not the template's fault: not to be remembered
+                if error.unsafe:  # perhaps not the template's fault, so it must not be cached
                     raise
                 failed = failed or error
                 continue
@@ -153,7 +154,7 @@ def _turn(message: Message) -> Turn:
 
 
 def _formed(message: Message, form: Form) -> Message:
-    """Return `message` as a template of this form wants it."""
+    """Return `message` in this form."""
     formed = dict(message)
     if form.parts:
         formed["content"] = [{"type": "text", "text": message["content"]}]
@@ -195,12 +196,12 @@ def _marked(shape: Shape, form: Form) -> tuple[list[Message], list[list[str]]]:
 
 def _marked_call(i: int, j: int) -> dict[str, Any]:
     function = {"name": NAME.format(i, j), "arguments": {ARGUMENT: VALUE.format(i, j)}}
-    # Some templates want ids of nine letters or digits.
+    # Some templates require ids of nine letters or digits.
     return {"id": f"{i % 10**5:05d}{j % 10**4:04d}", "type": "function", "function": function}
 
 
 def _missing(text: str, marks: list[list[str]]) -> int | None:
-    """Return the first message that is not in `text` as it should be, None if all are."""
+    """Return the index of the first message with lost text, None if `text` has all."""
     for i, wanted in enumerate(marks):
         unread = [sign.format(wanted[0]) for sign in UNREAD_PART if wanted[0]]
         if len(wanted) > 1:

@@ -1,4 +1,4 @@
-"""What a model's own files say of it: architecture, dtype, context length, chat template."""
+"""The description of a model from its files: architecture, dtype, context length, template."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from batchgen.errors import UnsafeModel, UnsupportedModel
 from batchgen.models.trust.jsons import read_json
 from batchgen.models.weights import weights_dtype
 
-# Where configurations of different families keep the context length, most usual first.
+# Keys of the context length in configurations of different families, most common first.
 LENGTH_KEYS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length")
-DEFAULT_LENGTH = 2048  # tokens, where neither the model nor its tokenizer tells
+DEFAULT_LENGTH = 2048  # tokens, if neither the model nor its tokenizer has a length
 UNBOUNDED = 1 << 30  # tokenizers write 10**30 for "no limit"
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 
 
 class Description(NamedTuple):
-    """What is recorded of a model besides its name and its files."""
+    """The fields of a model's record that are read from its files."""
 
     architecture: str
     dtype: str
@@ -35,7 +35,7 @@ class _Generation(msgspec.Struct):
 
 
 def describe(folder: Path) -> Description:
-    """Return what the files in a checked folder say; raise UnsupportedModel where one lacks."""
+    """Return the description of a checked folder; raise UnsupportedModel if a file is missing."""
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
         raise UnsupportedModel("The folder holds no *.safetensors file: there are no weights.")
@@ -84,7 +84,7 @@ def _max_length(config: dict[str, Any], tokenizer: dict[str, Any]) -> int:
 
 
 def _check_generation(path: Path) -> None:
-    """Raise UnsafeModel where special tokens are anything but numbers."""
+    """Raise UnsafeModel if special tokens are not numbers."""
     try:
         msgspec.convert(_read_optional(path), _Generation)
     except msgspec.ValidationError as error:

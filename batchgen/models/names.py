@@ -1,10 +1,10 @@
-"""What a model may be called, and what its folder is called then.
+"""Names of models, and the names of their folders.
 
 smollm2-135m        ──► models/smollm2-135m
-Qwen/Qwen3-0.6B     ──► models/Qwen%2FQwen3-0.6B      as the hub and the lines of others call it
+Qwen/Qwen3-0.6B     ──► models/Qwen%2FQwen3-0.6B      the hub's name, also used in input lines
 
-A folder stays one name below the registry, whatever the model is called: no part of a name begins
-with a dot, and % is in none.
+Every model has one folder directly below the registry. No part of a name begins with a dot, and no
+name contains %.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ _NAME = re.compile(rf"{_PART}(?:/{_PART})?")
 
 
 def is_name(name: str) -> bool:
-    """Tell whether a model may be called so."""
+    """Return whether `name` is a valid model name."""
     return _NAME.fullmatch(name) is not None
 
 
 def check_name(name: str) -> None:
-    """Raise InvalidParameter unless a model may be called so."""
+    """Raise InvalidParameter if `name` is not a valid model name."""
     if not is_name(name):
         raise InvalidParameter(
             f"{name!r} is not a model name: NAME or OWNER/NAME, each of up to 96 letters, digits, "

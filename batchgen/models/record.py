@@ -1,4 +1,4 @@
-"""What the registry knows of one model, as stored beside its files."""
+"""The record of one model in the registry, stored beside its files."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ class ModelRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One pinned model. `path` is where it lies now; everything else is fixed at import."""
 
     name: str
-    # Folder of the files; not stored, so that a home can be moved.
+    # The folder of the files; not stored, so that a home can be moved.
     path: Path
-    # float32, bfloat16 or float16: what the weights were saved in.
+    # The type of the stored weights: float32, bfloat16, float16.
     dtype: str
     # Tokens of prompt and answer together.
     max_length: int
-    # Of the sorted file list, one "<sha256>  <name>" a line.
+    # SHA-256 of the sorted file list, one line "<sha256>  <name>" per file.
     sha256: str
-    # The transformers class, `LlamaForCausalLM`.
+    # The transformers class, such as `LlamaForCausalLM`.
     architecture: str
-    # Whether rows with `messages` can be asked.
+    # True if the model can answer rows with `messages`.
     chat_template: bool
-    # Where it came from, as given; a hub id carries its commit.
+    # The source as given; a hub id includes its commit.
     source: str
     # {file name: SHA-256}, without the record itself.
     files: dict[str, str]
@@ -47,12 +47,12 @@ class ModelRecord(msgspec.Struct, frozen=True, kw_only=True):
         return fields
 
     def log_context(self) -> dict[str, str]:
-        """Return what names this model in a log line."""
+        """Return the fields that identify this model in a log line."""
         return {"model": self.name, "model_sha256": self.sha256[:12]}
 
 
 def write_record(record: ModelRecord, folder: Path) -> None:
-    """Store the record in `folder`, readable for people."""
+    """Store the record in `folder` as indented JSON."""
     fields = record.as_dict()
     del fields["path"]
     text = msgspec.json.format(msgspec.json.encode(fields), indent=2)
@@ -91,6 +91,6 @@ def hash_file(path: Path) -> str:
 
 
 def hash_files(files: Mapping[str, str]) -> str:
-    """Return the SHA-256 of a file list: what `sha256sum FILES | sha256sum` prints."""
+    """Return the SHA-256 of a file list, as `sha256sum FILES | sha256sum` prints it."""
     lines = "".join(f"{digest}  {name}\n" for name, digest in sorted(files.items()))
     return hashlib.sha256(lines.encode()).hexdigest()

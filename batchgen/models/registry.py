@@ -32,19 +32,19 @@ from batchgen.models.trust.references import check_references
 from batchgen.storage.durable_files import exists, fsync, make_folder, make_private, make_read_only
 
 LOCK_FILE = ".lock"
-TEMPORARY = ".tmp-"  # what an import or a removal leaves when it is killed
+TEMPORARY = ".tmp-"  # prefix of folders of unfinished imports and removals
 
 
 @dataclass(frozen=True, slots=True)
 class Registry:
-    """Models by name, below one folder. A model is there whole or not at all."""
+    """The registered models, by name, below one folder. Imports and removals are atomic."""
 
     root: Path
 
     def import_model(self, name: str, source: str | Path) -> ModelRecord:
         """Pin the model at `source` under `name`; see `batchgen.models.sources` for sources.
 
-        Raises InvalidParameter (name), ModelExists, UnsafeModel, UnsupportedModel, ModelError.
+        Raise InvalidParameter (name), ModelExists, UnsafeModel, UnsupportedModel or ModelError.
         """
         check_name(name)
         try:
@@ -58,7 +58,7 @@ class Registry:
         return self.get(name)
 
     def get(self, name: str) -> ModelRecord:
-        """Return the record of `name`; raise UnknownModel with the names that come close."""
+        """Return the record of `name`; raise UnknownModel, which suggests similar names."""
         try:
             if is_name(name):
                 return read_record(self.root / folder_name(name))
@@ -68,22 +68,22 @@ class Registry:
 
     def names(self) -> builtins.list[str]:
         """Return the registered names, sorted."""
-        # no glob, which passes over what it may not read
+        # not glob, which skips folders that it may not read
         folders = self.root.iterdir() if exists(self.root) else ()
         names = (path.name for path in folders if not path.name.startswith("."))
         return sorted(name_of(name) for name in names if exists(self.root / name / RECORD_FILE))
 
     def remove(self, name: str) -> None:
-        """Forget the model and delete its files; raise UnknownModel."""
+        """Remove the model and delete its files; raise UnknownModel."""
         with self._locked():
             if name not in self.names():
                 raise self._unknown(name)
-            # Gone at once for everyone; the deletion itself takes a while.
+            # Renamed first, so that the model is gone at once; deleting the files takes longer.
             (self.root / folder_name(name)).rename(self.root / f"{TEMPORARY}{secrets.token_hex(6)}")
             self._sweep()
 
     def verify(self, name: str) -> builtins.list[str]:
-        """Return one sentence for each file that is missing, changed or extra; [] when sound."""
+        """Return one sentence for each file that is missing, changed or extra; [] if none is."""
         record = self.get(name)
         present = {path.name for path in record.path.iterdir()} - {RECORD_FILE}
         problems = []
@@ -97,7 +97,7 @@ class Registry:
         problems += [
             f"{file} is not part of the model" for file in sorted(present - {*record.files})
         ]
-        return problems or _led_elsewhere(record.path)
+        return problems or _outside_references(record.path)
 
     def list(self) -> builtins.list[ModelRecord]:
         """Return the records of all models, by name."""
@@ -123,7 +123,7 @@ class Registry:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Let one import or removal at a time touch the folder; the kernel frees it at death."""
+        """Hold the lock of the folder; if the process dies, the kernel frees the lock."""
         make_private(self.root.parent)
         make_folder(self.root)
         with (self.root / LOCK_FILE).open("w") as lock:
@@ -141,13 +141,13 @@ class Registry:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _sweep(self) -> None:
-        """Delete what a killed import left; only under the lock, where no other one runs."""
+        """Delete folders that killed processes left; the caller must hold the lock."""
         for path in self.root.glob(f"{TEMPORARY}*"):
             shutil.rmtree(path)
 
 
-def _led_elsewhere(folder: Path) -> builtins.list[str]:
-    """Return why a model that has all its files would be loaded from others, [] where it is not."""
+def _outside_references(folder: Path) -> builtins.list[str]:
+    """Return why files of a model name files outside its folder, [] if none do."""
     try:
         check_references(folder)
     except ModelError as error:
@@ -156,9 +156,10 @@ def _led_elsewhere(folder: Path) -> builtins.list[str]:
 
 
 def _pin(name: str, folder: Path, origin: str) -> None:
-    """Check the fetched files, hash them, write the record and force all of it to disk, read-only.
+    """Check and hash the fetched files, write the record, and sync everything to disk.
 
-    Whoever may read the record may read the files: a converter may have made them for itself.
+    The files get the mode of the read-only record, because a converter may have created them
+    readable for its own user only.
     """
     description = msgspec.json.decode(
         run_confined("batchgen.models.trust.check_process", folder.resolve()), type=Description

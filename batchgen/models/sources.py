@@ -1,4 +1,4 @@
-"""Where a model comes from: a folder, a GGUF file, an installed package, the hub.
+"""The sources of models: a folder, a GGUF file, an installed package, the hub.
 
 ./folder        transformers folder with safetensors
 ./model.gguf    converted once to safetensors
@@ -24,7 +24,7 @@ from batchgen.storage.durable_files import exists
 PACKAGE_PREFIX = "pypi:"
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*(@[\w./-]+)?", re.ASCII)
 
-# The files of a model that are wanted; everything else in a folder is left behind.
+# The files of a model that are copied; all others are ignored.
 PATTERNS = (
     "*.safetensors",
     "*.json",
@@ -37,16 +37,16 @@ PATTERNS = (
 
 
 def fetch(source: str, target: Path) -> str:
-    """Bring the files of `source` into the empty folder `target`, unchecked.
+    """Copy the files of `source` into the empty folder `target`, without checking them.
 
-    Returns the source to record: as given, a hub id with the commit it stood for.
-    Raises UnsafeModel, UnsupportedModel or ModelError with what to do.
+    Return the source to record: as given, but a hub id with its commit. Raise UnsafeModel,
+    UnsupportedModel or ModelError, with a remedy.
     """
     if source.startswith(PACKAGE_PREFIX):
         convert_gguf(package_gguf(source.removeprefix(PACKAGE_PREFIX)), target)
         return source
     path = Path(source).expanduser()
-    there = exists(path)  # or it may not be looked at, which is the reason then
+    there = exists(path)  # raises if the path may not be read
     if path.is_dir():
         scan_folder(path)
         _copy_files(path, target)
@@ -73,7 +73,7 @@ def _no_source(source: str, path: Path) -> str:
 
 
 def package_gguf(package: str) -> Path:
-    """Return the path of the one GGUF file in an installed package, without importing it."""
+    """Return the path of the one GGUF file in an installed package; do not import the package."""
     try:
         files = distribution(package).files or []
     except (PackageNotFoundError, ValueError) as error:
@@ -111,15 +111,15 @@ def fetch_hub(source: str, target: Path, *, download: Callable[..., Any] | None 
             f"({type(error).__name__}). Check the name and the network, or download the model "
             f"elsewhere and import its folder."
         ) from error
-    # The cache of the hub client holds links into its own blob store: copied, not refused.
+    # The hub client's cache holds links into its own blob store, so links are copied, not refused.
     _copy_files(snapshot, target)
     return f"{repository}@{snapshot.name}"
 
 
 def _copy_files(folder: Path, target: Path) -> None:
-    """Copy the wanted files of the top level, following links."""
+    """Copy the files of the top level that match PATTERNS; follow links."""
     for pattern in PATTERNS:
         for path in folder.glob(pattern):
-            # The source may be a model of another registry: its record is not ours.
+            # The source may be a model of another registry, whose record must not be copied.
             if path.is_file() and path.name != RECORD_FILE:
                 shutil.copyfile(path, target / path.name)

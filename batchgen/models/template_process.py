@@ -1,11 +1,11 @@
-"""The program a chat template runs in: `python template_process.py`, jinja2 and nothing else.
+"""The program that renders chat templates: `python template_process.py`, with jinja2 only.
 
-A template comes with a model and is a program: it may loop for ever, or write more than a machine
-can hold. Here the kernel bounds what it takes, whatever it does; and it can reach nothing: no file
-can be opened any more, and no secret is in the environment.
+A template comes with a model and is a program: it may loop for ever, or write more than the memory
+holds. In this process the kernel limits its time and memory, it cannot open files, and the
+environment holds no secrets.
 
 stdin, a line each     the template, then {"messages": …, "variables": …} for each prompt
-stdout, a line each    {"text": …} or {"error": …, "unsafe": …}; end of file after too long a time
+stdout, a line each    {"text": …} or {"error": …, "unsafe": …}; end of file after the time limit
 """
 
 from __future__ import annotations
@@ -37,20 +37,20 @@ WARM_UP = (
 TEXT_LIMIT = 4 << 20  # characters of a prompt
 ERROR_LIMIT = 500  # characters
 
-# Names a message's reasoning is passed under; templates read the first.
+# Keys of a message's reasoning; templates read the first.
 REASONING = ("reasoning_content", "thinking", "reasoning")
 
 
 def main() -> None:
-    """Answer until standard input ends."""
+    """Render prompts until standard input ends."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
-        signal.signal(number, signal.SIG_IGN)  # who asks decides when to end
+        signal.signal(number, signal.SIG_IGN)  # the parent process decides when to end
     lines = iter(sys.stdin)
     template = json.loads(next(lines))
     confine()
     compiled = None
     for line in lines:
-        # Ends the process, in the middle of an instruction if need be.
+        # After the limit, the signal kills the process at any point.
         signal.setitimer(signal.ITIMER_PROF, PROCESSOR_LIMIT)
         try:
             request = json.loads(line)
@@ -64,8 +64,8 @@ def main() -> None:
 
 
 def confine() -> None:
-    """Give up what a template has no need of, for good."""
-    # Python reads the rest of itself when it is first used: while files can be opened.
+    """Set permanent limits for memory and files of this process."""
+    # Render once before, because Python loads modules at their first use and needs files for it.
     render(compile_template(WARM_UP), [{}], {})
     for kind, limit in (
         (resource.RLIMIT_AS, MEMORY_LIMIT),
@@ -73,7 +73,7 @@ def confine() -> None:
         (resource.RLIMIT_FSIZE, 0),
         (resource.RLIMIT_CORE, 0),
     ):
-        with suppress(ValueError):  # a lower limit holds already, or the system knows none
+        with suppress(ValueError):  # a lower limit is set already, or the system has none
             resource.setrlimit(kind, (limit, limit))
 
 
@@ -96,7 +96,7 @@ def compile_template(source: str) -> jinja2.Template:
 def render(
     template: jinja2.Template, messages: list[dict[str, Any]], variables: dict[str, Any]
 ) -> str:
-    """Return the prompt of a chat as transformers' `apply_chat_template` would."""
+    """Return the prompt of a chat, equal to that of transformers' `apply_chat_template`."""
     if not messages:
         raise ValueError("There is no message.")
     text = template.render(
@@ -112,19 +112,19 @@ def render(
 
 
 class TooLarge(TemplateError):
-    """A prompt nobody would want."""
+    """The prompt has more than TEXT_LIMIT characters."""
 
 
 UNSAFE = (SecurityError, TooLarge, MemoryError, RecursionError)
 
 
 class Generation(Extension):
-    """Lets `{% generation %}` blocks be: they mark answers for training."""
+    """Renders `{% generation %}` blocks as their content; they mark answers for training."""
 
     tags = {"generation"}  # noqa: RUF012 (jinja2's way)
 
     def parse(self, parser: Parser) -> nodes.Node:
-        """Return what is inside of a block."""
+        """Return the content of a block."""
         line = next(parser.stream).lineno
         body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
         return nodes.Scope(body, lineno=line)
@@ -174,7 +174,7 @@ def _raise_exception(message: object) -> None:
 
 
 def _refuse_internals(tree: nodes.Template) -> None:
-    """Raise SecurityError for `''.__class__` and its like, which no chat needs."""
+    """Raise SecurityError for `''.__class__` and similar names, which no chat needs."""
     names = [node.attr for node in tree.find_all(nodes.Getattr)]
     constants = [node.value for node in tree.find_all(nodes.Const) if isinstance(node.value, str)]
     for name in (*names, *(text for text in constants if text.isidentifier())):

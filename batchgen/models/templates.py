@@ -1,4 +1,4 @@
-"""Chat templates, rendered in a process of their own that the kernel keeps small and short.
+"""Chat templates, rendered in a separate process with limits for memory and time.
 
 template = ChatTemplate("{% for message in messages %}…")
 template.render([{"role": "user", "content": "Hello"}], {"bos_token": "<s>"})
@@ -21,25 +21,25 @@ from batchgen.errors import ModelError, UnsafeModel
 from batchgen.models import template_process
 from batchgen.models.trust.jsons import read_json
 
-ATTEMPTS = 2  # a process that somebody else killed says nothing of the prompt it had
+ATTEMPTS = 2  # if the process was killed from outside, the prompt may be fine
 ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "PYTHONHOME", "PYTHONPATH", "TZ", "SYSTEMROOT")
 HELLO = [{"role": "user", "content": "Hello"}]
 
 
 class TemplateFailed(ModelError):
-    """The chat template did not turn these messages into a prompt. Look at both."""
+    """The chat template did not render these messages."""
 
     def __init__(self, message: str, *, unsafe: bool = False) -> None:
-        #: Whether it went for more than a template may have.
+        #: True if the template exceeded a limit or did something forbidden.
         self.unsafe = unsafe
         super().__init__(message)
 
 
 class ChatTemplate:
-    """One template. Not for several threads at a time."""
+    """One chat template and the process that renders it. Not thread-safe."""
 
     def __init__(self, source: str) -> None:
-        """Keep the template; a process for it is started with the first prompt."""
+        """Keep the template; its process starts with the first prompt."""
         self._source = source
         self._process: subprocess.Popen[bytes] | None = None
         self._finalizer: weakref.finalize[..., Any] | None = None
@@ -47,7 +47,7 @@ class ChatTemplate:
     def render(self, messages: Sequence[Mapping[str, Any]], variables: Mapping[str, Any]) -> str:
         """Return the prompt of a chat; raise TemplateFailed.
 
-        `variables` are what the template may read besides: the special tokens.
+        `variables` are the special tokens that the template may read.
         """
         request = json.dumps({"messages": messages, "variables": variables}, default=str)
         for _ in range(ATTEMPTS):
@@ -60,7 +60,7 @@ class ChatTemplate:
         raise TemplateFailed("its process died, and again when it was tried anew", unsafe=True)
 
     def close(self) -> int | None:
-        """End the process and return its exit status, None where there was none."""
+        """End the process and return its exit status, None if there is no process."""
         if self._process is None or self._finalizer is None:
             return None
         self._finalizer()
@@ -68,7 +68,7 @@ class ChatTemplate:
         return status
 
     def _ask(self, request: str) -> bytes | None:
-        """Send one request and return the reply, None where the process is gone."""
+        """Send one request and return the reply, None if the process has ended."""
         process = self._process or self._start()
         try:
             _send(process.stdin, request)
@@ -82,20 +82,20 @@ class ChatTemplate:
             [sys.executable, "-P", template_process.__file__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,  # what it would say there may quote a prompt
+            stderr=subprocess.DEVNULL,  # its messages may contain a prompt
             env={name: os.environ[name] for name in ENVIRONMENT if name in os.environ},
         )
         self._process = process
         self._finalizer = weakref.finalize(self, _end, process)
-        with suppress(BrokenPipeError):  # seen again with the first prompt
+        with suppress(BrokenPipeError):  # the first prompt raises it again
             _send(process.stdin, json.dumps(self._source))
         return process
 
 
 def check_templates(folder: Path) -> None:
-    """Raise UnsafeModel where a template of a model takes more than a template may have.
+    """Raise UnsafeModel if a template of the model exceeds a limit or does something forbidden.
 
-    One that refuses the sample, as some do without a system message, is left to its rows.
+    If a template only refuses the sample, as some do without a system message, it is accepted.
     """
     for source in _templates_of(folder):
         template = ChatTemplate(source)

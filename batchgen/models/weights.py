@@ -1,4 +1,4 @@
-"""The header of a safetensors file, read without the library that will map it.
+"""The header of a safetensors file, checked before the safetensors library opens the file.
 
 ┌ 8 bytes ┬── n bytes ──┬───────────── data ─────────────┐
 │ n, LE   │ JSON header │ tensors, back to back, no gaps │
@@ -35,7 +35,7 @@ DTYPES = {
 
 
 class TensorSpan(NamedTuple):
-    """Where one tensor lies, in bytes from the end of the header."""
+    """The position of one tensor, in bytes from the end of the header."""
 
     begin: int
     end: int
@@ -43,18 +43,18 @@ class TensorSpan(NamedTuple):
 
 
 def check_weights(path: Path) -> None:
-    """Raise UnsafeModel where the file is not a sound safetensors file."""
+    """Raise UnsafeModel if the file is not a valid safetensors file."""
     read_spans(path)
 
 
 def count_weights(path: Path) -> int:
-    """Return how many numbers the tensors of a file have together; raise UnsafeModel."""
+    """Return the number of elements of all tensors of a file; raise UnsafeModel."""
     widths = dict(DTYPES.values())
     return sum((span.end - span.begin) // widths[span.dtype] for span in read_spans(path))
 
 
 def weights_dtype(paths: list[Path]) -> str:
-    """Return the name of the dtype that most bytes of these files have."""
+    """Return the name of the dtype with the most bytes in these files."""
     sizes: Counter[str] = Counter()
     for path in paths:
         for span in read_spans(path):
@@ -63,7 +63,7 @@ def weights_dtype(paths: list[Path]) -> str:
 
 
 def read_spans(path: Path) -> list[TensorSpan]:
-    """Return the tensors of a file in the order they lie; raise UnsafeModel."""
+    """Return the spans of a file's tensors, sorted by position; raise UnsafeModel."""
     header, data_size = _read_header(path)
     spans = sorted(_span(path, entry) for name, entry in header.items() if name != "__metadata__")
     edges = [TensorSpan(0, 0, ""), *spans, TensorSpan(data_size, data_size, "")]
@@ -77,7 +77,7 @@ def read_spans(path: Path) -> list[TensorSpan]:
 
 
 def _read_header(path: Path) -> tuple[dict[str, Any], int]:
-    """Return the JSON header and the number of data bytes behind it."""
+    """Return the JSON header and the number of data bytes after it."""
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")

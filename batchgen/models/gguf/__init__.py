@@ -1,3 +1,3 @@
-"""GGUF files, converted by tables of our own."""
+"""Conversion of GGUF files to transformers folders, by batchgen's own tables."""
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""The metadata of a GGUF file as a configuration of transformers, key by key.
+"""Converts the metadata of a GGUF file to a transformers configuration, key by key.
 
-converted      by the family's table, or below          changes what is computed
-NEUTRAL        allowed where the value means "nothing"   would change it otherwise
-SILENT         titles, licences, packing                 changes nothing
-anything else  refused by name
+    converted      by the family's table, or in this file    changes the answers
+    NEUTRAL        accepted with values of no effect         other values would change them
+    SILENT         titles, licences, packing                 changes nothing
+    anything else  refused by name
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from batchgen.models.gguf.families import FAMILIES, Family
 from batchgen.models.gguf.header import GgufHeader
 from batchgen.models.gguf.rope import BASE, ROPE_KEYS, Factors, rope_parameters
 
-# Keys of a file, not of a family, that change nothing here.
+# Keys of any family that change nothing.
 SILENT = re.compile(
     r"general\.(?!architecture$|type$).*|(quantize|mradermacher)\..*|split\.(no|tensors\.count)"
     r"|tokenizer\.chat_templates?(\..+)?|tokenizer\.huggingface\.json"
     r"|tokenizer\.ggml\.(fim_\w+|prefix|suffix|middle|mask|cls|seperator)_token_id"
 )
-# Read by `gguf_tokens`.
+# Read in `tokens.py`.
 TOKENS = re.compile(
     r"tokenizer\.ggml\.(model|pre|tokens|token_type|scores|merges|add_(bos|eos)_token"
     r"|add_space_prefix|(bos|eos|eot|eom|unknown|padding)_token_id)"
 )
-# What these say must be one of the values that change nothing.
+# {key: values that change nothing}; other values are refused.
 NEUTRAL: dict[str, tuple[object, ...]] = {
     "general.type": ("model",),
     "split.count": (0, 1),
@@ -37,7 +37,7 @@ NEUTRAL: dict[str, tuple[object, ...]] = {
     "tokenizer.ggml.add_sep_token": (False,),
     "tokenizer.ggml.token_type_count": (1,),
 }
-# The same below the family's name.
+# The same for keys below the family's name.
 FAMILY_NEUTRAL: dict[str, tuple[object, ...]] = {
     "attention.causal": (True,),
     "attention.clamp_kqv": (0.0,),
@@ -50,24 +50,24 @@ FAMILY_NEUTRAL: dict[str, tuple[object, ...]] = {
     "pooling_type": (0,),
     "tensor_data_layout": ("Meta AI original pth", "Meta AI original pth - interleaved"),
 }
-# Read below, whatever the family.
+# Read below for every family.
 OWN = frozenset({"vocab_size", "attention.key_length", "attention.value_length"})
-# Without these llama.cpp computes as transformers does by default.
+# If these are missing, llama.cpp computes as transformers does by default.
 OPTIONAL = frozenset(
     {"attention.head_count_kv", "attention.key_length", "attention.scale", "embedding_scale"}
     | {"residual_scale", "logit_scale", "attn_logit_softcapping", "final_logit_softcapping"}
 )
-ZERO = frozenset({"attention.sliding_window"})  # none
-# Layers of the largest model, which scales queries by its width, not by that of a head.
+ZERO = frozenset({"attention.sliding_window"})  # keys that may be 0, which means none
+# Layers of the largest model, which scales queries by hidden size / heads, not by the head width.
 LARGEST = {"gemma2": 46, "gemma3": 62}
 MAX_LAYERS = 1_024
 
 
 def read_config(header: GgufHeader, factors: dict[str, Factors]) -> dict[str, Any]:
-    """Return what the file says as values of a configuration; raise UnsupportedModel.
+    """Return the values of a transformers configuration; raise UnsupportedModel.
 
-    Every key is converted, known to change nothing, or refused by its name. `factors` are the
-    tensors that divide frequencies, by name.
+    Every key is converted, or known to change nothing, or refused by its name. `factors` are
+    {name: tensor that divides rotary frequencies}.
     """
     family = family_of(header)
     _check_keys(header, family)
@@ -87,7 +87,7 @@ def read_config(header: GgufHeader, factors: dict[str, Factors]) -> dict[str, An
 
 
 def family_of(header: GgufHeader) -> Family:
-    """Return the table of the file's architecture; raise UnsupportedModel where there is none."""
+    """Return the table of the file's architecture; raise UnsupportedModel if there is none."""
     if header.architecture not in FAMILIES:
         raise UnsupportedModel(
             f"general.architecture is {header.architecture!r}; {', '.join(FAMILIES)} can be "
@@ -121,14 +121,17 @@ def _extra(header: GgufHeader, family: Family) -> frozenset[str]:
 
 
 def _value(header: GgufHeader, key: str) -> Any:
-    """Return a number of the family; one a layer is one number where all are equal."""
+    """Return the number under a key of the family, None if missing.
+
+    An array with one number per layer is accepted if all are equal.
+    """
     name = f"{header.architecture}.{key}"
     if name not in header.metadata:
         return None
     value = header.metadata[name]
     if isinstance(value, tuple) and value and len(set(value)) == 1:
         value = value[0]
-    if isinstance(value, float):  # as it was written: 1e-05, not 9.999999747378752e-06
+    if isinstance(value, float):  # the shortest float32 text: 1e-05, not 9.999999747378752e-06
         return float(str(np.float32(value)))
     if not isinstance(value, int):
         raise UnsupportedModel(f"its key {name} is not the same in each layer")
@@ -152,7 +155,7 @@ def _vocabulary(header: GgufHeader) -> int:
 
 
 def _check_sizes(header: GgufHeader, family: Family, values: dict[str, Any]) -> None:
-    """Raise UnsupportedModel where a size is missing: transformers has one of another model."""
+    """Raise UnsupportedModel if a size is missing: transformers' default is another model's."""
     for key, name in family.keys.items():
         if key in OPTIONAL and name not in values:
             continue
@@ -167,7 +170,7 @@ def _check_sizes(header: GgufHeader, family: Family, values: dict[str, Any]) -> 
 
 
 def _heads(header: GgufHeader, family: Family, values: dict[str, Any]) -> dict[str, Any]:
-    """Return the heads' number and width."""
+    """Return the number of key heads, and the head width if the family has that key."""
     heads, width = values["num_attention_heads"], values["hidden_size"]
     own = "head_dim" in family.keys.values()
     keys = _value(header, "attention.key_length") or width // heads
@@ -179,7 +182,7 @@ def _heads(header: GgufHeader, family: Family, values: dict[str, Any]) -> dict[s
 
 
 def _scales(header: GgufHeader, values: dict[str, Any]) -> dict[str, Any]:
-    """Return what a family needs beside its keys, from its sizes and its tensors."""
+    """Return values that a family needs besides its keys, from its sizes and tensors."""
     heads, width = values["num_attention_heads"], values["hidden_size"]
     found: dict[str, Any] = {}
     if header.architecture == "granite" and "attention_multiplier" not in values:
@@ -204,7 +207,7 @@ def _rotary(
     width = values.get("head_dim") or values["hidden_size"] // values["num_attention_heads"]
     length = values["max_position_embeddings"]
     found = rope_parameters(header, factors, width=width, length=length, partial=family.partial)
-    if header.architecture == "gemma3":  # near layers turn at a speed of their own
+    if header.architecture == "gemma3":  # sliding-window layers have their own rotary base
         near = _value(header, "rope.freq_base_swa") or BASE
         by_kind = {"rope_type": "default", "rope_theta": near}
         return {"rope_parameters": {"full_attention": found, "sliding_attention": by_kind}}
@@ -214,7 +217,7 @@ def _rotary(
 
 
 def _special(header: GgufHeader, values: dict[str, Any]) -> dict[str, Any]:
-    """Return the ids of special tokens; a family's own defaults are another model's."""
+    """Return the ids of special tokens, None if missing: the defaults are another model's."""
     found = {}
     for name, key in (("bos", "bos"), ("eos", "eos"), ("pad", "padding")):
         number = header.metadata.get(f"tokenizer.ggml.{key}_token_id")

@@ -3,7 +3,7 @@
     header ─► configuration ─► empty model ◄── tensors, unpacked to float32, counted both ways
                                    └─► safetensors, config, generation config, tokenizer
 
-What changes an answer is converted or refused by name: see `gguf_config` and `gguf_tensors`.
+Everything that changes answers is converted, or refused by name: see `config.py` and `tensors.py`.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ WORKING_MEMORY = 4 << 30
 
 
 def main(arguments: list[str]) -> int:
-    """Convert, in memory that fits the file; see `confined`."""
+    """Convert with a memory limit for the file's size; see `confined`. Return the exit status."""
     source, target = (Path(argument) for argument in arguments)
     logging.disable(logging.WARNING)
     tensors = read_gguf_header(source).tensors.values()
     weights = 4 * sum(math.prod(tensor.shape) for tensor in tensors)
-    # Weights twice, as a part is unpacked or joined, and the file itself, which is mapped.
+    # The weights twice, while parts are unpacked or joined, and the mapped file.
     memory = WORKING_MEMORY + 2 * weights + 2 * source.stat().st_size
     return answer(lambda: convert(source, target), memory=memory)
 
@@ -53,7 +53,7 @@ def convert(source: Path, target: Path) -> str:
 
 
 def empty_model(model_type: str, values: dict[str, Any]) -> PreTrainedModel:
-    """Return a model of these values without weights."""
+    """Return a model with the configuration `values`, without weights."""
     config = AutoConfig.for_model(model_type, **values)
     config.dtype = torch.float32
     with torch.device("meta"):
@@ -62,8 +62,8 @@ def empty_model(model_type: str, values: dict[str, Any]) -> PreTrainedModel:
 
 
 def fill(model: PreTrainedModel, weights: Weights) -> None:
-    """Give the model its weights: all that it has and none besides; raise UnsupportedModel."""
-    # Tied weights are one parameter, and counted once.
+    """Load `weights` into the model; raise UnsupportedModel unless they are exactly its own."""
+    # Tied weights are one parameter.
     wanted = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     _add_zero_biases(weights, wanted)
     check_shapes(weights, wanted)
@@ -75,9 +75,9 @@ def fill(model: PreTrainedModel, weights: Weights) -> None:
 
 
 def _add_zero_biases(weights: Weights, wanted: dict[str, tuple[int, ...]]) -> None:
-    """Add zeros for the bias after attention where no layer of the file has one.
+    """If no layer of the file has a bias after attention, add zeros for it.
 
-    transformers has one flag for the four biases of attention; zeros add nothing.
+    transformers has one flag for all four biases of attention; zeros change nothing.
     """
     biases = [name for name in wanted if name.endswith("self_attn.o_proj.bias")]
     if not any(name in weights for name in biases):
@@ -85,11 +85,11 @@ def _add_zero_biases(weights: Weights, wanted: dict[str, tuple[int, ...]]) -> No
 
 
 def save(model: PreTrainedModel, target: Path, *, header: GgufHeader) -> None:
-    """Write config, generation config and safetensors as of a model that never was GGUF."""
+    """Write config, generation config and safetensors of the model."""
     config = model.config
     config.architectures = [type(model).__name__]
     generation = GenerationConfig.from_model_config(config)
-    generation._from_model_config = False  # it is the model's own from here on
+    generation._from_model_config = False  # else transformers may derive it from the config again
     ends = end_tokens(header)
     generation.eos_token_id = ends[0] if len(ends) == 1 else ends or None
     model.generation_config = generation

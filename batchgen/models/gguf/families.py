@@ -1,6 +1,6 @@
-"""The model families that a GGUF file is read for: their keys and their tensors, name by name.
+"""The supported model families of GGUF files: tables of their keys and tensors.
 
-What is in none of these tables is refused, so nothing that changes an answer is passed over.
+Everything that is in no table is refused, so that nothing that changes answers is ignored.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ GPT2_BLOCK = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
-    """One of llama.cpp's architectures and what transformers calls its parts."""
+    """One of llama.cpp's architectures, with transformers' names of its parts."""
 
     #: The `model_type` of transformers.
     model_type: str
@@ -92,21 +92,21 @@ class Family:
     block: Mapping[str, str]
     #: {tensor outside of the blocks: parameter}
     ends: Mapping[str, str] = field(default_factory=lambda: ENDS)
-    #: The parameter that holds the layers.
+    #: The name of the list of layers.
     layers: str = "model.layers"
-    #: Values that llama.cpp has in its code.
+    #: Configuration values that are constants in llama.cpp's code.
     fixed: Mapping[str, object] = field(default_factory=dict)
     #: {configuration flag: tensor of block 0 whose presence sets it}
     flags: Mapping[str, str] = field(default_factory=dict)
-    #: Whether rows of query and key lie in pairs that turn together: (half, 2), not (2, half).
+    #: True if rows of query and key are stored in rotary pairs: (half, 2), not (2, half).
     paired: bool = False
-    #: Whether norms are stored with the one that transformers adds.
+    #: True if norms are stored with 1 added, which transformers adds itself.
     centred: bool = False
-    #: Tensors of a block that are stored the other way round.
+    #: Tensors of a block that are stored transposed.
     transposed: frozenset[str] = frozenset()
-    #: Whether only a part of each head may turn.
+    #: True if rotary embeddings may cover only a part of each head.
     partial: bool = False
-    #: Whether positions turn heads at all.
+    #: True if the family has rotary embeddings.
     rotary: bool = True
 
 

@@ -1,4 +1,4 @@
-"""The head of a GGUF file, read with every length checked against the file's own size.
+"""The header of a GGUF file; every length is checked against the file's size.
 
 "GGUF" version tensors entries ┬ entries x (key, type, value)
                                ├ tensors x (name, dimensions, type, offset)
@@ -22,12 +22,12 @@ MAX_COUNT = 1_000_000  # tensors or metadata entries; large models have thousand
 MAX_KEY = 1 << 16  # bytes
 MAX_TEXT = 1 << 20  # bytes; the longest value is a chat template
 MAX_DIMENSIONS = 4
-MAX_PER_BYTE = 8  # weights in a byte, at most
-MAX_NUMBERS = 1 << 16  # elements of a numeric array that are kept; models have one a layer
+MAX_PER_BYTE = 8  # the most weights in one byte
+MAX_NUMBERS = 1 << 16  # the most elements of a numeric array to keep; models have one per layer
 MAX_TEXTS = (
     1 << 23
 )  # elements of a text array that is asked for; the largest vocabularies have 2**18
-ALIGNMENT = 32  # bytes, where the file does not say otherwise
+ALIGNMENT = 32  # bytes, if the file has no other value
 
 # Value types of fixed width; 8 is a string, 9 an array of one other type.
 SCALARS = {
@@ -53,9 +53,9 @@ V = TypeVar("V")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GgufTensor:
-    """Where one tensor lies and how it is packed."""
+    """The position, the shape and the type of one tensor."""
 
-    #: Slowest dimension first, as torch has it.
+    #: In torch's order, the slowest dimension first.
     shape: tuple[int, ...]
     #: The number of ggml's type.
     kind: int
@@ -65,9 +65,9 @@ class GgufTensor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GgufHeader:
-    """What a GGUF file says of itself, without its weights."""
+    """The metadata of a GGUF file and the positions of its tensors."""
 
-    #: Every key; None stands for an array that was walked over.
+    #: Every key; None stands for an array that was skipped.
     metadata: dict[str, Value]
     tensors: dict[str, GgufTensor]
 
@@ -78,10 +78,10 @@ class GgufHeader:
 
 
 def read_gguf_header(path: Path, *, texts: frozenset[str] = frozenset()) -> GgufHeader:
-    """Read the head of a file; raise UnsafeModel where a length leads out of it.
+    """Return the header of a file.
 
-    Arrays of text are kept only where `texts` names their keys: they can be large.
-    UnsupportedModel where the version is none that is known.
+    Arrays of text can be large; they are kept only if `texts` contains their keys. Raise
+    UnsafeModel if a length leads out of the file, UnsupportedModel if the version is unknown.
     """
     with path.open("rb") as file:
         if file.read(len(MAGIC)) != MAGIC:
@@ -114,7 +114,7 @@ class _Cursor:
         return GgufHeader(metadata=metadata, tensors=self.unique(placed))
 
     def unique(self, pairs: list[tuple[str, V]]) -> dict[str, V]:
-        """Return the pairs by name; a name that comes twice would hide one of them."""
+        """Return the pairs as a dict; raise UnsafeModel if a name occurs twice."""
         found = dict(pairs)
         if len(found) != len(pairs):
             raise self.unsafe()
@@ -135,7 +135,7 @@ class _Cursor:
         return name, GgufTensor(shape=shape, kind=kind, offset=offset)
 
     def value(self, kind: int, *, keep: bool) -> Value:
-        """Return the value of an entry, None for an array that is walked over."""
+        """Return the value of an entry, None for an array that is skipped."""
         if kind in SCALARS:
             (value,) = self.unpack(SCALARS[kind])
             return value

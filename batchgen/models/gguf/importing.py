@@ -1,4 +1,4 @@
-"""A GGUF file becomes a transformers folder with float32 safetensors, once, at import."""
+"""Converts a GGUF file at import to a transformers folder with float32 safetensors."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ REMEDY = "Fetch the file again, or import the model's transformers folder (safet
 def convert_gguf(source: Path, target: Path) -> None:
     """Write config, tokenizer and safetensors of the GGUF file `source` into `target`.
 
-    It runs in a process of its own: what reads the file may crash or take much memory, and the
-    caller stays free of torch. Raises UnsafeModel or UnsupportedModel.
+    This runs in a separate process, because readers of the file may crash or need much memory, and
+    because the caller imports no torch. Raise UnsafeModel or UnsupportedModel.
     """
     read_gguf_header(source)
     try:

@@ -1,4 +1,4 @@
-"""Rotary embeddings of a GGUF file: how far positions turn each pair of numbers of a head.
+"""Converts the rotary embeddings of a GGUF file to transformers' `rope_parameters`.
 
 llama.cpp                                   transformers
 scaling.type none or missing                default
@@ -19,7 +19,7 @@ import numpy.typing as npt
 from batchgen.errors import UnsupportedModel
 from batchgen.models.gguf.header import GgufHeader
 
-BASE = 10_000.0  # where a file names none
+BASE = 10_000.0  # rotary base if the file has none
 ROPE_KEYS = frozenset(
     {
         "rope.dimension_count",
@@ -32,7 +32,7 @@ ROPE_KEYS = frozenset(
         "rope.scaling.yarn_attn_factor",
         "rope.scaling.yarn_beta_fast",
         "rope.scaling.yarn_beta_slow",
-        "rope.scaling.finetuned",  # says only who made the scaling
+        "rope.scaling.finetuned",  # changes nothing
     }
 )
 #: Tensors that are read here and belong to no layer.
@@ -41,21 +41,21 @@ LONG, SHORT = "rope_factors_long.weight", "rope_factors_short.weight"
 
 Factors = npt.NDArray[np.float32]
 
-# The one set of numbers that Llama 3.1 to 3.3 were made with, besides their factor.
+# The constants of Llama 3.1 to 3.3, without their factor.
 LLAMA3 = {
     "low_freq_factor": 1.0,
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 8_192,
 }
-TOLERANCE = 1e-5  # of float32 arithmetic, in another order
+TOLERANCE = 1e-5  # relative, for float32 operations in another order
 
 
 def rope_parameters(
     header: GgufHeader, factors: dict[str, Factors], *, width: int, length: int, partial: bool
 ) -> dict[str, Any]:
-    """Return `rope_parameters` of the file for heads of `width` numbers; raise UnsupportedModel.
+    """Return `rope_parameters` of the file for heads of `width` elements; raise UnsupportedModel.
 
-    `factors` are the tensors of the file that divide frequencies, by name.
+    `factors` are {name: tensor that divides rotary frequencies} of the file.
     """
     reader = _Rope(header, width=width, length=length)
     turned = int(reader.number("dimension_count", width))
@@ -95,13 +95,13 @@ class _Rope:
         return {"rope_type": "default"}
 
     def kind(self) -> str:
-        """Return the type of the scaling; a factor alone is a linear one, as in llama.cpp."""
+        """Return the type of the scaling; a factor without a type means linear, as in llama.cpp."""
         factor = self.number("scaling.factor", 0.0)
         kind = self.header.metadata.get(self.key("scaling.type"), "linear" if factor else "none")
         return "none" if kind == "linear" and factor in (0.0, 1.0) else str(kind)
 
     def yarn(self) -> dict[str, Any]:
-        # These multiply what the scaling itself gives, in ways that have changed between files.
+        # Files use these factors in different ways, so only their neutral value is accepted.
         self.neutral("scaling.attn_factor", "scaling.yarn_attn_factor", "scaling.yarn_ext_factor")
         for key in ("scaling.factor", "scaling.original_context_length"):
             if self.number(key, 0) <= 0:
@@ -153,7 +153,7 @@ class _Rope:
 
 
 def _per_frequency(factors: Factors, turned: int, base: float, length: int) -> dict[str, Any]:
-    """Return the scaling that divides each frequency by a number of its own."""
+    """Return the scaling that divides each frequency by its own factor."""
     largest = float(factors.max())
     if largest == float(factors.min()) == 1.0:
         return {"rope_type": "default"}
@@ -164,13 +164,13 @@ def _per_frequency(factors: Factors, turned: int, base: float, length: int) -> d
         "rope_type": "longrope",
         "long_factor": values,
         "short_factor": values,
-        "original_max_position_embeddings": length,  # none is longer, so one set is all
+        "original_max_position_embeddings": length,  # so the short factors are always used
         "attention_factor": 1.0,
     }
 
 
 def _llama3(factor: float, turned: int, base: float) -> npt.NDArray[np.float64]:
-    """Return what llama 3 divides each of its frequencies by."""
+    """Return the numbers by which Llama 3 divides its rotary frequencies."""
     low, high, original = LLAMA3.values()
     turns = original * base ** -(np.arange(0, turned, 2) / turned) / (2 * math.pi)
     smooth = np.clip((turns - low) / (high - low), 0, 1)

@@ -1,7 +1,7 @@
-"""The tensors of a GGUF file as parameters of transformers, counted both ways.
+"""Converts the tensors of a GGUF file to parameters of a transformers model.
 
-Every tensor of the file becomes a parameter, or a part of one, or is refused by name; every
-parameter of the model comes from the file, or the import is refused with the names it lacks.
+Every tensor of the file becomes a parameter or a part of one, or is refused by its name. If a
+parameter of the model is not in the file, the import is refused with its name.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SHOWN = 5  # names in a message
 
 
 def read_factors(source: Path, header: GgufHeader) -> Weights:
-    """Return the tensors that divide the frequencies of rotary embeddings, by name."""
+    """Return {name: tensor that divides rotary frequencies}."""
     names = [name for name in (FREQUENCIES, LONG, SHORT) if name in header.tensors]
     return {name: read_tensor(source, name, header.tensors[name]) for name in names}
 
@@ -36,13 +36,13 @@ def read_factors(source: Path, header: GgufHeader) -> Weights:
 def read_weights(
     source: Path, header: GgufHeader, family: Family, values: dict[str, Any]
 ) -> Weights:
-    """Return every tensor as the parameter it is, in float32; raise UnsupportedModel.
+    """Return {parameter: float32 array} for all tensors; raise UnsupportedModel.
 
-    `values` are those of the model's configuration.
+    `values` are the values of the model's configuration.
     """
     parts: dict[str, list[Array]] = {}
     used = {FREQUENCIES, LONG, SHORT} if family.rotary else set()
-    names = sorted(header.tensors.keys() - used)  # gate before up, where both are one parameter
+    names = sorted(header.tensors.keys() - used)  # gate before up: both may be one parameter
     places = {name: parameter_of(name, family) for name in names}
     unknown = [name for name, place in places.items() if place is None]
     if unknown:
@@ -59,7 +59,7 @@ def read_weights(
 
 
 def parameter_of(name: str, family: Family) -> str | None:
-    """Return the parameter that a tensor belongs to, None where the family has none."""
+    """Return the parameter that a tensor belongs to, None if the family has no such tensor."""
     stem, _, kind = name.rpartition(".")
     if kind not in ("weight", "bias"):
         return None
@@ -73,9 +73,9 @@ def parameter_of(name: str, family: Family) -> str | None:
 
 
 def check_shapes(weights: Weights, wanted: dict[str, tuple[int, ...]]) -> None:
-    """Raise UnsupportedModel unless the file has each wanted parameter, in its shape, and no more.
+    """Raise UnsupportedModel unless `weights` are exactly the wanted parameters, in their shapes.
 
-    A shape may differ in dimensions of one: those are added or taken away.
+    Dimensions of size one may differ; the arrays are reshaped in place.
     """
     missing = sorted(wanted.keys() - weights.keys())
     if missing:
@@ -91,7 +91,10 @@ def check_shapes(weights: Weights, wanted: dict[str, tuple[int, ...]]) -> None:
 
 
 def read_tensor(source: Path, name: str, tensor: GgufTensor) -> Array:
-    """Return one tensor, unpacked; raise UnsafeModel where the file is too short for it."""
+    """Return one tensor as float32; raise UnsafeModel if it does not fit in the file.
+
+    Raise UnsupportedModel if its type is unknown.
+    """
     try:
         kind = gguf.GGMLQuantizationType(tensor.kind)
         elements, size = gguf.GGML_QUANT_SIZES[kind]
@@ -106,7 +109,7 @@ def read_tensor(source: Path, name: str, tensor: GgufTensor) -> Array:
 
 
 def _laid_out(array: Array, name: str, family: Family, values: dict[str, Any]) -> Array:
-    """Return a tensor in the layout of transformers, from llama.cpp's."""
+    """Return a tensor in transformers' layout, converted from llama.cpp's."""
     leaf = name.rsplit(".", 2)[-2]
     if family.paired and leaf in ("attn_q", "attn_k"):
         heads = values["num_attention_heads" if leaf == "attn_q" else "num_key_value_heads"]
@@ -119,7 +122,7 @@ def _laid_out(array: Array, name: str, family: Family, values: dict[str, Any]) -
 
 
 def _halves(array: Array, heads: int) -> Array:
-    """Take pairs of rows that turn together apart: (heads, half, 2, …) to (heads, 2, half, …)."""
+    """Reorder rows from rotary pairs to halves: (heads, half, 2, …) to (heads, 2, half, …)."""
     if len(array) % (2 * heads):
         raise UnsupportedModel(f"{len(array)} rows of a query or key do not divide into {heads}")
     pairs = array.reshape(heads, -1, 2, *array.shape[1:])

@@ -15,20 +15,20 @@ TOKENS = "tokenizer.ggml.tokens"
 SPLIT = "tokenizer.ggml.pre"
 KIND = "tokenizer.ggml.model"
 
-# Values of SPLIT for byte-level vocabularies that transformers leaves on GPT-2's own split.
-# These learned their merges with every digit apart ("  12" is "  " "1" "2", never " " " 12").
+# Values of SPLIT for byte-level vocabularies for which transformers uses GPT-2's split.
+# The merges of these were learned with single digits ("  12" is "  " "1" "2", never " " " 12").
 DIGITS_APART = frozenset({"smollm", "starcoder", "refact", "codeshell"})
 AS_GPT2 = frozenset({"gpt-2", "mpt", "olmo", "phi-2"})
-# A word that is in these vocabularies is one token, whatever the merges would make of it.
+# In these vocabularies, a word that is a token is always one token; merges are not applied to it.
 WORDS_FIRST = frozenset(
     {"llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2"}
     | {"tekken"}
 )
-# Their vocabularies begin a text with BOS where the file does not say; so do sentencepiece's.
+# With these and with sentencepiece, a text begins with BOS unless the file says otherwise.
 BEGINS = WORDS_FIRST
 
 END_OF_SENTENCE = "<\N{FULLWIDTH VERTICAL LINE}end▁of▁sentence\N{FULLWIDTH VERTICAL LINE}>"
-# llama.cpp ends an answer at a token of one of these texts, whatever the file calls the end.
+# llama.cpp ends an answer at tokens with these texts, besides the file's own end tokens.
 ENDS = frozenset(
     {"<|eot_id|>", "<|eom_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<|flush|>"}
     | {"<|calls|>", "<end_of_turn>", "<turn|>", "<|endoftext|>", "<|end_of_text|>", "<EOT>"}
@@ -48,7 +48,7 @@ def end_tokens(header: GgufHeader) -> list[int]:
 
 
 def load_tokenizer(source: Path, header: GgufHeader) -> TokenizersBackend:
-    """Load the tokenizer and mend what the library leaves out; raise UnsupportedModel."""
+    """Load the tokenizer and add settings that transformers drops; raise UnsupportedModel."""
     tokenizer: TokenizersBackend = TokenizersBackend.from_pretrained(
         source.parent, gguf_file=source.name
     )
@@ -60,7 +60,7 @@ def load_tokenizer(source: Path, header: GgufHeader) -> TokenizersBackend:
 
 
 def _split_bytes(tokenizer: TokenizersBackend, split: str) -> None:
-    """Split text as the vocabulary's merges were learned."""
+    """Set the text splitting with which the vocabulary's merges were learned."""
     backend = tokenizer.backend_tokenizer
     if split in WORDS_FIRST:
         backend.model.ignore_merges = True
@@ -79,7 +79,7 @@ def _split_bytes(tokenizer: TokenizersBackend, split: str) -> None:
 
 
 def _prefix(tokenizer: TokenizersBackend, header: GgufHeader) -> None:
-    """Begin a text with a space, or not, as the file says: the library knows one way a class."""
+    """Set whether a text begins with a space; transformers ignores the file's value."""
     sentencepiece = header.metadata.get(KIND) != "gpt2"
     backend = tokenizer.backend_tokenizer
     has = "prepend" in str(backend.normalizer).lower() or isinstance(
@@ -104,7 +104,7 @@ def _prefix(tokenizer: TokenizersBackend, header: GgufHeader) -> None:
 
 
 def _frame(tokenizer: TokenizersBackend, header: GgufHeader) -> None:
-    """Put BOS before a text and EOS behind it where the file, or llama.cpp without it, does."""
+    """Set whether BOS and EOS are added to a text, from the file or else llama.cpp's default."""
     begins = header.metadata.get(KIND) == "llama" or header.metadata.get(SPLIT) in BEGINS
     for name, default in (("bos", begins), ("eos", False)):
         key = f"tokenizer.ggml.add_{name}_token"

@@ -1,3 +1,3 @@
-"""Checks of what comes with a model, in a process with bounds."""
+"""Checks of a model's files before they are used, in a process with a memory limit."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The process that reads a fetched folder.
+"""The process that checks and describes a fetched folder.
 
 python -m batchgen.models.trust.check_process FOLDER
 """
@@ -15,17 +15,17 @@ from batchgen.models.templates import check_templates
 from batchgen.models.trust.confined import answer
 from batchgen.models.trust.safety import check_files
 
-# Bytes. Nothing but JSON and headers is read; a tokenizer.json of 33 MiB takes 400 MiB.
+# Bytes. Only JSON and headers are read; a tokenizer.json of 33 MiB needs 400 MiB.
 MEMORY = 1 << 30
 
 
 def main(arguments: list[str]) -> int:
-    """Check the folder and write what it says of itself; see `confined`."""
+    """Check the folder and write its description; see `confined`. Return the exit status."""
     return answer(lambda: inspect(Path(arguments[0])), memory=MEMORY)
 
 
 def inspect(folder: Path) -> str:
-    """Return the description of a folder as JSON; raise UnsafeModel or UnsupportedModel."""
+    """Check a folder and return its description as JSON; raise UnsafeModel or UnsupportedModel."""
     check_files(folder)
     check_templates(folder)
     return msgspec.json.encode(describe(folder)).decode()

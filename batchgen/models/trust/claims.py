@@ -1,6 +1,6 @@
-"""The size that a configuration claims, against the size of the weights that came with it.
+"""Compares the size that a configuration claims with the size of the weights in the files.
 
-What is not in the files would be made up by transformers, at its full size, before it is missed.
+transformers would allocate missing weights at their full size before it reports them.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from typing import Any
 
 from batchgen.errors import UnsafeModel
 
-# Where a configuration says more than this, it is a mistake or an attack on memory.
+# A configuration with more than this is a mistake or an attack on memory.
 LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers")
 HEADS = ("num_attention_heads", "n_head", "n_heads")
 KV_HEADS = ("num_key_value_heads", "num_kv_heads")
@@ -28,19 +28,19 @@ CONFIG_LIMITS = {
     "head_dim": 1 << 16,
     "vocab_size": 1 << 23,
 }
-# Experts may be a module each: real models have 25,000 of them in all layers.
+# Each expert may be a module; real models have up to 25,000 in all layers.
 MAX_EXPERTS = 1 << 17
 
-# A model's least number of weights may not be several times the bytes of its files. Below so many
-# weights it does no harm.
+# The least number of weights may be at most SLACK times the bytes of the files. Fewer weights than
+# HARMLESS are always accepted.
 HARMLESS = 1 << 26
 SLACK = 4
 
 
 def check_claim(config: dict[str, Any], held: int) -> None:
-    """Raise UnsafeModel where a configuration needs far more weights than `held` bytes can hold.
+    """Raise UnsafeModel if a configuration needs far more weights than `held` bytes can hold.
 
-    Its values lie within CONFIG_LIMITS.
+    The values of `config` must be within CONFIG_LIMITS.
     """
 
     def value(keys: tuple[str, ...]) -> int:
@@ -51,8 +51,8 @@ def check_claim(config: dict[str, Any], held: int) -> None:
         raise UnsafeModel(
             f"config.json describes {layers * experts:,} experts; at most {MAX_EXPERTS:,} are read."
         )
-    # The rows that every token passes, of `width` numbers each: at least one square of the width,
-    # keys and values of each head, the feed-forward layer once or once an expert.
+    # A lower bound of the rows of `width` weights in one layer: one square matrix or the heads'
+    # projection, and the feed-forward layer, once or once per expert.
     attention = max(width, value(HEADS) * (config.get("head_dim") or 0))
     feed = max(experts, 1) * (value(EXPERT_WIDTHS) or value(INNER_WIDTHS))
     claimed = width * (value(("vocab_size",)) + layers * (attention + feed))

@@ -1,4 +1,4 @@
-"""Files that nobody vouches for are read in a process of its own, which the kernel keeps small.
+"""Runs code that reads untrusted files in a separate process with a memory limit.
 
 run_confined(module, …)  ──►  python -m module …  ──►  answer(work, memory=…)
 text, or the error       ◄──  standard output, or exit status and last line of standard error
@@ -16,10 +16,9 @@ from pathlib import Path
 
 from batchgen.errors import ModelError, UnsafeModel, UnsupportedModel
 
-UNSAFE = 3  # exit status for what must not be loaded; 1 is for what cannot be
-ADDRESSES = 8 << 30  # bytes of address space a process may have, where the system does not tell
-
-# Nothing is fetched, and few threads are started: each reserves address space.
+UNSAFE = 3  # exit status for UnsafeModel; 1 is for UnsupportedModel
+ADDRESSES = 8 << 30  # assumed bytes of address space in use, if the system does not tell
+# No downloads, and few threads, because each reserves address space.
 ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -33,9 +32,9 @@ ENVIRONMENT = {
 
 
 def run_confined(module: str, *arguments: str | Path) -> str:
-    """Run a module that calls `answer` and return its text.
+    """Run a module that calls `answer` and return its standard output.
 
-    Raises UnsafeModel or UnsupportedModel with the last line that it wrote on standard error.
+    Raise UnsafeModel or UnsupportedModel with the last line that it wrote to standard error.
     """
     done = subprocess.run(
         [sys.executable, "-P", "-m", module, *map(str, arguments)],
@@ -53,9 +52,9 @@ def run_confined(module: str, *arguments: str | Path) -> str:
 
 
 def answer(work: Callable[[], str], *, memory: int) -> int:
-    """Do the work with `memory` bytes more than the process has; return the exit status.
+    """Do `work` with at most `memory` further bytes, write its text; return the exit status.
 
-    A crash inside a library is an answer too: files decide where a library fails.
+    Every exception is reported, because damaged files can make a library fail anywhere.
     """
     limit_memory(used_addresses() + memory)
     try:
@@ -65,20 +64,20 @@ def answer(work: Callable[[], str], *, memory: int) -> int:
         status, reason = UNSAFE, f"It needs more than {memory >> 20:,} MiB of memory."
     except ModelError as error:
         status, reason = UNSAFE if isinstance(error, UnsafeModel) else 1, error.message
-    except Exception as error:  # noqa: BLE001 (files decide what is raised)
+    except Exception as error:  # noqa: BLE001 (damaged files can raise anything)
         status, reason = 1, f"{type(error).__name__}: {error}"
     sys.stderr.write(f"\n{' '.join(reason.split())}\n")
     return status
 
 
 def limit_memory(size: int) -> None:
-    """Bound the address space of this process for good, where the system can."""
-    with suppress(ValueError):  # a lower limit holds already, or the system knows none
+    """Limit the address space of this process to `size` bytes, if the system supports it."""
+    with suppress(ValueError):  # a lower limit is set already, or the system has none
         resource.setrlimit(resource.RLIMIT_AS, (size, size))
 
 
 def used_addresses() -> int:
-    """Return the bytes of address space that this process has."""
+    """Return how many bytes of address space this process uses."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[0])
     except (OSError, ValueError, IndexError):

@@ -1,4 +1,4 @@
-"""JSON files of a model, read up to a size that such files have."""
+"""JSON files of a model, read with a limit for their size."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 from batchgen.errors import UnsafeModel
 
 MAX_CONFIG = 1 << 20  # bytes; real ones have a few KiB
-MAX_SETTINGS = 16 << 20  # bytes of a tokenizer's configuration and its like
+MAX_SETTINGS = 16 << 20  # bytes of a tokenizer's configuration and similar files
 MAX_INDEX = 32 << 20  # bytes; the index of a thousand billion weights has 10 MiB
 MAX_JSON = 128 << 20  # bytes; the largest tokenizer.json known has 33 MiB
 
 
 def read_json(path: Path) -> Any:
-    """Return the parsed file; raise UnsafeModel where it is oversized or not JSON."""
+    """Return the parsed file; raise UnsafeModel if it is too large or not JSON."""
     check_size(path, limit_of(path.name))
     try:
         return json.loads(path.read_bytes())
@@ -24,7 +24,7 @@ def read_json(path: Path) -> Any:
 
 
 def limit_of(name: str) -> int:
-    """Return the bytes that a JSON file of this name may have."""
+    """Return the most bytes that a JSON file of this name may have."""
     if name == "config.json":
         return MAX_CONFIG
     if ".index" in name:
@@ -33,7 +33,7 @@ def limit_of(name: str) -> int:
 
 
 def check_size(path: Path, limit: int) -> None:
-    """Raise UnsafeModel where a file is larger than `limit` bytes."""
+    """Raise UnsafeModel if a file is larger than `limit` bytes."""
     size = path.stat().st_size
     if size > limit:
         raise UnsafeModel(f"{path.name} has {size:,} bytes; at most {limit:,} are accepted.")

@@ -1,10 +1,10 @@
-"""Files of a model that name other files: plain names of the same folder, nothing else.
+"""Checks file names inside a model's files: they must be plain names of the same folder.
 
     model.safetensors.index.json   weight_map: {tensor: file}
     config.json                    transformers_weights
     tokenizer_config.json, …       every key that ends in _file or _files
 
-A name that leads elsewhere would load what no record has pinned.
+Other names would load files that no record has pinned.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from batchgen.models.trust.jsons import read_json
 
 INDEXES = "*.safetensors.index*.json"
 ADAPTER = "adapter_config.json"
-# Files that are read for such names; vocabularies name tokens, not files.
+# Files that are searched for names; vocabularies name tokens, not files.
 NAMING = ("config.json", "*_config.json", "special_tokens_map.json")
 KEYS = frozenset({"transformers_weights", "gguf_file"})
-# What old versions left there; nothing opens it.
+# Written by old versions of transformers; nothing opens the file.
 IGNORED = frozenset({"special_tokens_map_file"})
 
 
@@ -33,7 +33,7 @@ class _Index(msgspec.Struct):
 
 
 def check_references(folder: Path) -> None:
-    """Raise UnsafeModel or UnsupportedModel where a file names one that is not in the folder."""
+    """Raise UnsafeModel or UnsupportedModel if a file names one that is not in the folder."""
     if (folder / ADAPTER).exists():
         raise UnsupportedModel(
             f"{ADAPTER} names another model that its weights belong to. Merge the adapter into "
@@ -51,7 +51,7 @@ def check_references(folder: Path) -> None:
 
 
 def check_pinned(folder: Path) -> None:
-    """Raise UnsafeModel where a registered model has links, or files that its record has not."""
+    """Raise UnsafeModel if a registered model has links, or files that are not in its record."""
     links = [path.name for path in folder.iterdir() if path.is_symlink()]
     if links:
         raise UnsafeModel(f"{links[0]} is a link: a model's files lie in its folder.")
@@ -72,7 +72,7 @@ def _index(path: Path) -> _Index:
 
 
 def _names(document: Any) -> Iterator[Any]:
-    """Yield what stands under keys that name files, at any depth."""
+    """Yield the values of keys that name files, at any depth."""
     pending = [document]
     while pending:
         value = pending.pop()

@@ -1,6 +1,6 @@
-"""What a model folder must not hold, found before any library opens a file of it.
+"""Finds forbidden content of a model folder before a library opens its files.
 
-scan_folder    names only: code, pickles, links that lead out               (the source)
+scan_folder    names only: code, pickles, links out of the folder           (the source)
 check_files    contents: sizes, keys, names of files, safetensors headers   (the copies)
 """
 
@@ -22,10 +22,10 @@ PICKLES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib
 OTHER_WEIGHTS = frozenset({".h5", ".msgpack"})
 FORBIDDEN = CODE | PICKLES | OTHER_WEIGHTS
 
-# Keys that make transformers import a module of the model's own.
+# Keys that make transformers import a Python module of the model.
 CODE_KEYS = frozenset({"auto_map", "custom_pipelines", "trust_remote_code"})
 
-# Bytes of a vocabulary's file: the largest known has 250 for each token of its model.
+# Limits of a vocabulary's file, in bytes; the largest known has 250 per token of its model.
 VOCABULARY_FILES = ("tokenizer.json", "vocab.json", "added_tokens.json", "*.model", "*.txt")
 VOCABULARY_FLOOR = 16 << 20
 PER_TOKEN = 512
@@ -35,7 +35,7 @@ MAX_ENTRIES = 10_000  # files and folders
 
 
 def scan_folder(folder: Path) -> None:
-    """Raise UnsafeModel where the tree holds code, pickles, or links that lead out of it."""
+    """Raise UnsafeModel if the tree holds code, pickles, or links that lead out of it."""
     root = folder.resolve()
     for count, path in enumerate(_walk(folder)):
         if count > MAX_ENTRIES:
@@ -54,18 +54,18 @@ def scan_folder(folder: Path) -> None:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """Yield every entry below `folder`; links to folders are entries, never entered."""
+    """Yield every entry below `folder`; links to folders are not followed."""
     for parent, folders, files in os.walk(folder, followlinks=False, onerror=_refuse):
         for name in (*folders, *files):
             yield Path(parent, name)
 
 
 def _refuse(error: OSError) -> None:
-    raise error  # a folder that may not be read would seem to be empty
+    raise error  # without this, an unreadable folder would seem to be empty
 
 
 def check_files(folder: Path) -> None:
-    """Raise UnsafeModel or UnsupportedModel where a file of a flat model folder is not sound."""
+    """Raise UnsafeModel or UnsupportedModel if a file of a flat model folder is not valid."""
     if not (folder / "config.json").is_file():
         raise UnsupportedModel("There is no config.json: this is not a transformers model.")
     config = read_json(folder / "config.json")
@@ -86,7 +86,7 @@ def check_files(folder: Path) -> None:
 
 
 def check_json(path: Path) -> None:
-    """Raise UnsafeModel where a JSON file is oversized, malformed or asks for code."""
+    """Raise UnsafeModel if a JSON file is too large, not JSON, or would load code."""
     document = read_json(path)
     key = _find_code_key(document)
     if key is not None:
@@ -97,9 +97,9 @@ def check_json(path: Path) -> None:
 
 
 def _find_code_key(document: Any) -> str | None:
-    """Return the first key that asks for code, at any depth.
+    """Return the first key that would load code, at any depth.
 
-    A vocabulary maps tokens to numbers and may well hold the token `auto_map`: numbers are fine.
+    A key with a number is accepted, because a vocabulary may contain the token `auto_map`.
     """
     pending = [document]
     while pending:
@@ -129,7 +129,7 @@ def _check_config(config: Any) -> None:
 
 
 def _check_vocabulary(folder: Path, config: dict[str, Any]) -> None:
-    """Raise UnsafeModel where the tokenizer is too large for the model's vocabulary."""
+    """Raise UnsafeModel if the tokenizer is too large for the model's vocabulary."""
     text = config.get("text_config")
     sizes = [part.get("vocab_size") or 0 for part in (config, text) if isinstance(part, dict)]
     limit = min(MAX_JSON, VOCABULARY_FLOOR + PER_TOKEN * max(sizes))
