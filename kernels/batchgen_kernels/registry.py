@@ -51,7 +51,7 @@ def _obstacle(pool: Tensor, layout: PoolLayout) -> str:
     import torch
 
     if pool.device.type == "cuda":
-        return _without_triton(pool, layout) or "Triton kernels were not taken"
+        return _without_triton(pool, layout) or "Triton kernels were not asked for"
     if pool.device.type != "cpu":
         return f"there are no other kernels for {pool.device.type}"
     if pool.dtype != torch.float32:

@@ -1,16 +1,16 @@
-// The kernels for a CPU: paged attention, block copies, and what else a decoder layer is made of.
+// Kernels for a CPU: paged attention, block copies, and the other parts of a decoder layer.
 //
-// One tile of arithmetic serves everything: R rows times 16 columns, summed over `depth`
+// All products use one tile of arithmetic: R rows times 16 columns, summed over `depth`
 //
 //     linear      inputs  [M, K]  · a panel of the weights [K, 16]
 //     scores      queries [R, Dk] · 16 keys, transposed    [Dk, 16]
 //     outputs     weights [R, n]  · 16 columns of n values [n, 16]
 //
-// Every sum runs in one order that depends on nothing but the row: keys are taken in chunks of 64
-// at fixed positions and the chunks are merged first to last. So a row's result has the same bits
-// whatever else is in the batch and however many threads there are.
+// The order of every sum depends only on the row: keys are processed in chunks of 64 at fixed
+// positions, and the chunks are merged first to last. So a row's result has the same bits in every
+// batch and with any number of threads.
 //
-// Vectors are the compiler's own (GCC 9 or newer, clang); their width is what the target has.
+// Vectors are the compiler's vector types (GCC 9 or newer, clang), as wide as the target's.
 // NaN and infinity are kept: never compile this with -ffast-math.
 
 #include <algorithm>
@@ -30,7 +30,7 @@ namespace {
 
 #if defined(__AVX512F__)
 constexpr int LANES = 16;
-constexpr int ROWS = 12;  // of one tile: what the registers hold
+constexpr int ROWS = 12;  // of one tile, so that its sums fit the registers
 #elif defined(__AVX__)
 constexpr int LANES = 8;
 constexpr int ROWS = 6;
@@ -41,17 +41,17 @@ constexpr int ROWS = 6;
 
 typedef float Vec __attribute__((vector_size(LANES * 4)));
 typedef int32_t Ints __attribute__((vector_size(LANES * 4)));
-typedef Vec Loose __attribute__((aligned(4), may_alias));  // of memory that is not aligned
+typedef Vec Loose __attribute__((aligned(4), may_alias));  // for unaligned memory
 
 constexpr int PANEL = 16;  // columns of a tile
 constexpr int PARTS = PANEL / LANES;
-constexpr int AHEAD = 2048;  // bytes
+constexpr int AHEAD = 2048;  // bytes that prefetching runs ahead
 
 inline Vec load(const float* p) { return *reinterpret_cast<const Loose*>(p); }
 inline void store(float* p, Vec v) { *reinterpret_cast<Loose*>(p) = v; }
 inline Vec fill(float x) { return Vec{} + x; }
 
-// LANES codes as floats; compilers take them apart one by one where they are not told how.
+// LANES codes as floats; without these instructions compilers convert them one by one.
 inline Vec load(const int8_t* codes) {
 #if defined(__AVX512F__)
   return (Vec)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)codes)));
@@ -82,7 +82,7 @@ inline float largest(Vec v) {
 inline Vec exponential(Vec x) {
   x = x < -87.0f ? fill(-87.0f) : x;
   x = x > 88.0f ? fill(88.0f) : x;
-  const float round = 12582912.0f;  // 1.5 · 2²³: adding it leaves no room for a fraction
+  const float round = 12582912.0f;  // 1.5 · 2²³: adding it rounds to an integer
   Vec n = x * 1.44269504f + round;
   n = n - round;
   Vec r = x - n * 0.693359375f;
@@ -110,7 +110,7 @@ inline Vec tangent(Vec x) {
 
 // ── the tile ─────────────────────────────────────────────────────────────────────────────────
 
-// Accumulators are named one by one: compilers keep an array of them in memory.
+// Each accumulator is a variable, because compilers keep an array of them in memory.
 struct Cell {
 #if defined(__AVX512F__)
   Vec a;
@@ -133,11 +133,10 @@ struct Cell {
 #endif
 };
 
-// The right-hand side: rows of 16 columns that follow each other, as floats or as codes, or that
-// lie anywhere.
+// The right-hand side: rows of 16 columns, contiguous floats or codes, or rows at any addresses.
 struct Packed {
   const float* first;
-  // What is needed after this, fetched from memory meanwhile: `stride` elements a step.
+  // Memory that is needed next and is prefetched meanwhile: `stride` elements a step.
   const float* next;
   int stride;
   const float* operator[](int k) const { return first + int64_t(k) * PANEL; }
@@ -204,10 +203,10 @@ const float ZEROS[PANEL] = {};
 
 constexpr int CHUNK = 64;      // keys that are scored together, at multiples of 64
 constexpr int UNIT_ROWS = 48;  // query rows (tokens · heads of a group) of one unit of work
-constexpr int LEVELS = 4;      // times that sequences which share blocks may part
-constexpr int SPAN = 4;        // chunks that a split unit has at least
+constexpr int LEVELS = 4;      // levels of groups of sequences that share blocks
+constexpr int SPAN = 4;        // the fewest chunks of a split unit
 
-// Layers that are planned alike.
+// The layers that have the same plan.
 struct Kind {
   int window;  // 0: none
   int group;
@@ -217,15 +216,15 @@ struct Kind {
 struct Token {
   int64_t row;  // in the packed queries
   int position;
-  int64_t slot;     // of its partial results, -1 where its unit is not split
+  int64_t slot;     // of its partial results, -1 if its unit is not split
   int first, last;  // chunks of the unit that is split
-  bool resumed;     // its first chunks were computed together with other sequences'
+  bool resumed;     // its first chunks were computed together with other sequences
 };
 
-// Some tokens that read the same blocks, and the chunks of keys [first, last) to take.
+// Tokens that read the same blocks, and the chunks of keys [first, last) to process.
 struct Unit {
   int64_t begin, count;  // of Plan.tokens
-  int64_t sequence;      // whose table is read
+  int64_t sequence;      // the one whose table is read
   int first, last;
   bool shared;  // leaves states for later units
   bool split;   // leaves a partial result for each chunk
@@ -233,9 +232,9 @@ struct Unit {
 
 struct Plan {
   std::vector<Token> tokens;
-  // The units of one level need the states that the levels before have left; the last level ends.
+  // The units of one level need the states of the levels before; the last level finishes.
   std::vector<std::vector<Unit>> levels;
-  std::vector<int64_t> merges;  // tokens whose partial results are to be merged
+  std::vector<int64_t> merges;  // tokens whose partial results must be merged
   int64_t slots = 0;
   std::vector<float> states, partials;
 };
@@ -244,7 +243,7 @@ struct Engine {
   int64_t block_elements;
   int block_size;
   std::vector<Kind> kinds;
-  std::vector<Plan> plans;  // one a kind
+  std::vector<Plan> plans;  // one per kind
   std::vector<int32_t> tables, starts, counts;
   int64_t sequences = 0, width = 0, total = 0;
   std::vector<int64_t> firsts;  // row of each sequence's first token in the packed queries
@@ -262,7 +261,7 @@ struct Sharing {
     int first, last;
   };
   std::vector<std::vector<Group>> levels;
-  std::vector<int> until;  // of each sequence: chunks that are shared
+  std::vector<int> until;  // for each sequence: the number of shared chunks
 
   int compare(int64_t a, int64_t b, int chunk) const {
     const int size = engine.block_size;
@@ -330,7 +329,7 @@ void share(const Engine& engine, const Kind& kind, Plan& plan, std::vector<int>&
         levels.back().push_back({begin, count, first, group.first, group.last, true, false});
       }
     }
-    // Too few units would leave threads idle: splitting each sequence serves better.
+    // Too few units would leave threads idle, so each sequence is split instead.
     if (int64_t(levels[0].size()) * kind.kv_heads < threads) {
       plan.tokens.clear();
       return;
@@ -344,7 +343,7 @@ double cost(const Unit& unit, const Kind& kind) {
   return double(unit.last - unit.first) * (8 + unit.count * kind.group);
 }
 
-// Cut units that one thread would work on long after the others are done.
+// Split units that would keep one thread busy long after the others are done.
 void split(Plan& plan, const Kind& kind, int threads) {
   std::vector<Unit> units = std::move(plan.levels.back()), cut;
   double total = 0;
@@ -399,10 +398,10 @@ Plan make_plan(const Engine& engine, const Kind& kind, int threads) {
 // ── attention: the arithmetic ────────────────────────────────────────────────────────────────
 
 extern "C" struct BatchgenLayer {
-  int64_t keys, values;  // where in a block they start
+  int64_t keys, values;  // their offsets in a block
   int32_t key_width, value_width, kind;
   float scale, softcap;  // softcap 0: none
-  const float* sinks;    // a logit a query head, or null
+  const float* sinks;    // one logit per query head, or null
 };
 
 namespace {
@@ -411,7 +410,7 @@ using Layer = BatchgenLayer;
 
 inline int padded(int width) { return (width + PANEL - 1) / PANEL * PANEL; }
 
-// What one thread needs beside its unit; sized once, kept.
+// Scratch memory of one thread; allocated once and kept.
 struct Scratch {
   std::vector<float> queries, keys, values, nothing, scores, sums, totals, m, l, total_m, total_l;
   const float *key_rows[CHUNK], *value_rows[CHUNK];
@@ -470,7 +469,7 @@ void transpose(const float* const* rows, int count, int width, float* out) {
   }
 }
 
-// Turn the scores of one row into weights, those outside of keys [from, to) into zero.
+// Turn the scores of one row into weights; weights outside of keys [from, to) become zero.
 void soften(const Layer& layer, float* scores, int from, int to, float& m, float& l) {
   Vec found = fill(-INFINITY);
   const Vec none = found;
@@ -515,7 +514,7 @@ struct Call {
     return plan.partials.data() + at * stride;
   }
 
-  // total ⊕ (m, l, o), each an unnormalised softmax and its sum; l = 0 stands for no keys at all.
+  // total ⊕ (m, l, o): both are an unnormalised softmax with its sum; l = 0 means no keys.
   void merge(float& tm, float& tl, float* total, float m, float l, const float* o) const {
     if (l == 0) return;
     if (tl == 0) {
@@ -558,8 +557,8 @@ struct Call {
       s.value_rows[j] = block + layer.values + (int64_t(head) * size + slot) * dv;
     }
     for (int j = from / PANEL * PANEL; j < to; j += PANEL) {
-      // Blocks lie too far apart for the machine to guess what follows: the next keys are fetched
-      // here, these keys' values during the product.
+      // Blocks are too far apart for the CPU's own prefetching: the next keys are prefetched here,
+      // the values of these keys during the product.
       for (int i = j + PANEL; i < std::min(j + 2 * PANEL, to); i++) {
         for (int d = 0; d < dk; d += PANEL) __builtin_prefetch(s.key_rows[i] + d, 0, 2);
       }
@@ -683,8 +682,8 @@ struct Call {
 
 constexpr int64_t KEPT = 72 << 10;  // input elements that stay in the second-level cache
 
-// Share out `rows` of `depth` elements × `panels` among threads: work(first row, rows, panel),
-// blocks of like size, each of whole tiles, that fit the cache while panel after panel passes.
+// Divide `rows` of `depth` elements × `panels` among threads: work(first row, rows, panel). Row
+// blocks have similar sizes and whole tiles, and stay in the cache while all panels pass.
 template <class Work>
 void each_block(int64_t rows, int64_t depth, int64_t panels, int threads, Work work) {
   if (rows == 0) return;
@@ -706,7 +705,7 @@ extern "C" struct BatchgenWeights {
 
 using Weights = BatchgenWeights;
 
-// Where this thread makes floats of eight bits; it has two panels at most in hand.
+// Memory in which this thread converts codes to floats; at most two panels at a time.
 float* room(int64_t elements, int which) {
   static thread_local std::vector<float> floats[2];
   Scratch::grow(floats[which], elements);
@@ -717,9 +716,9 @@ void decode(const int8_t* codes, int64_t elements, float* out) {
   for (int64_t i = 0; i < elements; i += LANES) store(out + i, load(codes + i));
 }
 
-// A panel of weights, and a share of what follows it for each tile of `rows`: while one panel is
-// multiplied the next is fetched. Strides are in floats, whatever is fetched. Codes that are used
-// once are widened on their way into the tile, others before it.
+// A panel of weights. While it is multiplied, each tile of `rows` prefetches a part of the next
+// panel. Strides are in floats for all types. Codes that are used once are converted inside the
+// tile, others before it.
 struct Panel {
   const float* panel = nullptr;
   const int8_t* codes = nullptr;
@@ -813,7 +812,7 @@ void gated_block(const float* input, int64_t rows, int64_t input_step, const Pan
 
 // ── between the linear layers ────────────────────────────────────────────────────────────────
 
-constexpr int64_t FEW = 1 << 14;  // elements that are not worth a second thread
+constexpr int64_t FEW = 1 << 14;  // elements, too few for a second thread
 
 void norm(const float* in, int64_t width, const float* weight, float epsilon, float* out) {
   Vec squares = fill(0);
@@ -826,7 +825,7 @@ void norm(const float* in, int64_t width, const float* weight, float epsilon, fl
   for (; i < width; i++) out[i] = in[i] * scale * weight[i];
 }
 
-// Each of the first `rotary` elements is turned with the one half of them away.
+// Rotate each of the first `rotary` elements with the one `rotary` / 2 away.
 void rotate(float* x, int rotary, const float* cos, const float* sin) {
   const int half = rotary / 2;
   for (int i = 0; i < half; i++) {
@@ -839,7 +838,7 @@ void rotate(float* x, int rotary, const float* cos, const float* sin) {
 // ── a decoder layer ──────────────────────────────────────────────────────────────────────────
 
 // out [rows, outputs] = begin + input [rows, inputs] · weightsᵀ. `begin` is a bias, padded to whole
-// panels, with `begin_step` 0, or something to add to, [rows, outputs]; it may be `out` itself.
+// panels, with `begin_step` 0, or a sum to add to, [rows, outputs]; it may be `out` itself.
 void linear(const float* input, int64_t rows, int64_t input_step, const Weights& weights,
             const float* begin, int64_t begin_step, float* out, int64_t outputs, int64_t inputs,
             int threads) {
@@ -853,8 +852,8 @@ void linear(const float* input, int64_t rows, int64_t input_step, const Weights&
   });
 }
 
-// out [rows, outputs] = silu(input · gateᵀ) · (input · upᵀ); panels of gate and up take turns, as
-// do those of the bias.
+// out [rows, outputs] = silu(input · gateᵀ) · (input · upᵀ); panels of gate and up
+// alternate, also in the bias.
 void gated(const float* input, int64_t rows, const Weights& weights, const float* bias, float* out,
            int64_t outputs, int64_t inputs, int threads) {
   each_block(rows, inputs, (outputs + PANEL - 1) / PANEL, threads,
@@ -884,7 +883,7 @@ void each_row(int64_t rows, int64_t elements, int threads, Work work) {
 
 }  // namespace
 
-// ── what Python calls ────────────────────────────────────────────────────────────────────────
+// ── called by Python ─────────────────────────────────────────────────────────────────────────
 
 extern "C" {
 
@@ -962,7 +961,7 @@ BATCHGEN_PUBLIC void batchgen_copy(float* pool, int64_t block_elements, int64_t 
   }
 }
 
-// weights [outputs, inputs] → panels [⌈outputs / 16⌉, inputs, 16], short of columns filled with 0.
+// weights [outputs, inputs] → panels [⌈outputs / 16⌉, inputs, 16], missing columns are 0.
 BATCHGEN_PUBLIC void batchgen_pack(const float* weights, int64_t step, int64_t outputs,
                                    int64_t inputs, float* panels, int32_t threads) {
 #pragma omp parallel for schedule(static) num_threads(threads)
@@ -991,8 +990,8 @@ struct BatchgenDecoder {
   float input_epsilon, query_epsilon, key_epsilon, mlp_epsilon;
 };
 
-// x [rows, hidden] → qkv [rows, Hq · Dk + Hkv · Dk + Hkv · Dv]: norm, project, norm heads, and turn
-// them by the angles [rows, rotary] of their positions. `scratch` has hidden elements a row.
+// x [rows, hidden] → qkv [rows, Hq · Dk + Hkv · Dk + Hkv · Dv]: norm, project, norm heads, and
+// rotate them by the angles [rows, rotary] of their positions. `scratch` has hidden elements a row.
 BATCHGEN_PUBLIC void batchgen_before(const BatchgenDecoder* decoder, int64_t rows, const float* x,
                                      const float* cos, const float* sin, int64_t rotary,
                                      float* scratch, float* qkv, int32_t threads) {
