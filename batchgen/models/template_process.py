@@ -179,7 +179,7 @@ def _refuse_internals(tree: nodes.Template) -> None:
     constants = [node.value for node in tree.find_all(nodes.Const) if isinstance(node.value, str)]
     for name in (*names, *(text for text in constants if text.isidentifier())):
         if name.startswith("__"):
-            raise SecurityError(f"it reaches for Python's internals ({name})")
+            raise SecurityError(f"it uses Python's internals ({name})")
 
 
 def _describe(error: Exception) -> str:

@@ -57,7 +57,7 @@ class ChatTemplate:
             if self.close() == -signal.SIGPROF:
                 limit = template_process.PROCESSOR_LIMIT
                 raise TemplateFailed(f"it takes more than {limit:g} s", unsafe=True)
-        raise TemplateFailed("its process died, and again when it was tried anew", unsafe=True)
+        raise TemplateFailed("its process died twice", unsafe=True)
 
     def close(self) -> int | None:
         """End the process and return its exit status, None if there is no process."""

@@ -101,7 +101,7 @@ def _span(path: Path, entry: Any) -> TensorSpan:
         if end - begin != math.prod(shape) * width:
             raise ValueError("size and shape disagree")
     except (KeyError, TypeError, ValueError) as error:
-        raise UnsafeModel(f"{path.name} describes a tensor that cannot be ({error}).") from error
+        raise UnsafeModel(f"{path.name} describes an invalid tensor ({error}).") from error
     return TensorSpan(begin, end, dtype)
 
 

@@ -52,7 +52,7 @@ class Tokenizer:
         try:
             text = self.chat.render(request.messages)
         except NotRendered as error:
-            message = f"The model's chat template cannot ask this: {error}."
+            message = f"The model's chat template cannot render this chat: {error}."
             return RowError(
                 code="template_error", message=message, param=f"messages[{error.index}]"
             )

@@ -1,9 +1,9 @@
 """Converts the metadata of a GGUF file to a transformers configuration, key by key.
 
-    converted      by the family's table, or in this file    changes the answers
-    NEUTRAL        accepted with values of no effect         other values would change them
-    SILENT         titles, licences, packing                 changes nothing
-    anything else  refused by name
+converted      by the family's table, or in this file    changes the answers
+NEUTRAL        accepted with values of no effect         other values would change them
+SILENT         titles, licences, packing                 changes nothing
+anything else  refused by name
 """
 
 from __future__ import annotations

@@ -82,7 +82,7 @@ def check_shapes(weights: Weights, wanted: dict[str, tuple[int, ...]]) -> None:
         raise UnsupportedModel(f"it lacks weights: {_listed(missing)}")
     extra = sorted(weights.keys() - wanted.keys())
     if extra:
-        raise UnsupportedModel(f"this kind of model has no {_listed(extra)}, and the file has")
+        raise UnsupportedModel(f"this kind of model has no {_listed(extra)}, but the file has")
     for name, shape in wanted.items():
         held = weights[name].shape
         if [size for size in held if size != 1] != [size for size in shape if size != 1]:

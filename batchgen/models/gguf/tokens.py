@@ -68,7 +68,7 @@ def _split_bytes(tokenizer: TokenizersBackend, split: str) -> None:
         return
     if split not in DIGITS_APART:
         raise UnsupportedModel(
-            f"its text splitting {SPLIT} = {split!r} is not known, tokens would be wrong"
+            f"its text splitting {SPLIT} = {split!r} is not known, so tokens would be wrong"
         )
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -110,8 +110,6 @@ def _frame(tokenizer: TokenizersBackend, header: GgufHeader) -> None:
         key = f"tokenizer.ggml.add_{name}_token"
         wanted = bool(header.metadata.get(key, default))
         if wanted and getattr(tokenizer, f"{name}_token_id") is None:
-            raise UnsupportedModel(
-                f"{name.upper()} belongs to a text ({key} is set), and there is no {name}_token_id"
-            )
+            raise UnsupportedModel(f"{key} is set, but there is no {name}_token_id")
         setattr(tokenizer, f"add_{name}_token", wanted)
     tokenizer.update_post_processor()
