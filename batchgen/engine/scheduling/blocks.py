@@ -9,6 +9,8 @@ A free block keeps its content, and the key of that content, until it is allocat
 
     allocated first                                                              last
     free   [ no key, freed last … first ][ key, least recently used … most ]  kept [ pinned key ]
+
+Source of paging and copy-on-write: PagedAttention (Kwon et al., SOSP 2023), sections 4.3 and 4.4.
 """
 
 from __future__ import annotations

@@ -8,6 +8,8 @@ that preempts a group admits none. So groups progress in the order of their arri
     running   [ oldest … latest ]  <  preempted  [ … ]  <  waiting  [ … ]
 
 The sequences of a group draw together: in a step either all of them catch up or none does.
+
+Source of groups and preemption: PagedAttention (Kwon et al., SOSP 2023), section 4.5.
 """
 
 from __future__ import annotations

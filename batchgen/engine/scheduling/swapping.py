@@ -5,7 +5,7 @@ device pool                          host pool (never larger)
   row 1:  7  3  4  ◄── in ───          2  5  8        are of several groups (found by its key)
 
 Moves are pending on the device as copies are: `outs` run before `ins`, both before copies and
-writes.
+writes. Source: PagedAttention (Kwon et al., SOSP 2023), section 4.5.
 """
 
 from __future__ import annotations
