@@ -1,4 +1,4 @@
-"""What a failing database means: which of our errors, and whether trying again is safe."""
+"""Translate errors of the database driver into BatchgenErrors that say if a retry is safe."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ POSTGRESQL_REMEDIES = {
     "28000": "Check user and password in BATCHGEN_DATABASE_URL.",
     "3D000": "Create the database, or name another in BATCHGEN_DATABASE_URL.",
 }
-MESSAGE_LIMIT = 300  # characters of the driver's own words
+MESSAGE_LIMIT = 300  # characters of the driver's message
 
 
 class Conflict(DatabaseUnavailable):
@@ -47,9 +47,9 @@ class Conflict(DatabaseUnavailable):
 def translate(
     error: SQLAlchemyError, *, database: str, secrets: Sequence[str]
 ) -> BatchgenError | None:
-    """Return the error to raise instead, or None where `error` shows a bug of ours.
+    """Return the error to raise instead, None if `error` is a bug of batchgen.
 
-    `database` is shown to the user, `secrets` (passwords) are taken out of what the driver says.
+    The message names `database`; `secrets` (passwords) are removed from the driver's text.
     """
     if isinstance(error, PoolTimeout):
         return DatabaseUnavailable(f"{database}: no connection became free in time.")
@@ -75,7 +75,7 @@ def translate(
 
 def _remedy(error: DBAPIError) -> str:
     if isinstance(error.orig, sqlite3.Error):
-        name = "_".join(_sqlite_error(error).split("_")[:2])  # SQLITE_IOERR_WRITE and its like
+        name = "_".join(_sqlite_error(error).split("_")[:2])  # the first two words of names like SQLITE_IOERR_WRITE
         return SQLITE_REMEDIES.get(name, "Check the file and its disk.")
     unknown = "Check BATCHGEN_DATABASE_URL and that the server runs."
     return POSTGRESQL_REMEDIES.get(_sqlstate(error), unknown)
@@ -107,5 +107,5 @@ def _rolled_back(error: DBAPIError) -> bool:
 
 
 def _is_plain(error: DBAPIError) -> bool:
-    # sqlite3 raises the bare DatabaseError for some failures of the file itself
+    # sqlite3 raises DatabaseError itself, no subclass, for some faults of the file
     return type(error) is AnyDatabaseError

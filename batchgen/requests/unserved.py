@@ -1,7 +1,7 @@
-"""Fields of OpenAI, vLLM and transformers that are not served, and why a row that sets one is bad.
+"""Fields of OpenAI, vLLM and transformers that batchgen does not support.
 
-Each can mean nothing but how a row is decoded, so a shorthand line with one of them asks for
-something that it would not get: it is refused by name, unless the value changes nothing.
+Each of them always means decoding, never data. A row that sets one would not get what it asks
+for, so it is refused with the name of the field, unless the value changes nothing.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def unserved(*neutral: Any, remedy: str = "remove it") -> Check:
 
 
 def _called(ours: str, *neutral: Any) -> Check:
-    """Return a check for another system's name of a field that is served."""
+    """Return a check for the name that another system gives to a supported field."""
 
     def check(name: str, value: Any) -> Any:
         if _is_one_of(value, neutral):
@@ -38,7 +38,7 @@ def _called(ours: str, *neutral: Any) -> Check:
 
 
 def _is_one_of(value: Any, neutral: tuple[Any, ...]) -> bool:
-    # 0 is no False
+    # 0 is not False here
     return any(value == each and (type(value) is bool) == (type(each) is bool) for each in neutral)
 
 
@@ -132,5 +132,5 @@ _OTHERS: Final[Mapping[str, Check]] = {
     "repeat_penalty": _called("repetition_penalty"),
     "stop_sequences": _called("stop"),
 }
-#: Every field that is known and not served.
+#: Every field that is known and not supported.
 UNSERVED: Final[Mapping[str, Check]] = {**_OPENAI, **_VLLM, **_TRANSFORMERS, **_OTHERS}
