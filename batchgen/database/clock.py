@@ -5,8 +5,8 @@ A time that is further in the future than it can be is stale.
 now ──── lease_expires_at ─ now + lease_seconds ──│── stale: the lease ends one lease time from now
 now ──── heartbeat_at, enqueued_at ───────────────│── stale: ignored
 
-A step back delays work by one lease time at most: a live holder renews its lease, and that of a dead
-holder runs out. Times that a user chose (`not_before`, deadlines, windows) may be any time ahead.
+A step back delays work by at most one lease time: a live holder renews its lease, and the lease of
+a dead holder runs out. Times that a user chose (`not_before`, deadlines, windows) have no limit.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ def _postgresql(url: str, parsed: URL) -> URL:
     if found is None or "@" in found.group(1):
         raise _unusable()
     password = parsed.query.get("password")
-    if isinstance(password, str):  # only in this field SQLAlchemy never shows it
+    if isinstance(password, str):  # SQLAlchemy hides the password field, but not the query
         parsed = parsed.difference_update_query(["password"]).set(password=password)
     parsed = parsed.set(drivername="postgresql+psycopg")
     try:

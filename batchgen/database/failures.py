@@ -75,7 +75,7 @@ def translate(
 
 def _remedy(error: DBAPIError) -> str:
     if isinstance(error.orig, sqlite3.Error):
-        name = "_".join(_sqlite_error(error).split("_")[:2])  # the first two words of names like SQLITE_IOERR_WRITE
+        name = "_".join(_sqlite_error(error).split("_")[:2])  # of SQLITE_IOERR_WRITE: SQLITE_IOERR
         return SQLITE_REMEDIES.get(name, "Check the file and its disk.")
     unknown = "Check BATCHGEN_DATABASE_URL and that the server runs."
     return POSTGRESQL_REMEDIES.get(_sqlstate(error), unknown)

@@ -83,12 +83,12 @@ def _repeat(once: Callable[[], R], *again: type[Exception]) -> R:
     IntegrityError is one of them: if two submits with one key meet in the UNIQUE index, the second
     run finds the row that the other one inserted.
     """
-    give_up = time.monotonic() + REPEAT_FOR
+    deadline = time.monotonic() + REPEAT_FOR
     for attempt in range(ATTEMPTS - 1):
         try:
             return once()
         except again:
-            if time.monotonic() > give_up:
+            if time.monotonic() > deadline:
                 raise
             pause(attempt)
     return once()

@@ -1,3 +1,3 @@
-"""The truth in SQL: jobs, shards, leases, parts, and the transactions that move them."""
+"""The state in SQL: jobs, shards, leases and parts, and the transactions that change it."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Jobs: submit, find, list, watch, pause, stop; `removals` takes them away."""
+"""Submit, find, list, watch, pause and stop jobs. `removals` deletes them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from batchgen.jobs.records import (
 
 PAUSABLE = (JobState.QUEUED, JobState.RUNNING)
 
-#: Why a job can be cancelled no more.
+#: {state: why a job in it cannot be cancelled}.
 TOO_LATE = {
     JobState.FINALIZING: "its rows are final and its dataset is being written. Wait for it with "
     "`batchgen wait`.",
@@ -43,19 +43,19 @@ TOO_LATE = {
 PUBLIC_ID_LENGTH = 32
 _REFERENCE = re.compile(r"[0-9a-f]{4,32}")
 
-# JobManager.list would hide the type inside its own class
+# inside JobManager, `list` is its method, not the type
 JobRecords = list[JobRecord]
 ShardRecords = list[ShardRecord]
 
 
 class JobManager(Manager):
-    """The transactions on whole jobs. Ids are internal; `get` finds one by its public id."""
+    """The transactions on whole jobs. Ids are internal; `get` finds a job by its public id."""
 
     def submit(self, new: NewJob) -> JobRecord:
-        """Store a job and all of its shards; once this returns, the job survives anything.
+        """Store a job and all of its shards durably.
 
-        Two submits with one `idem_key` are one job: the second returns it, or raises NotAllowed
-        where it asks for other work. Raises InvalidParameter.
+        Two submits with the same `idem_key` create one job: the second returns it, or raises
+        NotAllowed if it asks for other work. Raises InvalidParameter.
         """
         return self._submit(submission.check_new(new))
 
@@ -65,7 +65,7 @@ class JobManager(Manager):
 
     @reading
     def get(self, connection: Connection, ref: str, *, tenant: str = LOCAL_TENANT) -> JobRecord:
-        """Return the job with this public id, or a unique beginning or end of one (4 digits up).
+        """Return the job with this public id, or a unique beginning or end of it (4 digits up).
 
         Raises JobNotFound.
         """
@@ -130,20 +130,20 @@ class JobManager(Manager):
 
     @reading
     def progress(self, connection: Connection, job_id: int) -> Progress:
-        """Return how far a job is; the cost does not depend on how many shards it has."""
+        """Return the progress of a job; the cost does not depend on its number of shards."""
         return totals.progress(connection, job_id)
 
     @repeatable
     def pause(self, connection: Connection, job_id: int) -> JobRecord:
-        """Keep a job from being dispatched or claimed; shards in work are handed back.
+        """Pause a job: its shards are not claimed any more, and workers release leased ones.
 
-        Raises NotAllowed where the job is past running.
+        Raises NotAllowed if the job is neither queued nor running.
         """
         return self._set_paused(connection, job_id, paused=True)
 
     @repeatable
     def resume(self, connection: Connection, job_id: int) -> JobRecord:
-        """Undo a pause; raise NotAllowed where the job is past running."""
+        """Undo a pause; raise NotAllowed if the job is neither queued nor running."""
         return self._set_paused(connection, job_id, paused=False)
 
     def _set_paused(self, connection: Connection, job_id: int, *, paused: bool) -> JobRecord:
@@ -156,10 +156,10 @@ class JobManager(Manager):
 
     @repeatable
     def cancel(self, connection: Connection, job_id: int) -> JobRecord:
-        """Stop a job; what is done stays, the rest becomes error rows `batch_cancelled`.
+        """Stop a job. Finished rows are kept; all others become error rows `batch_cancelled`.
 
-        Cancelling again what is stopping or cancelled changes nothing. Raises NotAllowed once
-        there is nothing to stop: its rows are computed, or it has ended otherwise.
+        A job that is already stopping or cancelled is not changed. Raises NotAllowed if there is
+        nothing to stop: all rows are computed, or the job has ended otherwise.
         """
         job = moves.lock_job(connection, job_id)
         if job.stop_reason is StopReason.CANCEL or job.state is JobState.STOPPING:
@@ -170,9 +170,9 @@ class JobManager(Manager):
 
     @repeatable
     def fail(self, connection: Connection, job_id: int, error: str) -> JobRecord:
-        """End a job for a reason that no repetition would mend.
+        """Fail a job for a reason that a repetition would not fix.
 
-        Raises NotAllowed where it has ended otherwise.
+        Raises NotAllowed if it has ended otherwise.
         """
         job = moves.lock_job(connection, job_id)
         if job.state is JobState.FAILED:

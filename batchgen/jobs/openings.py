@@ -1,4 +1,4 @@
-"""Openings: which jobs may be worked on now; a window that cannot be read holds its job only."""
+"""Openings: decide whether the window of a job is open now."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from batchgen.errors import InvalidParameter
 
 
 def is_open(connection: Connection, job: Any, now: float) -> bool:
-    """Return whether a job (`id`, `window_spec`, `error`) may be worked on at `now`.
+    """Return whether the window of a job (`id`, `window_spec`, `error`) is open at `now`.
 
-    The time zones of machines differ: a window that this one cannot read is closed here, and the
-    job's error says so until it can be read again.
+    Machines know different time zones. If this one cannot read a window, the window is closed here,
+    and the job's error says so until it can be read again. Other jobs are not affected.
     """
     trouble = f"Its window cannot be read on {socket.gethostname()}: "
     try:

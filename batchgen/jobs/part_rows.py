@@ -1,6 +1,6 @@
-"""The row that makes a file count: written in the transaction that commits its shard.
+"""Rows of the table `parts`, written in the transaction that commits the shard.
 
-Whoever inserts or deletes one does it here, where the totals of the job follow.
+Only this module inserts and deletes them, so that the totals of the job are updated with them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from batchgen.jobs.records import PartRecord
 
 if TYPE_CHECKING:
     from batchgen.core.kv_totals import KVTotals
-    from batchgen.dataset.parts import PartInfo  # pyarrow takes its time to load
+    from batchgen.dataset.parts import PartInfo  # importing pyarrow is slow
 
 
 def register(

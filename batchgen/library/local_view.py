@@ -1,4 +1,4 @@
-"""A run in this process, seen like any other job."""
+"""Build the view of a job that runs in this process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def local_view(local: LocalProgress) -> JobView:
-    """Return the job with its one worker, whose counters are as of now and not of a heartbeat."""
+    """Return the job with its only worker. Counters are current, not those of a heartbeat."""
     engine = local.engine
     worker = WorkerRecord(
         id="local",
