@@ -43,6 +43,8 @@ metadata = MetaData(
 # SQLite assigns keys by itself only if the type is exactly INTEGER.
 Key = BigInteger().with_variant(Integer(), "sqlite")
 
+TEXT_LIMIT = 2000  # characters of a text that `storable` returns
+
 
 def _one_of(column: str, members: Iterable[StrEnum]) -> CheckConstraint:
     listed = ", ".join(f"'{member}'" for member in members)
@@ -302,3 +304,12 @@ def upsert(connection: Connection, table: Table) -> postgresql.Insert | sqlite.I
     if connection.dialect.name == "postgresql":
         return postgresql.insert(table)
     return sqlite.insert(table)
+
+
+def storable(words: str) -> str:
+    """Return the words in a form that both databases can store.
+
+    NUL and lone surrogates are replaced, and the words are cut to TEXT_LIMIT, so that any message
+    of an exception can be stored.
+    """
+    return words.replace("\0", " ").encode("utf-8", "replace").decode()[:TEXT_LIMIT]

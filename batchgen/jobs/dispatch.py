@@ -35,8 +35,8 @@ from batchgen.database.tables import jobs, shard_is, shards
 from batchgen.database.transactions import Manager, reading, repeatable, transaction
 from batchgen.jobs import transitions as moves
 from batchgen.jobs.fairness import Candidate, InFlight, turns
+from batchgen.jobs.job_records import JobRecord
 from batchgen.jobs.openings import is_open
-from batchgen.jobs.records import JobRecord
 
 ShardIds = list[int]
 ModelNames = list[str]

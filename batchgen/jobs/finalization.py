@@ -10,12 +10,11 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, and_, or_, select
 from batchgen.core.states import OUTCOME, JobState, ShardState
 from batchgen.database.clock import ends_again, is_overlong, now_after_parts
 from batchgen.database.database import now_db
-from batchgen.database.storable import storable
-from batchgen.database.tables import jobs, parts, shard_is, shards
+from batchgen.database.tables import jobs, parts, shard_is, shards, storable
 from batchgen.database.transactions import Manager, reading, repeatable, transaction
 from batchgen.errors import Corrupt, Fenced, JobNotFound
 from batchgen.jobs import transitions as moves
-from batchgen.jobs.records import FinalLease, JobRecord, PartRecord, SegmentRecord
+from batchgen.jobs.job_records import FinalLease, JobRecord, PartRecord, SegmentRecord
 
 JobIds = list[int]
 Segments = list[SegmentRecord]

@@ -19,9 +19,9 @@ from batchgen.core.states import JobState, ShardState, StopReason
 from batchgen.database.tables import jobs, shards
 from batchgen.database.transactions import Manager, reading, repeatable
 from batchgen.errors import JobNotFound, NotAllowed
-from batchgen.jobs import submission, totals
+from batchgen.jobs import job_creation, totals
 from batchgen.jobs import transitions as moves
-from batchgen.jobs.records import (
+from batchgen.jobs.job_records import (
     LOCAL_TENANT,
     JobRecord,
     NewJob,
@@ -57,11 +57,11 @@ class JobManager(Manager):
         Two submits with the same `idem_key` create one job: the second returns it, or raises
         NotAllowed if it asks for other work. Raises InvalidParameter.
         """
-        return self._submit(submission.check_new(new))
+        return self._submit(job_creation.check_new(new))
 
     @repeatable
     def _submit(self, connection: Connection, new: NewJob) -> JobRecord:
-        return submission.submit(connection, new, self.database.now(connection))
+        return job_creation.create_job(connection, new, self.database.now(connection))
 
     @reading
     def get(self, connection: Connection, ref: str, *, tenant: str = LOCAL_TENANT) -> JobRecord:

@@ -27,14 +27,13 @@ from sqlalchemy import (
 from batchgen.core.states import JobState, ShardState
 from batchgen.database.clock import LONGEST_DELAY, ends_again, is_due, is_overlong
 from batchgen.database.database import now_db
-from batchgen.database.storable import storable
-from batchgen.database.tables import checkpoints, jobs, parts, shard_is, shards, upsert
+from batchgen.database.tables import checkpoints, jobs, parts, shard_is, shards, storable, upsert
 from batchgen.database.transactions import Manager, reading, repeatable, transaction
 from batchgen.errors import Fenced
 from batchgen.jobs import transitions as moves
+from batchgen.jobs.job_records import CheckpointRecord, Lease, Renewal, SavedSegment
 from batchgen.jobs.openings import is_open
 from batchgen.jobs.part_rows import register
-from batchgen.jobs.records import CheckpointRecord, Lease, Renewal, SavedSegment
 
 if TYPE_CHECKING:
     from batchgen.dataset.parts import PartInfo  # importing pyarrow is slow

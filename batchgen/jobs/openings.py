@@ -8,8 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, update
 
 from batchgen.calendar.windows import Window
-from batchgen.database.storable import storable
-from batchgen.database.tables import jobs
+from batchgen.database.tables import jobs, storable
 from batchgen.errors import InvalidParameter
 
 

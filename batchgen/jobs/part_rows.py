@@ -12,7 +12,7 @@ from sqlalchemy import Connection, delete, insert
 from batchgen.database.database import now_db
 from batchgen.database.tables import checkpoints, parts
 from batchgen.jobs import totals
-from batchgen.jobs.records import PartRecord
+from batchgen.jobs.job_records import PartRecord
 
 if TYPE_CHECKING:
     from batchgen.core.kv_totals import KVTotals

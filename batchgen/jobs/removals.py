@@ -37,7 +37,7 @@ from batchgen.failpoints import reach
 from batchgen.inputs.stored_input import index_key, input_key
 from batchgen.jobs import totals
 from batchgen.jobs import transitions as moves
-from batchgen.jobs.records import JobRecord
+from batchgen.jobs.job_records import JobRecord
 from batchgen.storage.storage import Storage
 
 KEPT_FOR: Final = 86_400.0  # seconds that a tombstone outlives its files

@@ -17,8 +17,8 @@ from batchgen.database.database import now_db
 from batchgen.database.tables import checkpoints, jobs, shard_is, shards
 from batchgen.database.transactions import Manager, repeatable
 from batchgen.errors import Fenced
+from batchgen.jobs.job_records import Lease
 from batchgen.jobs.leases import GOES_ON, NO_LEASE, held
-from batchgen.jobs.records import Lease
 
 MIN_LEFT = 64  # rows that a shard must have left, so that a split pays
 

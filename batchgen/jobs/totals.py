@@ -32,7 +32,7 @@ from batchgen.core.kv_totals import KVTotals
 from batchgen.core.states import ShardState
 from batchgen.database.database import now_db
 from batchgen.database.tables import jobs, shard_is, shards, totals
-from batchgen.jobs.records import JobRecord, PartRecord, Progress
+from batchgen.jobs.job_records import JobRecord, PartRecord, Progress
 
 if TYPE_CHECKING:
     from batchgen.dataset.parts import PartInfo

@@ -8,10 +8,9 @@ from sqlalchemy import Connection, select, update
 
 from batchgen.core.states import TRANSITIONS, JobState, ShardState, StopReason
 from batchgen.database.clock import now_after_parts
-from batchgen.database.storable import storable
-from batchgen.database.tables import jobs, shard_is, shards
+from batchgen.database.tables import jobs, shard_is, shards, storable
 from batchgen.errors import JobNotFound, NotAllowed
-from batchgen.jobs.records import JobRecord
+from batchgen.jobs.job_records import JobRecord
 
 
 def lock_job(connection: Connection, job_id: int) -> JobRecord:

@@ -19,7 +19,7 @@ from batchgen.dataset.reader import iter_rows
 from batchgen.dataset.verify import verify_dataset
 from batchgen.errors import Corrupt, NotAllowed
 from batchgen.inputs.stored_input import parse_rows
-from batchgen.jobs.records import JobRecord, SavedSegment
+from batchgen.jobs.job_records import JobRecord, SavedSegment
 from batchgen.jobs.store import Store
 from batchgen.storage.storage import Storage
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from batchgen.core.states import JobState
 from batchgen.database.identity import open_storage
 from batchgen.errors import JobNotFound, NotAllowed, UnknownModel
-from batchgen.jobs.records import JobRecord, WorkerRecord
+from batchgen.jobs.job_records import JobRecord, WorkerRecord
 from batchgen.jobs.store import Store
 from batchgen.models.record import ModelRecord
 from batchgen.models.registry import Registry

@@ -14,7 +14,7 @@ from batchgen.errors import Corrupt, InvalidParameter
 from batchgen.failpoints import reach
 from batchgen.inputs.ingest import OnInvalid, StoredInput, ingest
 from batchgen.inputs.stored_input import index_key, input_key
-from batchgen.jobs.records import JobRecord, NewJob
+from batchgen.jobs.job_records import JobRecord, NewJob
 from batchgen.jobs.store import Store
 from batchgen.models.record import ModelRecord
 from batchgen.requests.lines import check_defaults

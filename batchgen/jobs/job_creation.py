@@ -16,7 +16,7 @@ from batchgen.database.tables import inputs, jobs, shards, upsert
 from batchgen.errors import InvalidParameter, NotAllowed
 from batchgen.jobs import totals
 from batchgen.jobs.estimates import Estimate, estimate
-from batchgen.jobs.records import JobRecord, NewJob
+from batchgen.jobs.job_records import JobRecord, NewJob
 from batchgen.jobs.sharding import plan_shards, shard_ranges
 
 NAME_LIMIT = 200  # characters
@@ -46,8 +46,8 @@ def check_new(new: NewJob) -> NewJob:
     )
 
 
-def submit(connection: Connection, new: NewJob, now: float) -> JobRecord:
-    """Insert a checked submission, or return the job that its key already names.
+def create_job(connection: Connection, new: NewJob, now: float) -> JobRecord:
+    """Insert a checked new job, or return the job that its key already names.
 
     Raises NotAllowed if that job asks for other work, InvalidParameter if the deadline is past.
     """
