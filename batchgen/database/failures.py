@@ -55,7 +55,7 @@ def translate(
         return DatabaseUnavailable(f"{database}: no connection became free in time.")
     if not isinstance(error, DBAPIError):
         return None
-    words = _words(error, secrets)
+    words = _driver_message(error, secrets)
     if _missing_table(error):
         return SchemaMismatch(
             f"{database} does not have the schema of this version ({words}). "
@@ -81,7 +81,7 @@ def _remedy(error: DBAPIError) -> str:
     return POSTGRESQL_REMEDIES.get(_sqlstate(error), unknown)
 
 
-def _words(error: DBAPIError, secrets: Sequence[str]) -> str:
+def _driver_message(error: DBAPIError, secrets: Sequence[str]) -> str:
     said = " ".join(str(error.orig).split())
     for secret in secrets:
         said = said.replace(secret, "***")

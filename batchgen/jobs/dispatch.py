@@ -33,7 +33,7 @@ from batchgen.database.clock import SLACK, is_due
 from batchgen.database.database import now_db
 from batchgen.database.tables import jobs, shard_is, shards
 from batchgen.database.transactions import Manager, reading, repeatable, transaction
-from batchgen.jobs import transitions as moves
+from batchgen.jobs import transitions
 from batchgen.jobs.fairness import Candidate, InFlight, turns
 from batchgen.jobs.job_records import JobRecord
 from batchgen.jobs.openings import is_open
@@ -61,7 +61,7 @@ class DispatchManager(Manager):
         started = 0
         for job in _locked(connection, due):
             if is_open(connection, job, now):
-                moves.move(connection, job, JobState.RUNNING, started_at=now_db(), error=None)
+                transitions.move(connection, job, JobState.RUNNING, started_at=now_db(), error=None)
                 started += 1
         return started
 
@@ -73,7 +73,7 @@ class DispatchManager(Manager):
         )
         expired = _locked(connection, late)
         for job in expired:
-            moves.stop(connection, job, StopReason.EXPIRE)
+            transitions.stop(connection, job, StopReason.EXPIRE)
         return len(expired)
 
     @reading
@@ -96,12 +96,12 @@ class DispatchManager(Manager):
         now = self.database.now(connection)
         stale = now - redispatch_after
         lately = shards.c.enqueued_at.between(stale, now + SLACK)
-        rung = _count(connection, model, shard_is(ShardState.READY), lately)
-        room = limit - rung.jobs.total()
+        published = _count(connection, model, shard_is(ShardState.READY), lately)
+        room = limit - published.jobs.total()
         if room <= 0:
             return []
         chosen: list[int] = []
-        in_flight = _with_leased(connection, model, rung)
+        in_flight = _with_leased(connection, model, published)
         candidates = _candidates(connection, model, now)
         for _, equals in groupby(candidates, key=lambda job: job.rank):
             if len(chosen) < room:
@@ -151,11 +151,11 @@ def _count(connection: Connection, model: str, *which: ColumnElement[bool]) -> I
     )
 
 
-def _with_leased(connection: Connection, model: str, rung: InFlight) -> InFlight:
+def _with_leased(connection: Connection, model: str, published: InFlight) -> InFlight:
     # Every lease has an expiry. With this condition SQLite uses the index of leased shards.
     leased = (shard_is(ShardState.LEASED), shards.c.lease_expires_at > 0.0)
     held = _count(connection, model, *leased)
-    return InFlight(jobs=rung.jobs + held.jobs, tenants=rung.tenants + held.tenants)
+    return InFlight(jobs=published.jobs + held.jobs, tenants=published.tenants + held.tenants)
 
 
 def _candidates(connection: Connection, model: str, now: float) -> list[Candidate]:

@@ -13,7 +13,7 @@ from batchgen.database.database import now_db
 from batchgen.database.tables import jobs, parts, shard_is, shards, storable
 from batchgen.database.transactions import Manager, reading, repeatable, transaction
 from batchgen.errors import Corrupt, Fenced, JobNotFound
-from batchgen.jobs import transitions as moves
+from batchgen.jobs import transitions
 from batchgen.jobs.job_records import FinalLease, JobRecord, PartRecord, SegmentRecord
 
 JobIds = list[int]
@@ -128,7 +128,7 @@ class FinalManager(Manager):
         do not, Fenced if another finaliser has taken over.
         """
         try:
-            job = moves.lock_job(connection, final.job.id)
+            job = transitions.lock_job(connection, final.job.id)
         except JobNotFound:  # the job was removed after the lease ran out
             raise Fenced from None
         if job.final_epoch != final.epoch:
@@ -138,7 +138,7 @@ class FinalManager(Manager):
         if job.state is not JobState.FINALIZING:
             raise Fenced
         check_tiled(job, _segments(connection, job.id))
-        return moves.move(
+        return transitions.move(
             connection,
             job,
             OUTCOME[job.stop_reason],

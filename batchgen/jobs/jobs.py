@@ -19,8 +19,7 @@ from batchgen.core.states import JobState, ShardState, StopReason
 from batchgen.database.tables import jobs, shards
 from batchgen.database.transactions import Manager, reading, repeatable
 from batchgen.errors import JobNotFound, NotAllowed
-from batchgen.jobs import job_creation, totals
-from batchgen.jobs import transitions as moves
+from batchgen.jobs import job_creation, totals, transitions
 from batchgen.jobs.job_records import (
     LOCAL_TENANT,
     JobRecord,
@@ -147,7 +146,7 @@ class JobManager(Manager):
         return self._set_paused(connection, job_id, paused=False)
 
     def _set_paused(self, connection: Connection, job_id: int, *, paused: bool) -> JobRecord:
-        job = moves.lock_job(connection, job_id)
+        job = transitions.lock_job(connection, job_id)
         if job.state not in PAUSABLE:
             verb = "paused" if paused else "resumed"
             raise NotAllowed(f"Job {job.public_id} is {job.state}; it cannot be {verb}.")
@@ -161,12 +160,12 @@ class JobManager(Manager):
         A job that is already stopping or cancelled is not changed. Raises NotAllowed if there is
         nothing to stop: all rows are computed, or the job has ended otherwise.
         """
-        job = moves.lock_job(connection, job_id)
+        job = transitions.lock_job(connection, job_id)
         if job.stop_reason is StopReason.CANCEL or job.state is JobState.STOPPING:
             return job
         if job.state in TOO_LATE:
             raise NotAllowed(f"Job {job.public_id} is {job.state}: {TOO_LATE[job.state]}")
-        return moves.stop(connection, job, StopReason.CANCEL)
+        return transitions.stop(connection, job, StopReason.CANCEL)
 
     @repeatable
     def fail(self, connection: Connection, job_id: int, error: str) -> JobRecord:
@@ -174,7 +173,7 @@ class JobManager(Manager):
 
         Raises NotAllowed if it has ended otherwise.
         """
-        job = moves.lock_job(connection, job_id)
+        job = transitions.lock_job(connection, job_id)
         if job.state is JobState.FAILED:
             return job
-        return moves.fail(connection, job, error)
+        return transitions.fail(connection, job, error)

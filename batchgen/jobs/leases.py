@@ -30,7 +30,7 @@ from batchgen.database.database import now_db
 from batchgen.database.tables import checkpoints, jobs, parts, shard_is, shards, storable, upsert
 from batchgen.database.transactions import Manager, reading, repeatable, transaction
 from batchgen.errors import Fenced
-from batchgen.jobs import transitions as moves
+from batchgen.jobs import transitions
 from batchgen.jobs.job_records import CheckpointRecord, Lease, Renewal, SavedSegment
 from batchgen.jobs.openings import is_open
 from batchgen.jobs.part_rows import register
@@ -229,7 +229,7 @@ class LeaseManager(Manager):
         )
         # A shard may have been released while its job was being stopped.
         for job_id in connection.execute(_HALTED_WITH_READY_SHARDS).scalars().all():
-            moves.stop_ready_shards(connection, job_id)
+            transitions.stop_ready_shards(connection, job_id)
         return expired.rowcount
 
 

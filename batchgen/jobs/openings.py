@@ -22,13 +22,13 @@ def is_open(connection: Connection, job: Any, now: float) -> bool:
     try:
         opened = job.window_spec is None or Window.parse(job.window_spec).is_open(now)
     except InvalidParameter as error:
-        _note(connection, job, storable(f"{trouble}{error.message}"))
+        _set_error(connection, job, storable(f"{trouble}{error.message}"))
         return False
     if job.error is not None and job.error.startswith(trouble):
-        _note(connection, job, None)
+        _set_error(connection, job, None)
     return opened
 
 
-def _note(connection: Connection, job: Any, error: str | None) -> None:
+def _set_error(connection: Connection, job: Any, error: str | None) -> None:
     if job.error != error:
         connection.execute(update(jobs).where(jobs.c.id == job.id).values(error=error))

@@ -35,8 +35,7 @@ from batchgen.database.transactions import Manager, reading, repeatable, transac
 from batchgen.errors import JobNotFound, NotAllowed
 from batchgen.failpoints import reach
 from batchgen.inputs.stored_input import index_key, input_key
-from batchgen.jobs import totals
-from batchgen.jobs import transitions as moves
+from batchgen.jobs import totals, transitions
 from batchgen.jobs.job_records import JobRecord
 from batchgen.storage.storage import Storage
 
@@ -136,7 +135,7 @@ class RemovalManager(Manager):
         found = connection.execute(job_id).scalar()
         if found is None:
             return _tombstone(connection, public_id)
-        job = moves.lock_job(connection, found)
+        job = transitions.lock_job(connection, found)
         _refuse_unended(connection, job)
         _delete_rows(connection, job)
         removal = Removal(public_id=public_id, input_sha256=job.input_sha256)

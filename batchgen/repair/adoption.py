@@ -26,7 +26,7 @@ from batchgen.dataset.openai_output import NOT_ASKED
 from batchgen.dataset.part_files import PartFile, list_part_files
 from batchgen.dataset.parts import PartFooter, inspect_part, part_key, read_footer
 from batchgen.errors import Corrupt, JobNotFound
-from batchgen.jobs import transitions as moves
+from batchgen.jobs import transitions
 from batchgen.jobs.job_records import JobRecord, PartRecord, ShardRecord
 from batchgen.jobs.leases import NO_LEASE
 from batchgen.jobs.part_rows import register, unregister
@@ -188,7 +188,7 @@ class AdoptionManager(Manager):
 
         Returns whether the part counts now: False if the shard has changed since it was read.
         """
-        if moves.lock_job(connection, shard.job_id).state.accepts_parts:
+        if transitions.lock_job(connection, shard.job_id).state.accepts_parts:
             committed = connection.execute(
                 update(shards)
                 .where(_is_unheld(shard.id), shards.c.epoch == shard.epoch)
@@ -208,7 +208,7 @@ class AdoptionManager(Manager):
 
         No other transition leaves `committed`. The rows are in no other file and in no dataset.
         """
-        if moves.lock_job(connection, part.job_id).state is not JobState.RUNNING:
+        if transitions.lock_job(connection, part.job_id).state is not JobState.RUNNING:
             return False
         if unregister(connection, part):
             connection.execute(

@@ -31,7 +31,7 @@ from batchgen.database.transactions import Manager, reading, transaction
 from batchgen.dataset.part_files import JOB_ID, PartName
 from batchgen.errors import BatchgenError, JobNotFound, Unavailable
 from batchgen.inputs.stored_input import index_key, input_key
-from batchgen.jobs import transitions as moves
+from batchgen.jobs import transitions
 from batchgen.jobs.job_records import JobRecord
 from batchgen.jobs.removals import Removal, RemovalManager, Remover
 from batchgen.jobs.store import Store
@@ -228,7 +228,7 @@ class GarbageManager(Manager):
         """Delete the garbage among `keys` and return it; no part can be registered meanwhile."""
         job_id = connection.execute(select(jobs.c.id).where(jobs.c.public_id == job)).scalar()
         try:
-            record = moves.lock_job(connection, job_id or 0)
+            record = transitions.lock_job(connection, job_id or 0)
         except JobNotFound:  # `batchgen rm` has removed the job just now
             return []
         unneeded = _unneeded(connection, record, keys)

@@ -68,7 +68,7 @@ def _chat_logprobs(name: str, value: Any) -> bool:
     return bool(FLAG.check(name, value))
 
 
-def _also(parameter: str, field: Field) -> Check:
+def _alias_of(parameter: str, field: Field) -> Check:
     """Return a check for another name of a parameter."""
 
     def check(name: str, value: Any) -> Sets:
@@ -113,10 +113,10 @@ SAMPLING: Final[Mapping[str, Field]] = {
 }
 #: Names and forms that other systems use for the same parameters.
 ALIASES: Final[Mapping[str, Check]] = {
-    "max_completion_tokens": _also("max_tokens", _MAX_TOKENS),
-    "num_return_sequences": _also("n", _SAMPLES),
-    "guided_json": _also("json_schema", SCHEMA),
-    "guided_regex": _also("regex", REGEX),
+    "max_completion_tokens": _alias_of("max_tokens", _MAX_TOKENS),
+    "num_return_sequences": _alias_of("n", _SAMPLES),
+    "guided_json": _alias_of("json_schema", SCHEMA),
+    "guided_regex": _alias_of("regex", REGEX),
     "response_format": read_response_format,
     "structured_outputs": read_structured_outputs,
 }

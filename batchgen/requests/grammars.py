@@ -129,7 +129,7 @@ def schema_fault(text: str) -> str:
         return "a schema must be an object."
     from llguidance import LLMatcher
 
-    return _said(LLMatcher.validate_grammar(LLMatcher.grammar_from_json_schema(text)))
+    return _reason_in(LLMatcher.validate_grammar(LLMatcher.grammar_from_json_schema(text)))
 
 
 @lru_cache(_REMEMBERED)
@@ -137,10 +137,10 @@ def regex_fault(text: str) -> str:
     """Return why the grammar library refuses a regular expression, '' if it accepts it."""
     from llguidance import LLMatcher
 
-    return _said(LLMatcher.validate_grammar(LLMatcher.grammar_from_regex(text)))
+    return _reason_in(LLMatcher.validate_grammar(LLMatcher.grammar_from_regex(text)))
 
 
-def _said(message: str) -> str:
+def _reason_in(message: str) -> str:
     """Return the library's reason in one line, without warnings."""
     if not message or message.startswith("WARNING"):
         return ""

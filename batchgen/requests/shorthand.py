@@ -35,7 +35,7 @@ def read_shorthand_line(data: dict[str, Any]) -> Question:
     try:
         params, extra = read_sampling(data, SHORTHAND_FIELDS)
     except LineError as error:
-        raise _or_a_column(error) from None
+        raise _with_column_hint(error) from None
     messages = extra.pop("messages", None)
     prompt = extra.pop("prompt", None)
     # `id` is the id of the row, unless there is a `custom_id`: then `id` is data.
@@ -57,7 +57,7 @@ def read_shorthand_line(data: dict[str, Any]) -> Question:
     return Question(messages=messages, prompt=prompt, params=params, extra=extra)
 
 
-def _or_a_column(error: LineError) -> LineError:
+def _with_column_hint(error: LineError) -> LineError:
     """Return the error of a field, with advice for the case that the field is data."""
     code, message, param = error.error.code, error.error.message, error.error.param
     if code not in ("unsupported_parameter", "unknown_parameter", "invalid_type"):

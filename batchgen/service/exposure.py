@@ -36,7 +36,7 @@ def check_database(settings: Settings) -> None:
     if url.get_backend_name() != "postgresql":
         return
     for server in destinations(url):
-        if settings.insecure or not _is_far(server):
+        if settings.insecure or not _is_remote(server):
             continue
         lacks = [] if server.has_password else ["no password"]
         if not server.has_tls:
@@ -50,7 +50,7 @@ def check_broker(settings: Settings) -> None:
     if not settings.broker_url:
         return
     for broker in broker_addresses(settings.broker_url):
-        if settings.insecure or not _is_far(broker):
+        if settings.insecure or not _is_remote(broker):
             continue
         lacks = [] if broker.has_password else ["no password"]
         if not broker.has_tls:
@@ -72,11 +72,11 @@ def _refuse(what: str, host: str, lacks: list[str], example: str) -> None:
     )
 
 
-def _is_far(server: Destination | BrokerAddress) -> bool:
-    return bool(server.host) and not _is_near(server.host)
+def _is_remote(server: Destination | BrokerAddress) -> bool:
+    return bool(server.host) and not _is_local(server.host)
 
 
-def _is_near(host: str) -> bool:
+def _is_local(host: str) -> bool:
     if host.startswith(("/", "@")):  # a unix socket; @ is the abstract namespace
         return True
     name = host.strip("[] ")

@@ -80,7 +80,9 @@ class RunFolder:
         job = self._finished() or self._job()
         if job is not None:
             # A pipe with another input may never end, so read only as much as the right input has.
-            self._refuse_other(job, submission, model, _sha256_of(source, most=self._most(job)))
+            self._refuse_other(
+                job, submission, model, _sha256_of(source, most=self._input_limit(job))
+            )
             return job
         check_free(self.out)
         self._make_home()
@@ -146,7 +148,7 @@ class RunFolder:
                 raise Corrupt(f"The dataset in {self.out} is not whole: {problem} {MEND}")
         return job_of_dataset(manifest)
 
-    def _most(self, job: JobRecord) -> int | None:
+    def _input_limit(self, job: JobRecord) -> int | None:
         """Return the bytes of the job's input, or an upper bound if it is not kept any more."""
         if exists(self.out / MANIFEST):
             return job.n_rows * MAX_RECORD_BYTES
