@@ -1,3 +1,3 @@
-"""Results in files: parts, the dataset, its manifest, card and export."""
+"""Results as files: parts, the dataset, its manifest, card and export."""
 
 from __future__ import annotations

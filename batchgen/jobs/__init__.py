@@ -1,3 +1,3 @@
-"""The state in SQL: jobs, shards, leases and parts, and the transactions that change it."""
+"""The truth in SQL: jobs, shards, leases, parts, and the transactions that move them."""
 
 from __future__ import annotations

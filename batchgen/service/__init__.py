@@ -1,6 +1,6 @@
-"""The operations behind the commands, without a terminal.
+"""The library under the command: what may be done with batchgen without a terminal.
 
-Import from the modules. Modules that read or write rows also load pyarrow.
+Import from the modules; what reads or writes rows also loads pyarrow.
 """
 
 from __future__ import annotations
