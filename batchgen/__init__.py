@@ -14,7 +14,7 @@ __version__ = "0.1.0"
 
 __all__ = ["Dataset", "__version__", "run"]
 
-#: {name: module that has it}, loaded when first asked for: they stand above everything else.
+#: {name: its module}, imported on first use, because these modules import all others.
 _LATE = {"Dataset": "batchgen.library.dataset", "run": "batchgen.library.run"}
 
 if typing.TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""The settings in force: what a caller asks for, laid over environment and files."""
+"""Load the settings: arguments of the caller, then environment, then files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def load_settings(
     engine: Mapping[str, Any] | None = None,
     insecure: bool = False,
 ) -> Settings:
-    """Read the settings; what is given goes before environment and files.
+    """Read the settings. Arguments override environment and files.
 
     Args:
         home: folder of database, inputs, datasets and models.

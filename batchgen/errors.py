@@ -1,4 +1,4 @@
-"""Every error batchgen raises on purpose.
+"""All errors that batchgen raises on purpose.
 
 BatchgenError                     exit 1
 ├── InvalidInput                  exit 2   the prompt file, found before a job exists
@@ -12,20 +12,20 @@ BatchgenError                     exit 1
 │   ├── ModelExists
 │   └── UnknownModel              exit 4
 ├── OutputConflict                exit 2   the output folder holds another job
-├── OutputRefused                 exit 1   standard output, where the data goes
+├── OutputRefused                 exit 1   standard output cannot be written
 ├── JobNotFound                   exit 4
 ├── NotAllowed                    exit 4   a transition the job's state does not permit
 ├── NotRunning                    exit 4   there is no `batchgen up` to end
-├── NoPermission                  exit 4   a file or folder that is another user's
+├── NoPermission                  exit 4   a file or folder of another user
 ├── Unavailable                   exit 3
 │   ├── DatabaseUnavailable
-│   │   └── DatabaseDamaged               waiting would not mend it
+│   │   └── DatabaseDamaged               waiting would not help
 │   ├── BrokerUnavailable
 │   ├── SchemaMismatch
 │   ├── StoreMismatch
 │   └── HomeLocked
 ├── EngineFailed                  exit 1   the engine child could not start or died
-│   └── OutOfMemory               exit 1   it asked for more memory than there was
+│   └── OutOfMemory               exit 1   it needed more memory than there was
 ├── Corrupt                       exit 1   bytes on disk differ from what SQL or a manifest says
 └── Fenced                        exit 1   another owner holds this lease now (internal)
 
@@ -66,12 +66,12 @@ class EmptyInput(InvalidInput):
     """The input holds no rows. Write one JSON object a line."""
 
 
-SHOWN = 20  # mistakes that a message lists
+SHOWN = 20  # problems that a message lists
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LineProblem:
-    """What is wrong with one line of an input file."""
+    """One problem in one line of an input file."""
 
     line: int  # 1-based, as editors count
     code: str
@@ -83,7 +83,7 @@ class LineProblem:
 
 
 def _alike(problems: list[LineProblem]) -> list[tuple[LineProblem, list[int]]]:
-    """Return each mistake once: the first line that makes it, and the numbers of all that do."""
+    """Return each mistake once: the first line that has it, and the numbers of all such lines."""
     lines: dict[str, list[int]] = {}
     first: dict[str, LineProblem] = {}
     for problem in problems:
@@ -181,7 +181,7 @@ class NoPermission(BatchgenError):
 
     @classmethod
     def of(cls, error: PermissionError) -> NoPermission:
-        """Return the error of a file that the system refuses, with its name."""
+        """Return the error for a file that the system refuses to open, with its name."""
         where = f": {error.filename}" if error.filename else ""
         return cls(
             f"Permission denied{where}. It is another user's; docs/configuration.md says who may "
@@ -232,4 +232,4 @@ class Corrupt(BatchgenError):
 
 
 class Fenced(BatchgenError):
-    """Another owner holds this lease now: whatever was computed under it is dropped."""
+    """Another owner holds this lease now. Results computed under it are dropped."""

@@ -1,4 +1,4 @@
-"""Named points where a test may kill, hold or fail real code; without the variable they do nothing.
+"""Named points at which a test can kill, pause or fail the code. By default they do nothing.
 
 BATCHGEN_FAILPOINT="part.committing=kill, storage.synced=raise:ENOSPC@1-3"
 
@@ -6,7 +6,7 @@ name=kill           SIGKILL to this process
 name=stop:1         SIGSTOP to this process; once continued, the thread sleeps 1 second more
 name=pause:5        the thread sleeps 5 seconds
 name=raise:ENOSPC   OSError with this errno
-…@2, …@1-3          only the second time, only the first three times; else every time
+…@2, …@1-3          only the second time, only the first three times; default: every time
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from batchgen.spelling import suggestion
 
 VARIABLE = "BATCHGEN_FAILPOINT"
 
-#: Every point that code reaches; a test looks for them.
+#: All points in the code; a test checks that the code has each.
 NAMES = frozenset(
     {
         "checkpoint.registered",
@@ -58,7 +58,7 @@ NAMES = frozenset(
 
 @dataclass(slots=True)
 class _Failpoint:
-    """What happens at one point, and when."""
+    """The action at one point, and the passes at which it happens."""
 
     action: Callable[[], None]
     first: int = 1
@@ -78,13 +78,13 @@ _armed: dict[str, _Failpoint] = {}
 
 
 def reach(name: str) -> None:
-    """Do what the environment asks for at this point, which is nothing outside of tests."""
+    """Do the action that BATCHGEN_FAILPOINT sets for this point; outside of tests, nothing."""
     if _armed and (failpoint := _armed.get(name)) is not None:
         failpoint.act()
 
 
 def arm(specification: str) -> None:
-    """Take the failpoints of a specification and no others; raise InvalidParameter."""
+    """Replace all failpoints by those of a specification; raise InvalidParameter."""
     parsed = [_parse(one.strip()) for one in specification.split(",") if one.strip()]
     _armed.clear()
     _armed.update(parsed)

@@ -1,4 +1,4 @@
-"""The files that settings come from: what is broken in them, and where a setting stands."""
+"""Check the files that settings come from, and find the line of a setting in them."""
 
 from __future__ import annotations
 
@@ -19,10 +19,9 @@ NAME, PREFIX = "BATCHGEN", "BATCHGEN_"
 
 
 def check_files() -> None:
-    """Raise InvalidParameter, with file and line, where one cannot be read as what it is.
+    """Raise InvalidParameter, with file and line, if a file cannot be parsed.
 
-    A .env may be shared with other programs: only statements about settings of ours must be
-    readable.
+    Other programs may use the .env too, so only its lines about batchgen settings must be valid.
     """
     for path in TOML_FILES:
         text = _text(path)
@@ -42,7 +41,7 @@ def check_files() -> None:
 
 
 def place_of(name: str) -> str:
-    """Return where the value in force of a dotted setting stands: a variable, or file and line."""
+    """Return the place of a dotted setting's current value: a variable, or file and line."""
     variable = PREFIX + name.upper().replace(".", "__")
     if variable in map(str.upper, os.environ):
         return f"the variable {variable}"
@@ -60,12 +59,12 @@ def _statements() -> Iterator[Binding]:
 
 
 def _line_of(binding: Binding) -> int:
-    text = binding.original.string  # with the empty lines before it
+    text = binding.original.string  # includes the empty lines before it
     return binding.original.line + text[: len(text) - len(text.lstrip())].count("\n")
 
 
 def _line_in_toml(path: Path, name: str) -> int | None:
-    """Return the line that begins with the setting, below its table or with its whole name."""
+    """Return the line of the setting: below its table, or with its full dotted name."""
     *table, last = name.split(".")
     inside: list[str] = []
     for number, line in enumerate(_text(path).splitlines(), start=1):
@@ -73,7 +72,7 @@ def _line_in_toml(path: Path, name: str) -> int | None:
             inside = header.group(1).replace(" ", "").split(".")
         elif key := re.match(r"\s*([\w.]+)\s*=", line):
             found = [*inside, *key.group(1).split(".")]
-            if found in ([*table, last], table):  # the second holds the setting in braces
+            if found in ([*table, last], table):  # `table`: an inline table that holds the setting
                 return number
     return None
 
@@ -83,7 +82,7 @@ def _dotenv() -> Path:
 
 
 def _text(path: Path) -> str:
-    """Return the file's text, nothing where there is no file; raise InvalidParameter."""
+    """Return the file's text, '' if there is no file; raise InvalidParameter."""
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:

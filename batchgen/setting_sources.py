@@ -1,9 +1,9 @@
-"""Where settings come from, read so that a misspelt name or an empty value never passes.
+"""Sources of settings that refuse misspelt names and empty values.
 
-BATCHGEN_LEESE_TTL=30     a near miss of a known variable       an error
-BATCHGEN_SOMETHING=1      somebody else's: no setting is near   ignored
-BATCHGEN_HOME=            a shell variable that was not set     an error
-leese_ttl = 30            in a file of ours nothing is somebody else's
+BATCHGEN_LEESE_TTL=30     spelled nearly like a known variable          an error
+BATCHGEN_SOMETHING=1      like no setting: it is of another program     ignored
+BATCHGEN_HOME=            probably from a shell variable that is unset  an error
+leese_ttl = 30            unknown name in batchgen's own file           an error
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
 PREFIX: Final = "BATCHGEN_"
-#: Variables of ours that are no settings.
+#: Variables of batchgen that are not settings.
 OTHER_VARIABLES: Final = frozenset({FAILPOINT, f"{PREFIX}DEBUG", f"{PREFIX}MODEL"})
 
 
 class Variables(PydanticBaseSettingsSource):
-    """Sets nothing: checks the names and values of variables, in the environment or in .env."""
+    """Checks the names and values of variables, in the environment or in .env. Sets nothing."""
 
     def __init__(
         self, settings_cls: type[BaseSettings], variables: Mapping[str, str | None], where: str
@@ -48,7 +48,7 @@ class Variables(PydanticBaseSettingsSource):
         return None, field_name, False
 
     def __call__(self) -> dict[str, Any]:
-        """Return nothing; raise InvalidParameter for a variable that cannot be meant."""
+        """Return no values; raise InvalidParameter for a misspelt or empty variable."""
         settings = set(_variables_of(self.settings_cls, PREFIX))
         spelling = Spelling({name.removeprefix(PREFIX) for name in settings | OTHER_VARIABLES})
         for given, value in self._variables.items():
@@ -64,14 +64,14 @@ class Variables(PydanticBaseSettingsSource):
 
 
 class ProjectFile(TomlConfigSettingsSource):
-    """A TOML file in which every name must be a setting's, and every value be one."""
+    """Reads a TOML file in which every name must be a setting."""
 
     def __init__(self, settings_cls: type[BaseSettings], path: Path) -> None:
         super().__init__(settings_cls, path)
         self._path = path
 
     def __call__(self) -> dict[str, Any]:
-        """Return the file's values; raise InvalidParameter for a name that is no setting's."""
+        """Return the file's values; raise InvalidParameter for a name that is not a setting."""
         values = super().__call__()
         self._check(values, self.settings_cls, "")
         return values

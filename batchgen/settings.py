@@ -21,7 +21,7 @@ USER_FILE = user_config_path("batchgen") / "config.toml"
 
 
 class EngineSettings(BaseModel):
-    """How a worker's engine uses its device; every value is shown when the engine starts."""
+    """Settings for the engine of a worker. The engine logs all values when it starts."""
 
     device: str = Field(default="auto", description="auto, cpu or cuda:N")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
@@ -66,7 +66,7 @@ class EngineSettings(BaseModel):
 
 
 class Settings(BaseSettings):
-    """Everything an operator can set, outside a job's own parameters."""
+    """All settings of an operator. Parameters of a job are not among them."""
 
     model_config = SettingsConfigDict(
         env_prefix="BATCHGEN_", env_nested_delimiter="__", env_file=".env", extra="ignore"
@@ -104,7 +104,7 @@ class Settings(BaseSettings):
         default=30.0, gt=0, description="seconds until a doorbell rings again"
     )
     garbage_interval: float = Field(
-        default=600.0, gt=0, description="seconds between two searches for files nobody needs"
+        default=600.0, gt=0, description="seconds between two searches for unneeded files"
     )
     garbage_age: float = Field(
         default=3600.0, ge=0, description="seconds until such a file is removed"
@@ -121,9 +121,9 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Order the sources; the first that names a field wins.
+        """Return the sources in order; the first that has a value for a field is used.
 
-        Raises InvalidParameter where a source misspells a name or leaves a value empty.
+        Raises InvalidParameter if a source misspells a name or has an empty value.
         """
         return (
             *checked_environment(settings_cls, dotenv_settings),
@@ -137,5 +137,5 @@ class Settings(BaseSettings):
 
     @property
     def effective_database_url(self) -> str:
-        """The database URL in use: the one set, or SQLite in the home folder."""
+        """The URL of the database: `database_url`, or by default SQLite in the home folder."""
         return self.database_url or f"sqlite:///{quote(str(self.home / 'batchgen.db'))}"

@@ -1,16 +1,16 @@
-"""Names that are spelled nearly like a known one, and so are taken for a mistake.
+"""Find names that are spelled nearly like a known name, and so are probably mistakes.
 
-Letters are compared without case and without `_`, `-`, `.` and blanks, so `maxTokens` is
-`max_tokens`. Of what is left, a mistake is a letter that is wrong, missing or added, or two
-neighbours that are swapped:
+Names are compared without case and without `_`, `-`, `.` and blanks, so `maxTokens` equals
+`max_tokens`. A mistake is a letter that is wrong, missing or added, or two neighbours that are
+swapped:
 
     letters of the known name     mistakes
-    1, 2                          none: any short word would come near
-    3 to 5                        one, and only a swap: `top_n` is no misspelt `top_p`
+    1, 2                          none: too many short words are similar
+    3 to 5                        one, and only a swap: `top_n` is not taken for `top_p`
     6 to 10                       one
     11 and more                   two, the second only behind a first letter that is right
 
-A known name with a further word, such as `temperature_c`, is a name of its own.
+A known name with one more word, such as `temperature_c`, is another name, not a mistake.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from difflib import get_close_matches
 from functools import lru_cache
 from typing import Final
 
-SHORTEST: Final = 3  # letters of a name that can be misspelt
+SHORTEST: Final = 3  # letters; shorter names are never taken for misspelt
 LONG_ENOUGH_FOR_ONE: Final = 6
 LONG_ENOUGH_FOR_TWO: Final = 11
 _REMEMBERED: Final = 4_096  # words
-_COMPARED: Final = 64  # characters of a word that are looked at
+_COMPARED: Final = 64  # characters of a word that are compared
 _SEPARATORS: Final = re.compile(r"[\s_.\-]+")
 
 
 class Spelling:
-    """Known names, and `ordinary` words that come near one of them and mean something else."""
+    """Finds misspelt known names. `ordinary` words are similar to one, but mean something else."""
 
     def __init__(self, names: Iterable[str], *, ordinary: Iterable[str] = ()) -> None:
         self._names = frozenset(names)
@@ -41,8 +41,8 @@ class Spelling:
         self._found = lru_cache(_REMEMBERED)(self._find)
 
     def meant(self, word: str) -> str | None:
-        """Return the known name that `word` misspells; None for known names and other words."""
-        if len(word) > self._longest:  # and is not remembered: it may be a megabyte
+        """Return the known name that `word` misspells, None if it is known or misspells none."""
+        if len(word) > self._longest:  # not cached, because it may be a megabyte
             return None
         return self._found(word)
 
@@ -62,13 +62,13 @@ class Spelling:
 
 
 def suggestion(word: str, names: Iterable[str]) -> str:
-    """Return ' Did you mean …?' for a word that is wrong in any case, '' where no name is near."""
+    """Return ' Did you mean …?' for an unknown word, '' if no name is similar."""
     close = get_close_matches(word[:_COMPARED], names, n=1)
     return f" Did you mean '{close[0]}'?" if close else ""
 
 
 def _is_qualified(word: str, name: str) -> bool:
-    """Tell whether a word is a name and a further word, such as `temperature_c`."""
+    """Return whether a word is a known name with one more word, such as `temperature_c`."""
     words, known = _words(word), _words(name)
     return len(words) > len(known) and known in (words[: len(known)], words[-len(known) :])
 
@@ -82,9 +82,9 @@ def _letters(word: str) -> str:
 
 
 def _mistakes(word: str, name: str) -> int | None:
-    """Count the mistakes of a word that misspells a name, None where it is another word."""
+    """Return the number of mistakes in a misspelt name, None if it is another word."""
     most = 2 if len(name) >= LONG_ENOUGH_FOR_TWO and word[:1] == name[0] else 1
-    # Most words are told apart by this: a mistake takes one letter away, or adds one, or both.
+    # This excludes most words quickly: one mistake removes one letter, adds one, or both.
     if abs(len(word) - len(name)) > most or len(set(word) ^ set(name)) > 2 * most:
         return None
     number = _distance(word, name)

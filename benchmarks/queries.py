@@ -24,7 +24,7 @@ import numpy as np
 from sqlalchemy import Connection, text
 
 from batchgen.dataset.parts import PartInfo
-from batchgen.jobs.records import JobRecord, Lease, NewJob
+from batchgen.jobs.job_records import JobRecord, Lease, NewJob
 from batchgen.jobs.sharding import MAX_SHARD_ROWS
 from batchgen.jobs.store import Store
 from batchgen.service import Service

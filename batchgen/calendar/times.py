@@ -1,4 +1,4 @@
-"""Moments as users write them: +2h, 22:00, 2026-11-23 22:00, RFC 3339."""
+"""Read times as users write them: +2h, 22:00, 2026-11-23 22:00, RFC 3339."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ FORMS = "+2h, 22:00, 2026-11-23 22:00, 2026-11-23 22:00 Europe/Berlin or 2026-11
 
 
 def parse_time(text: str, *, now: float, param: str = "time") -> float:
-    """Return the moment `text` means, in seconds since the epoch.
+    """Return the time that `text` means, in seconds since the epoch.
 
-    `now` is what +2h counts from; 22:00 is the next time the clock shows it. Without a zone or
-    an offset, this machine's zone is taken. An hour that a change of the clock skips is read as
-    if the clock had not been changed yet. Raises InvalidParameter naming `param`.
+    +2h counts from `now`; 22:00 is the next time the clock shows it. A time without zone or offset
+    is in this machine's zone. An hour that a change of the clock skips is read as if the clock had
+    not been changed yet. Raises InvalidParameter with `param`.
     """
     try:
         moment = _moment(text.strip(), now=now, param=param)
-        datetime.fromtimestamp(moment, UTC)  # no calendar goes further
+        datetime.fromtimestamp(moment, UTC)  # raises if the date is out of range
     except (ValueError, OverflowError, OSError):
         raise InvalidParameter(f"{text!r} is not a moment. Write {FORMS}.", param=param) from None
     return moment
 
 
 def show_time(timestamp: float, *, timespec: str = "seconds") -> str:
-    """Return a moment by this machine's clock, with its distance from UTC.
+    """Return a time in this machine's zone, with its offset from UTC.
 
-    `parse_time` reads it anywhere as the same moment.
+    `parse_time` reads it on every machine as the same time.
     """
     try:
         zone = local_clock(param="TZ")

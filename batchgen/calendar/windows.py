@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 MINUTE = 60.0  # seconds
 DAY = 24 * 60  # minutes
-#: A window that a change of the clock swallows opens on one of the next days.
+#: The search for the next change ends here: a change of the clock may skip the window for a day.
 HORIZON = 4 * DAY  # minutes
 
 _FORM = re.compile(r"(\d{1,2}):(\d{2})\s*-\s*(\d{1,2}):(\d{2})(?:\s+(\S+))?")
@@ -24,10 +24,10 @@ _FORM = re.compile(r"(\d{1,2}):(\d{2})\s*-\s*(\d{1,2}):(\d{2})(?:\s+(\S+))?")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
-    """Every day from `start` to `end` by the clock on the wall of `zone`.
+    """The hours of every day from `start` to `end`, by the local clock of `zone`.
 
-    22:00-06:00 reaches over midnight. On a day that a change of the clock makes longer or
-    shorter, the window is what that clock shows: 02:00-03:00 may last two hours or none.
+    22:00-06:00 includes midnight. On a day that a change of the clock makes longer or shorter, the
+    window follows the clock: 02:00-03:00 may last two hours or none.
     """
 
     # minutes after midnight, [start, end); end is at most 1440
@@ -37,9 +37,10 @@ class Window:
 
     @classmethod
     def parse(cls, text: str) -> Window:
-        """Read '22:00-06:00 Europe/Berlin'; without a zone, this machine's is taken.
+        """Read '22:00-06:00 Europe/Berlin'; without a zone, this machine's zone is used.
 
-        Raises InvalidParameter, also where that has no name: other machines look at the window.
+        Raises InvalidParameter, also if that zone has no name, because other machines could not
+        read the window.
         """
         found = _FORM.fullmatch(text.strip())
         if found is None:
@@ -61,15 +62,15 @@ class Window:
         return minute >= self.start or minute < self.end
 
     def next_open(self, ts: float) -> float:
-        """Return `ts` where the window is open, else the moment it opens next."""
+        """Return `ts` if the window is open, else the time it opens next."""
         return ts if self.is_open(ts) else self._next_change(ts)
 
     def seconds_left(self, ts: float) -> float:
-        """Return how long the window stays open: 0 where it is closed, inf for a whole day."""
+        """Return how many seconds the window stays open: 0 if closed, inf if it never closes."""
         return self._next_change(ts) - ts if self.is_open(ts) else 0.0
 
     def _next_change(self, ts: float) -> float:
-        # Minute by minute: twice a year any arithmetic on the clock's hands is wrong.
+        # Try each minute: on days of a change of the clock, arithmetic on local times is wrong.
         now, minute = self.is_open(ts), math.floor(ts / MINUTE)
         for later in range(minute + 1, minute + HORIZON):
             if self.is_open(later * MINUTE) != now:

@@ -1,11 +1,11 @@
-"""Time zones by name, and the one of this machine.
+"""Find time zones by name, and the time zone of this machine.
 
     TZ=Europe/Berlin                 its name
-    TZ=EST5EDT,M3.2.0,M11.1.0        a rule without a name, which only the C library reads
-    no TZ                            /etc/localtime: its content counts, names are hints at it
+    TZ=EST5EDT,M3.2.0,M11.1.0        a rule without a name; only the C library can read it
+    no TZ                            /etc/localtime: its content decides, names are only hints
 
-A file that was copied, or mounted over another, has the wrong name or none: a zone is taken for
-the machine's only where it has shown the same clock since 1970, as zones are told apart.
+A file that was copied or mounted has the wrong name or none. So a zone counts as the machine's zone
+only if it has shown the same local time as the file since 1970.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ def zone_named(name: str, *, param: str) -> ZoneInfo:
 
 
 def local_zone(*, param: str) -> ZoneInfo:
-    """Return this machine's zone by its name, which other machines know too.
+    """Return this machine's zone with its name, so that other machines can use it.
 
-    Raises InvalidParameter where it has none.
+    Raises InvalidParameter if the zone has no name.
     """
     zone = _local(param)
     if zone is None:
@@ -60,18 +60,18 @@ def local_zone(*, param: str) -> ZoneInfo:
 
 
 def local_clock(*, param: str) -> tzinfo | None:
-    """Return what this machine's clock follows; None leaves it to the C library.
+    """Return the zone of this machine's clock, None if only the C library can read it.
 
-    Raises InvalidParameter where TZ is neither a zone nor a rule: the C library would say UTC.
+    Raises InvalidParameter if TZ is neither a zone nor a rule: the C library would take it as UTC.
     """
     return _local(param)
 
 
 def _local(param: str) -> ZoneInfo | None:
-    """Return this machine's zone, None where it has no name; raise InvalidParameter."""
+    """Return this machine's zone, None if it has no name; raise InvalidParameter."""
     if (setting := os.environ.get("TZ")) is not None:
         return _of_setting(setting.removeprefix(":"), param)
-    if not LOCALTIME.exists():  # a link into tables that are not installed; else as POSIX says
+    if not LOCALTIME.exists():  # a broken link is an error; without the file POSIX says UTC
         return _known(_named_by(LOCALTIME)) or ZoneInfo("UTC")
     return _of_file(LOCALTIME, param)
 
@@ -105,11 +105,11 @@ def _of_file(path: Path, param: str) -> ZoneInfo | None:
 
 @lru_cache(maxsize=4)
 def _identified(path: Path, inode: int, modified: int) -> ZoneInfo | None:
-    """Return the zone whose clock the file describes, None where no zone's is like it."""
+    """Return the zone that the file describes, None if no zone agrees with it."""
     content = path.read_bytes()
     shown = ZoneInfo.from_file(io.BytesIO(content))
     same = (zone for zone in _candidates(path) if _has_content(zone, content))
-    # tables of another year, or in another form
+    # the file may be from another year or have another form, so times are compared
     alike = (zone for zone in _candidates(path) if _agree(zone, shown))
     return next(chain(same, alike), None)
 
@@ -119,13 +119,13 @@ def _candidates(path: Path) -> Iterator[ZoneInfo]:
 
 
 def _hints(path: Path) -> Iterator[str]:
-    """Yield names, the likeliest first: of the link, of the machine, then every zone there is."""
+    """Yield zone names, the most likely first: of the link, of the machine, then all others."""
     yield _named_by(path)
     if path == LOCALTIME:
         with suppress(OSError, UnicodeDecodeError):
             yield NAME_FILE.read_text().strip()
     yield "UTC"
-    # one name for all that have been alike since 1970, and then the others
+    # first one name for each group of zones that agree since 1970, then all other names
     table = files("tzdata").joinpath("zoneinfo", "zone1970.tab").read_text(encoding="utf-8")
     yield from (line.split("\t")[2] for line in table.splitlines() if not line.startswith("#"))
     yield from sorted(available_timezones())

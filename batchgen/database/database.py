@@ -1,4 +1,4 @@
-"""One database, SQLite or PostgreSQL, behind one way to begin a transaction."""
+"""One database, SQLite or PostgreSQL, with the same interface for transactions."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ from batchgen.storage.durable_files import exists
 if TYPE_CHECKING:
     from sqlalchemy.sql.compiler import SQLCompiler
 
-BUSY_TIMEOUT = 30.0  # seconds an SQLite writer waits for another
+BUSY_TIMEOUT = 30.0  # seconds that an SQLite writer waits for another
 CONNECT_TIMEOUT = 10  # seconds
 TCP_USER_TIMEOUT = 15_000  # milliseconds until unacknowledged bytes end a connection
-# A server that loses its power after it took a question never answers, and nothing is on its way
-# that could go unacknowledged: it is asked for a sign of life.
+# If a server loses power after it received a query, no bytes are unacknowledged, so only keepalives
+# detect that it does not answer.
 KEEPALIVES = {"keepalives_idle": 15, "keepalives_interval": 5, "keepalives_count": 3}  # seconds
 POOL_TIMEOUT = 30.0  # seconds a thread waits for a free connection
 
@@ -46,16 +46,16 @@ POSTGRESQL_OPTIONS = {
     "synchronous_commit": "on",
     "statement_timeout": "30s",
     "lock_timeout": "5s",
-    # so long does a process that was stopped within a transaction keep its locks
+    # the longest time that a stopped process keeps the locks of its transaction
     "idle_in_transaction_session_timeout": "10s",
 }
 
-# A rollback journal, because WAL can lose commits in the SQLite versions many Pythons carry.
+# A rollback journal, because WAL can lose commits in the SQLite versions of many Pythons.
 SQLITE_PRAGMAS = ("journal_mode=DELETE", "synchronous=FULL", "foreign_keys=ON")
 
 
 class now_db(FunctionElement[float]):  # noqa: N801 (reads as SQL)
-    """The database's clock: seconds since the epoch, to the millisecond or better."""
+    """The time by the database's clock: seconds since the epoch, exact to 1 ms or better."""
 
     type = Double()
     inherit_cache = True
@@ -68,15 +68,15 @@ def _now_postgresql(element: now_db, compiler: SQLCompiler, **_: Any) -> str:
 
 @compiles(now_db, "sqlite")
 def _now_sqlite(element: now_db, compiler: SQLCompiler, **_: Any) -> str:
-    # unixepoch('subsec') is younger than the SQLite of many Pythons
+    # the SQLite of many Pythons is too old for unixepoch('subsec')
     return "((julianday('now') - 2440587.5) * 86400.0)"
 
 
 class Database:
-    """A pool of connections to the truth; safe to share between threads, never over a fork.
+    """A pool of connections to one database. Threads may share it; forked processes must not.
 
-    Nothing is opened until the first transaction. Raises InvalidParameter for a URL that is
-    neither SQLite nor PostgreSQL.
+    It connects at the first transaction. Raises InvalidParameter for a URL that is neither SQLite
+    nor PostgreSQL.
     """
 
     def __init__(self, url: str) -> None:
@@ -84,17 +84,17 @@ class Database:
 
     @classmethod
     def create(cls, url: str) -> Database:
-        """Return the database, making a missing SQLite file; only migrations call this."""
+        """Return the database; create a missing SQLite file. Only migrations call this."""
         database = cls.__new__(cls)
         database._connect(url, mode="rwc")
         return database
 
     def _connect(self, url: str, *, mode: str) -> None:
         parsed = parse_database_url(url)
-        #: What may be shown: never a user's password.
+        #: The database's name for messages, without any password.
         self.shown = shown_database(parsed)
         self.is_sqlite = parsed.get_backend_name() == "sqlite"
-        #: The file of an SQLite database, None elsewhere.
+        #: The file of an SQLite database, None for PostgreSQL.
         self.file = Path(parsed.database or "") if self.is_sqlite else None
         self._secrets = secrets_of(parsed)
         self.engine = _sqlite(parsed, mode) if self.is_sqlite else _postgresql(parsed)
@@ -106,15 +106,15 @@ class Database:
     def begin(self) -> Iterator[Connection]:
         """Open one transaction that commits at the end of the block.
 
-        Raises DatabaseUnavailable or SchemaMismatch; after DatabaseUnavailable the outcome of a
-        COMMIT is unknown unless the error is a Conflict.
+        Raises DatabaseUnavailable or SchemaMismatch. After DatabaseUnavailable, unless it is a
+        Conflict, it is unknown whether COMMIT succeeded.
         """
         with self._translated(), self.engine.begin() as connection:
             yield connection
 
     @contextmanager
     def begin_reading(self) -> Iterator[Connection]:
-        """Open one transaction that only reads: on SQLite it keeps no writer waiting."""
+        """Open one transaction that only reads; on SQLite it does not block a writer."""
         with self._translated(), self.engine.connect() as connection:
             reading = connection.execution_options(batchgen_begin="BEGIN")
             with reading.begin():
@@ -135,9 +135,9 @@ class Database:
         return float(connection.execute(select(now_db())).scalar_one())
 
     def revision(self) -> str | None:
-        """Return the schema revision found, None where there is no schema.
+        """Return the schema revision of the database, None if it has no schema.
 
-        Raises NoPermission where the file may not be looked at.
+        Raises NoPermission if this user may not read the file.
         """
         if self.file is not None and not _may_read(self.file):
             return None
@@ -148,7 +148,7 @@ class Database:
             return found.scalar()
 
     def check_schema(self) -> None:
-        """Raise SchemaMismatch unless the database has exactly the schema this code knows."""
+        """Raise SchemaMismatch unless the database has exactly the schema of this version."""
         found = self.revision()
         if found == HEAD:
             return
@@ -173,7 +173,7 @@ class Database:
 
 
 def _may_read(file: Path) -> bool:
-    """Tell whether there is a file; raise NoPermission, which SQLite calls "unable to open"."""
+    """Return whether the file exists; raise NoPermission, where SQLite says "unable to open"."""
     try:
         if not exists(file):
             return False
@@ -184,7 +184,7 @@ def _may_read(file: Path) -> bool:
 
 
 def _sqlite(url: URL, mode: str) -> Engine:
-    # mode=rw: only migrations may make a file, a mistyped path must not
+    # mode=rw does not create a file: a mistyped path must fail, only migrations create one
     name = f"file:{quote(str(Path(url.database or '').absolute()))}?mode={mode}"
 
     def connect() -> sqlite3.Connection:
@@ -207,8 +207,8 @@ def _sqlite(url: URL, mode: str) -> Engine:
         hide_parameters=True,
     )
 
-    # The driver is in autocommit mode; SQLAlchemy's transaction is begun here. IMMEDIATE takes
-    # the write lock at once: two transactions that read first could not both go on to write.
+    # The driver is in autocommit mode; SQLAlchemy's transaction begins here. IMMEDIATE takes the
+    # write lock at once: of two transactions that read first, one could not write later.
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
         options = connection.get_execution_options()

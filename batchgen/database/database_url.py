@@ -1,4 +1,4 @@
-"""The database URL, read as SQLAlchemy reads it, and what of it may be shown."""
+"""Parse the database URL as SQLAlchemy does, and hide its secrets in messages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sqlalchemy.exc import ArgumentError
 from batchgen.errors import InvalidParameter
 
 SECRETS = ("password", "sslpassword")  # keys of the query
-# SQLAlchemy ends a password at the first @, so a second one was meant as a part of it.
+# SQLAlchemy ends a password at the first @. If there is a second one, the password held an @.
 _BEHIND_PASSWORD = re.compile(r"[^:]*://(?:[^:/]*(?::[^@]*)?@)?([^?]*)")
 
 
@@ -41,7 +41,7 @@ def parse_database_url(url: str) -> URL:
 
 
 def shown_database(url: URL) -> str:
-    """Return what a message may call the database: its file, or its server and name."""
+    """Return a name of the database for messages: its file, or its server and name."""
     if url.get_backend_name() == "sqlite":
         return str(url.database)
     hosts = url.host or url.query.get("host") or "localhost"
@@ -51,7 +51,7 @@ def shown_database(url: URL) -> str:
 
 
 def secrets_of(url: URL) -> tuple[str, ...]:
-    """Return what a driver's words must not repeat, as it is and percent-encoded."""
+    """Return the secrets that a driver's message must not repeat, plain and percent-encoded."""
     query = (url.query.get(name) for name in SECRETS)
     plain = [text for text in (url.password, *query) if isinstance(text, str) and text]
     return (*plain, *(quoted for text in plain if (quoted := quote(text, safe="")) != text))
@@ -62,12 +62,12 @@ def _postgresql(url: str, parsed: URL) -> URL:
     if found is None or "@" in found.group(1):
         raise _unusable()
     password = parsed.query.get("password")
-    if isinstance(password, str):  # where SQLAlchemy never shows it
+    if isinstance(password, str):  # SQLAlchemy hides the password field, but not the query
         parsed = parsed.difference_update_query(["password"]).set(password=password)
     parsed = parsed.set(drivername="postgresql+psycopg")
     try:
         parsed.get_dialect()().create_connect_args(parsed)
-    except (ArgumentError, ValueError):  # as many ports as hosts, for one
+    except (ArgumentError, ValueError):  # such as several hosts with another number of ports
         raise _unusable() from None
     return parsed
 

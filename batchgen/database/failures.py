@@ -1,4 +1,4 @@
-"""What a failing database means: which of our errors, and whether trying again is safe."""
+"""Translate errors of the database driver into BatchgenErrors that say if a retry is safe."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ POSTGRESQL_REMEDIES = {
     "28000": "Check user and password in BATCHGEN_DATABASE_URL.",
     "3D000": "Create the database, or name another in BATCHGEN_DATABASE_URL.",
 }
-MESSAGE_LIMIT = 300  # characters of the driver's own words
+MESSAGE_LIMIT = 300  # characters of the driver's message
 
 
 class Conflict(DatabaseUnavailable):
@@ -47,15 +47,15 @@ class Conflict(DatabaseUnavailable):
 def translate(
     error: SQLAlchemyError, *, database: str, secrets: Sequence[str]
 ) -> BatchgenError | None:
-    """Return the error to raise instead, or None where `error` shows a bug of ours.
+    """Return the error to raise instead, None if `error` is a bug of batchgen.
 
-    `database` is shown to the user, `secrets` (passwords) are taken out of what the driver says.
+    The message names `database`; `secrets` (passwords) are removed from the driver's text.
     """
     if isinstance(error, PoolTimeout):
         return DatabaseUnavailable(f"{database}: no connection became free in time.")
     if not isinstance(error, DBAPIError):
         return None
-    words = _words(error, secrets)
+    words = _driver_message(error, secrets)
     if _missing_table(error):
         return SchemaMismatch(
             f"{database} does not have the schema of this version ({words}). "
@@ -75,13 +75,13 @@ def translate(
 
 def _remedy(error: DBAPIError) -> str:
     if isinstance(error.orig, sqlite3.Error):
-        name = "_".join(_sqlite_error(error).split("_")[:2])  # SQLITE_IOERR_WRITE and its like
+        name = "_".join(_sqlite_error(error).split("_")[:2])  # of SQLITE_IOERR_WRITE: SQLITE_IOERR
         return SQLITE_REMEDIES.get(name, "Check the file and its disk.")
     unknown = "Check BATCHGEN_DATABASE_URL and that the server runs."
     return POSTGRESQL_REMEDIES.get(_sqlstate(error), unknown)
 
 
-def _words(error: DBAPIError, secrets: Sequence[str]) -> str:
+def _driver_message(error: DBAPIError, secrets: Sequence[str]) -> str:
     said = " ".join(str(error.orig).split())
     for secret in secrets:
         said = said.replace(secret, "***")
@@ -107,5 +107,5 @@ def _rolled_back(error: DBAPIError) -> bool:
 
 
 def _is_plain(error: DBAPIError) -> bool:
-    # sqlite3 raises the bare DatabaseError for some failures of the file itself
+    # sqlite3 raises DatabaseError itself, no subclass, for some faults of the file
     return type(error) is AnyDatabaseError

@@ -1,10 +1,10 @@
-"""The identity of the store: which folder of files a database belongs to.
+"""The identity of the store: the folder of files that a database belongs to.
 
 SQL    identity.store  ═══  <home>/store-id      one id in two places, from the first submit on
 
-A process that sees another store, or none, takes no missing file for a fact: it judges no job and
-calls nothing damaged. A database or a home from before there were ids gets one from the first
-process that finds the jobs of the one in the other.
+A process that finds another store, or none, must not conclude from missing files that a job failed
+or that data is damaged. A database or home that has no id yet gets one from the first process that
+finds files of the database's jobs in the home.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from batchgen.errors import StoreMismatch
 from batchgen.storage.storage import LocalStorage
 from batchgen.storage.store_id import STORE_ID, ensure_store_id, read_store_id
 
-JOBS_LOOKED_AT = 100  # newest first, for files that show that a home is theirs
+JOBS_LOOKED_AT = 100  # newest first; their files show that a home belongs to the database
 
 Keys = list[str]
 
 
 def open_storage(database: Database, home: Path) -> LocalStorage:
-    """Return the files of a home, which are believed only where they are the database's."""
+    """Return the storage of a home that checks that the home is the database's store."""
     return LocalStorage(home, StoreIdentity(database, home))
 
 
 class StoreIdentity:
-    """The one store of one database, looked for in one folder; any thread may ask.
+    """Checks that one folder is the store of one database. It is safe to share between threads.
 
     Implements `batchgen.storage.storage.Guard`.
     """
@@ -41,15 +41,15 @@ class StoreIdentity:
         self._shown = database.shown
         self._home = home
         self._rows = IdentityManager(database)
-        # SQL never changes it, so it is asked for once.
+        # It never changes in SQL, so it is read once.
         self._store: str | None = None
         self._place = ""
 
     def check(self) -> bool:
         """Raise StoreMismatch unless the folder is the database's store.
 
-        Returns False where the database has no store yet, for it has no job. Raises
-        DatabaseUnavailable too, until the database has said once which store is its own.
+        Returns False if the database has no store yet, because it has no job. Also raises
+        DatabaseUnavailable until the id of the store has been read once.
         """
         if self._store is None and not self._look():
             return False
@@ -65,7 +65,7 @@ class StoreIdentity:
         self.check()
 
     def _look(self) -> bool:
-        """Learn which store is the database's; return False where it has none and needs none."""
+        """Read or assign the database's store; return False if it has none and needs none yet."""
         known = self._rows.read()
         if known is None:
             if not self._rows.files():
@@ -108,25 +108,25 @@ class StoreIdentity:
 
 
 class IdentityManager(Manager):
-    """The row that names the store."""
+    """The transactions on the row that names the store."""
 
     @reading
     def read(self, connection: Connection) -> tuple[str, str] | None:
-        """Return the id of the database's store and where it was first used, None without one."""
+        """Return the id of the database's store and the place of its first use, None if unset."""
         row = connection.execute(select(identity.c.store, identity.c.place)).one_or_none()
         return None if row is None else (row.store, row.place)
 
     @repeatable
     def claim(self, connection: Connection, store: str, *, place: str) -> None:
-        """Name the store of a database that names none; the first one stays."""
+        """Set the store of a database that has none; the first value is never changed."""
         named = upsert(connection, identity).values(id=1, store=store, place=place)
         connection.execute(named.on_conflict_do_nothing())
 
     @reading
     def files(self, connection: Connection) -> Keys:
-        """Return storage keys of which the right store has at least one; [] without a job."""
+        """Return storage keys; the right store has at least one of them. Without a job: []."""
         from batchgen.inputs.stored_input import (
-            input_key,  # and with it numpy, which `ls` has no need of
+            input_key,  # imports numpy, which `batchgen ls` does not need
         )
 
         newest = select(jobs.c.public_id, jobs.c.input_sha256, jobs.c.dataset_path)

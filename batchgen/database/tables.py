@@ -1,4 +1,4 @@
-"""The tables of the truth. Times are seconds since the epoch by the database's clock."""
+"""The tables of the database. Times are seconds since the epoch by the database's clock."""
 
 from __future__ import annotations
 
@@ -40,8 +40,10 @@ metadata = MetaData(
     }
 )
 
-# SQLite numbers rows by itself only where the key is exactly INTEGER.
+# SQLite assigns keys by itself only if the type is exactly INTEGER.
 Key = BigInteger().with_variant(Integer(), "sqlite")
+
+TEXT_LIMIT = 2000  # characters of a text that `storable` returns
 
 
 def _one_of(column: str, members: Iterable[StrEnum]) -> CheckConstraint:
@@ -66,14 +68,14 @@ jobs = Table(
     "jobs",
     metadata,
     Column("id", Key, primary_key=True),
-    # uuid7 hex; the only id that leaves the process
+    # uuid7 as hex; the only id that users see
     Column("public_id", Text, nullable=False),
     Column("tenant_id", Text, nullable=False),
     Column("idem_key", Text, nullable=False),
     Column("name", Text),
     Column("parent_id", Key, ForeignKey("jobs.id")),
     Column("input_sha256", Text, ForeignKey("inputs.sha256"), nullable=False),
-    # NULL where positions are rows
+    # NULL if positions are rows
     Column("index_path", Text),
     Column("model", Text, nullable=False),
     Column("model_sha256", Text, nullable=False),
@@ -99,9 +101,9 @@ jobs = Table(
     Column("started_at", Double),
     Column("finalizing_at", Double),
     Column("ended_at", Double),
-    # How long the final lease lasts unrenewed.
+    # The length of the final lease if it is not renewed.
     Column("final_seconds", Double),
-    # Expected of all answers of a row together; NULL where nothing is known.
+    # Expected tokens of all answers of one row together; NULL if unknown.
     Column("answer_tokens", Double),
     UniqueConstraint("public_id"),
     UniqueConstraint("tenant_id", "idem_key"),
@@ -111,7 +113,7 @@ jobs = Table(
     CheckConstraint("state <> 'completed' OR manifest_sha256 IS NOT NULL", name="manifest"),
     Index(None, "state"),
     Index(None, "input_sha256"),
-    # An id used twice would let a lease of a removed job pass the fence of a new one.
+    # Ids are never reused: otherwise a lease of a removed job could pass the fence of a new one.
     sqlite_autoincrement=True,
 )
 
@@ -127,9 +129,9 @@ shards = Table(
     Column("state", Text, nullable=False),
     Column("epoch", BigInteger, nullable=False, server_default="0"),
     Column("attempts", Integer, nullable=False, server_default="0"),
-    # Leases that ran out: says nothing against the rows.
+    # Leases that ran out. The rows need not be the cause.
     Column("lost", Integer, nullable=False, server_default="0"),
-    # Engine deaths a live supervisor saw while these rows were active.
+    # Engine deaths that a live supervisor saw while these rows were active.
     Column("deaths", Integer, nullable=False, server_default="0"),
     Column("lease_owner", Text),
     Column("lease_expires_at", Double),
@@ -139,12 +141,12 @@ shards = Table(
     Column("rows_done", BigInteger, nullable=False, server_default="0"),
     Column("give_up", Boolean, nullable=False, server_default=false()),
     Column("last_error", Text),
-    # Times that it ended in a way that a repetition may not mend.
+    # The number of failures that a repetition may not fix.
     Column("failures", Integer, nullable=False, server_default="0"),
-    # Tokens generated for these rows, and for those that are being computed.
+    # Tokens generated for the finished rows, and for rows that are being computed.
     Column("tokens_done", BigInteger, nullable=False, server_default="0"),
     Column("tokens_running", BigInteger, nullable=False, server_default="0"),
-    # How long the lease lasts unrenewed: an expiry further ahead is of a clock that stepped back.
+    # The length of the lease if it is not renewed. A later expiry shows a clock that was set back.
     Column("lease_seconds", Double),
     _one_of("state", ShardState),
     CheckConstraint("pos_end > pos_start AND n_rows = pos_end - pos_start", name="range"),
@@ -152,7 +154,7 @@ shards = Table(
         "(state = 'leased') = (lease_owner IS NOT NULL AND lease_expires_at IS NOT NULL)",
         name="lease",
     ),
-    # What parts refers to, so that a part can never claim another number of rows.
+    # `parts` refers to this, so that a part cannot have another number of rows.
     UniqueConstraint("id", "job_id", "n_rows"),
     Index(
         "shard_leaf_start",
@@ -175,7 +177,7 @@ shards = Table(
         sqlite_where=text("enqueued_at IS NOT NULL"),
         postgresql_where=text("enqueued_at IS NOT NULL"),
     ),
-    # Shards in work, of which some rows are done.
+    # Shards that are not committed and have some rows done.
     Index(
         "shard_begun",
         "job_id",
@@ -204,10 +206,10 @@ parts = Table(
     Column("cached_tokens", BigInteger, nullable=False, server_default="0"),
     Column("preemptions", BigInteger, nullable=False, server_default="0"),
     Column("copies", BigInteger, nullable=False, server_default="0"),
-    # Means over the n_ok rows; NULL where nothing was measured.
+    # Means over the n_ok rows; NULL if nothing was measured.
     Column("kv_utilisation", Double),
     Column("sharing_saving", Double),
-    # Answered rows by the finish reason of their first choice; earlier parts are in neither.
+    # Answered rows by finish reason of the first choice; parts of earlier versions count in none.
     Column("n_stop", BigInteger, nullable=False, server_default="0"),
     Column("n_length", BigInteger, nullable=False, server_default="0"),
     UniqueConstraint("path"),
@@ -218,7 +220,7 @@ parts = Table(
     Index(None, "job_id"),
 )
 
-#: The sums of each job's parts, kept by whoever inserts or deletes one.
+#: The sums of each job's parts. A transaction that inserts or deletes a part updates them.
 totals = Table(
     "totals",
     metadata,
@@ -232,7 +234,7 @@ totals = Table(
     Column("cached_tokens", BigInteger, nullable=False, server_default="0"),
     Column("preemptions", BigInteger, nullable=False, server_default="0"),
     Column("copies", BigInteger, nullable=False, server_default="0"),
-    # Answered rows of parts that were measured, and the means of those parts times such rows.
+    # Answered rows of measured parts, and sums over those parts of mean times answered rows.
     Column("kv_rows", BigInteger, nullable=False, server_default="0"),
     Column("kv_utilisation", Double, nullable=False, server_default="0"),
     Column("sharing_saving", Double, nullable=False, server_default="0"),
@@ -259,30 +261,30 @@ workers = Table(
     Column("device", Text, nullable=False),
     Column("pool_blocks", BigInteger, nullable=False),
     Column("version", Text, nullable=False),
-    # JSON: the engine's own numbers, shown by `batchgen workers`
+    # JSON: statistics of the engine, shown by `batchgen workers`
     Column("stats", Text, nullable=False),
     Column("started_at", Double, nullable=False),
     Column("heartbeat_at", Double, nullable=False),
 )
 
-#: The store of files that this database speaks of; no row before the first job.
+#: The store of files that this database belongs to; no row before the first job.
 identity = Table(
     "identity",
     metadata,
     Column("id", Integer, primary_key=True, autoincrement=False),
-    # what stands in the store's own file
+    # the id in the store's file `store-id`
     Column("store", Text, nullable=False),
-    # host and folder of whoever wrote this row, for messages
+    # host and folder of the process that wrote this row, for messages
     Column("place", Text, nullable=False),
     CheckConstraint("id = 1", name="one"),
 )
 
-#: Removed jobs: whatever lies under their names is to go, and a late worker may add to it.
+#: Removed jobs: all their files are to be deleted, also those that a late worker still writes.
 removals = Table(
     "removals",
     metadata,
     Column("public_id", Text, primary_key=True),
-    # goes too, where no job uses it; NULL once that is settled
+    # deleted too if no other job uses it; NULL once this is done
     Column("input_sha256", Text),
     Column("removed_at", Double, nullable=False),
 )
@@ -291,14 +293,23 @@ removals = Table(
 def shard_is(*states: ShardState) -> ColumnElement[bool]:
     """Return the condition that a shard is in one of `states`.
 
-    The states stand in the SQL as they are: with bound parameters neither database could see
-    that a partial index serves the query. Each stands alone: SQLite sees no index behind IN.
+    The states are literals: with bound parameters neither database would use a partial index. There
+    is one comparison for each state, because SQLite uses no such index for IN.
     """
     return or_(*[shards.c.state == literal_column(f"'{state}'") for state in states])
 
 
 def upsert(connection: Connection, table: Table) -> postgresql.Insert | sqlite.Insert:
-    """Return an INSERT in this database's words, which alone know ON CONFLICT."""
+    """Return an INSERT of this database's dialect, which has ON CONFLICT."""
     if connection.dialect.name == "postgresql":
         return postgresql.insert(table)
     return sqlite.insert(table)
+
+
+def storable(words: str) -> str:
+    """Return the words in a form that both databases can store.
+
+    NUL and lone surrogates are replaced, and the words are cut to TEXT_LIMIT, so that any message
+    of an exception can be stored.
+    """
+    return words.replace("\0", " ").encode("utf-8", "replace").decode()[:TEXT_LIMIT]

@@ -1,9 +1,9 @@
-"""One method, one transaction: the decorators every manager of the store is built from.
+"""Decorators that turn each method of a manager into one transaction.
 
 reading      only reads.
-transaction  writes; repeated only where the database says that it rolled back.
-repeatable   writes and recognises its own earlier success, so that it is also repeated where the
-             outcome of COMMIT is unknown (connection lost, timeout). It never guesses.
+transaction  writes; it is repeated only if the database says that it rolled back.
+repeatable   writes, and its body recognises that an earlier run succeeded. So it is also repeated
+             if the outcome of COMMIT is unknown (connection lost, timeout).
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from batchgen.errors import DatabaseUnavailable
 
 ATTEMPTS = 5
 FIRST_PAUSE = 0.05  # seconds; doubles each time, with jitter
-REPEAT_FOR = 20.0  # seconds after which a failure is not tried again
+REPEAT_FOR = 20.0  # seconds after which a failure is not repeated
 
 
 class Manager:
-    """A part of the store: some transactions over one database."""
+    """A group of transactions on one database, a part of the store."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
@@ -42,7 +42,7 @@ Method = Callable[Concatenate[M, P], R]
 
 
 def reading(body: Body[M, P, R]) -> Method[M, P, R]:
-    """Run the method in a transaction that only reads; a lost connection is tried again."""
+    """Run the method in a transaction that only reads; repeat it if the connection was lost."""
 
     @wraps(body)
     def method(self: M, /, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -56,12 +56,12 @@ def reading(body: Body[M, P, R]) -> Method[M, P, R]:
 
 
 def transaction(body: Body[M, P, R]) -> Method[M, P, R]:
-    """Run the method in one transaction; repeat it only where it certainly rolled back."""
+    """Run the method in one transaction; repeat it only if it certainly rolled back."""
     return _writing(body, Conflict, IntegrityError)
 
 
 def repeatable(body: Body[M, P, R]) -> Method[M, P, R]:
-    """Run the method in one transaction that may be repeated whatever became of the first."""
+    """Run the method in one transaction; repeat it even if the first one may have committed."""
     return _writing(body, DatabaseUnavailable, IntegrityError)
 
 
@@ -78,17 +78,17 @@ def _writing(body: Body[M, P, R], *again: type[Exception]) -> Method[M, P, R]:
 
 
 def _repeat(once: Callable[[], R], *again: type[Exception]) -> R:
-    """Call `once` until it ends otherwise than by one of `again`, a bounded number of times.
+    """Call `once` again, within limits, while it raises one of `again`.
 
-    An IntegrityError is in the list because two submits with one key meet in the UNIQUE index:
-    the second run finds what the first inserted.
+    IntegrityError is one of them: if two submits with one key meet in the UNIQUE index, the second
+    run finds the row that the other one inserted.
     """
-    give_up = time.monotonic() + REPEAT_FOR
+    deadline = time.monotonic() + REPEAT_FOR
     for attempt in range(ATTEMPTS - 1):
         try:
             return once()
         except again:
-            if time.monotonic() > give_up:
+            if time.monotonic() > deadline:
                 raise
             pause(attempt)
     return once()

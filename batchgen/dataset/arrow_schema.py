@@ -1,4 +1,4 @@
-"""The columns of the dataset, and how they are written to Parquet."""
+"""The columns of the dataset, and the options for writing them to Parquet."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 SCHEMA_VERSION: Final = 1
 
-# Reading a Parquet list names its items "element"; naming them so here makes a round trip exact.
+# A Parquet reader names the items of a list "element". With this name a round trip is exact.
 _TOKENS = pa.list_(pa.field("element", pa.int32()))
 
 CHOICE: Final = pa.struct(
@@ -31,7 +31,7 @@ USAGE: Final = pa.struct(
 )
 ERROR: Final = pa.struct([("code", pa.string()), ("message", pa.string()), ("param", pa.string())])
 
-#: Schema 1, the same for parts, for `data/` and for `errors/`.
+#: Schema 1: the same for parts, `data/` and `errors/`.
 SCHEMA: Final = pa.schema(
     [
         ("row", pa.int64()),  # 0-based record of the input: the identity of a result
@@ -47,7 +47,7 @@ SCHEMA: Final = pa.schema(
         ("seed", pa.int64()),
         ("created_at", pa.timestamp("us", "UTC")),
         ("latency_ms", pa.int64()),
-        ("extra", pa.string()),  # JSON text of the input line's other fields
+        ("extra", pa.string()),  # JSON text of the input line's columns
     ]
 )
 
@@ -55,11 +55,11 @@ SCHEMA: Final = pa.schema(
 PARQUET_OPTIONS: Final[dict[str, Any]] = {
     "compression": "zstd",
     "compression_level": 3,
-    # Answers hardly repeat: a dictionary of them would only be given up half-way.
+    # Answers rarely repeat, so the writer would give up a dictionary of them in any case.
     "use_dictionary": ["model", "finish_reason"],
     "write_page_index": True,
     "write_page_checksum": True,
-    # Page borders follow the content, so that a second upload sends only what changed.
+    # Pages are cut by content, so that a second upload sends only the pages that changed.
     "use_content_defined_chunking": True,
     "sorting_columns": [pq.SortingColumn(0)],  # by `row`
 }

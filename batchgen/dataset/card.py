@@ -1,4 +1,4 @@
-"""The dataset card: what a reader of the folder sees first, for people and for `datasets`."""
+"""The dataset card, README.md: for people and for the `datasets` library."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import msgspec
 
 from batchgen.dataset.manifest import DatasetMeta, Totals
 
-# The Hugging Face hub's own steps, smallest first: rows below the limit belong to the step.
+# The size categories of the Hugging Face hub as (rows below which it applies, name).
 _SIZES: Final = (
     (10**3, "n<1K"),
     (10**4, "1K<n<10K"),
@@ -40,9 +40,9 @@ _COLUMNS: Final = """\
 def render_card(meta: DatasetMeta, totals: Totals) -> str:
     """Return README.md: YAML with explicit `configs:`, then Markdown.
 
-    Config `default` is the answered rows, its split `train`; config `errors` is the failed ones,
-    its split `errors`, so that nothing that asks for `train` gets a failure. Each is named only
-    where it has rows: `datasets` cannot load a split without any.
+    Config `default` holds the answered rows as split `train`. Config `errors` holds the failed rows
+    as split `errors`, so that a program that asks for `train` never gets a failed row. A config
+    is named only if it has rows, because `datasets` cannot load an empty split.
     """
     title = _line(meta.name or f"batchgen job {meta.job_id}")
     return "\n".join(
@@ -168,7 +168,7 @@ def _line(text: str) -> str:
 
 
 def _quoted(text: str) -> str:
-    """Return a YAML double-quoted scalar; what cannot be printed is escaped."""
+    """Return a YAML double-quoted scalar; characters that cannot be printed are escaped."""
     plain = (char if char.isprintable() and char not in '"\\' else _escape(char) for char in text)
     return '"' + "".join(plain) + '"'
 
@@ -178,5 +178,5 @@ def _escape(char: str) -> str:
 
 
 def _indented(text: bytes) -> list[str]:
-    # An indented block has no fence that a parameter's text could close.
+    # An indented block has no closing fence, so the text of a parameter cannot end it.
     return [f"    {line}" for line in text.decode().split("\n")]

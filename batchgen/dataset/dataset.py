@@ -1,4 +1,4 @@
-"""The dataset: every row of a job in input order, written as a stream, manifest last.
+"""Write the dataset: every row of a job in input order, as a stream, the manifest last.
 
 segments ──► checked: SHA-256, rows strictly increasing ──┬─ ok ──► data/train-*.parquet
 (parts, or rows in memory)                                └─ err ─► errors/errors-*.parquet
@@ -38,7 +38,7 @@ __all__ = ["DatasetInfo", "DatasetMeta", "Limits", "PartRef", "Segment", "write_
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartRef:
-    """A committed part, as SQL names it."""
+    """A committed part as registered in SQL."""
 
     path: str  # storage key
     n_rows: int
@@ -46,13 +46,13 @@ class PartRef:
     kv: KVTotals = UNMEASURED
 
 
-#: Rows that follow each other in the input: a part, or rows that no part holds.
+#: Rows that are consecutive in the input: a part, or rows in memory that no part holds.
 Segment: TypeAlias = PartRef | Sequence[ResultRow]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatasetInfo:
-    """A finished dataset, as SQL records it."""
+    """A finished dataset as recorded in SQL."""
 
     path: str  # key prefix of the folder
     manifest_sha256: str
@@ -70,15 +70,15 @@ def write_dataset(
     meta: DatasetMeta,
     limits: Limits | None = None,
 ) -> DatasetInfo:
-    """Write the dataset of a job below the key prefix `root` and return what SQL is to record.
+    """Write the dataset of a job below the key prefix `root` and return the record for SQL.
 
-    Segments come in input order and are read a row group at a time, so memory is that of a few
-    row groups. The same segments and meta give the same bytes. Everything is
-    durable on return. A failure (an exception of the caller's own iterator too) leaves nothing.
+    Segments must be in input order. They are read one row group at a time, so memory holds a few
+    row groups. The same segments and meta give the same bytes. All files are durable on return. If
+    this fails, also by an exception of the caller's iterator, no files are left.
 
-    Raises Corrupt, naming the part, where a part is missing or changed, where rows are not
-    strictly increasing, or where they are not exactly rows 0 … meta.n_rows - 1; NotAllowed where
-    a finished dataset stands at `root` already.
+    Raises Corrupt, with the name of the part, if a part is missing or changed, if rows are not
+    strictly increasing, or if they are not exactly rows 0 … meta.n_rows - 1. Raises NotAllowed if
+    there is a finished dataset at `root` already.
     """
     storage.check()
     folder = storage.path(root)
@@ -111,7 +111,7 @@ def write_dataset(
 
 @dataclass(slots=True)
 class _Stream:
-    """Where the rows go, and how far they have come."""
+    """Writes answered and failed rows to their series of files, and keeps the sums."""
 
     folder: Path
     meta: DatasetMeta
@@ -127,7 +127,7 @@ class _Stream:
         self.failed = RollingWriter(self.folder / "errors", "errors", schema, self.limits)
 
     def add(self, table: pa.Table, origin: str) -> None:
-        """Append rows of one segment; `origin` names it in errors."""
+        """Append rows of one segment; error messages call it `origin`."""
         if not len(table):
             return
         self.last_row = _check_order(table, self.last_row, origin)
@@ -141,19 +141,19 @@ class _Stream:
         self.totals = _add_up(self.totals, table, failed)
 
     def count(self, segment: Segment) -> None:
-        """Add what a part did to the KV pool."""
+        """Add the KV totals of a segment that is a part."""
         if isinstance(segment, PartRef):
             self.totals = replace(self.totals, kv=self.totals.kv + segment.kv)
 
     def finish(self) -> list[FileEntry]:
-        """Finish both series; raise Corrupt where rows of the input are missing."""
+        """Finish both series; raise Corrupt if rows of the input are missing."""
         expected = self.meta.n_rows
         if self.totals.rows != expected or self.last_row != expected - 1:
             raise Corrupt(
                 f"The segments hold {self.totals.rows} rows up to row {self.last_row}; "
                 f"the input has {expected}."
             )
-        # A `data/*` pattern must match something, even where every row failed.
+        # The pattern `data/*` must match a file even if every row failed.
         return self.answered.finish(at_least_one=True) + self.failed.finish()
 
     def abandon(self) -> None:
@@ -163,7 +163,7 @@ class _Stream:
 
 
 def _load(storage: Storage, segment: Segment) -> Iterator[tuple[pa.Table, str]]:
-    """Yield the rows of a segment, a row group at a time, and what they are called in errors."""
+    """Yield the rows of a segment, one row group at a time, with their name for errors."""
     if not isinstance(segment, PartRef):
         yield to_table(segment), "rows without a part"
         return
@@ -176,7 +176,7 @@ def _load(storage: Storage, segment: Segment) -> Iterator[tuple[pa.Table, str]]:
 
 
 def _check_order(table: pa.Table, last_row: int, origin: str) -> int:
-    """Return the table's last row; raise Corrupt where rows repeat or go back."""
+    """Return the table's last row; raise Corrupt if rows are not strictly increasing."""
     if table["row"].null_count:
         raise Corrupt(f"{origin} holds a row without a number.")
     rows = table["row"].to_numpy()
@@ -204,7 +204,7 @@ def _add_up(totals: Totals, table: pa.Table, failed: int) -> Totals:
 
 @contextmanager
 def _fresh_folder(folder: Path) -> Iterator[None]:
-    # Without a manifest the folder is nobody's dataset: what a crash left in it is removed.
+    # Without a manifest the folder is not a dataset: a crash left it, so it is removed.
     if folder.exists():
         shutil.rmtree(folder)
     make_folder(folder)

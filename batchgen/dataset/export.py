@@ -1,10 +1,10 @@
-"""A finished dataset at a place of the user's choice, as a copy or moved, manifest last.
+"""Copy or move a finished dataset to a folder of the user's choice, the manifest last.
 
     copy    files ──► OUT/.batchgen/export-*.tmp ──► summed ──► renamed to their place ──► manifest
     move    files ──► summed ──► renamed to their place ──► manifest
 
-Nothing there shares an inode with what batchgen keeps, and everything may be written as the umask
-says. A file appears under its name only whole and checked, so an export cut short is run again.
+An exported file shares no inode with a file that batchgen keeps, and its mode follows the umask. A
+file gets its name only when it is complete and checked, so an interrupted export can run again.
 """
 
 from __future__ import annotations
@@ -31,13 +31,12 @@ from batchgen.storage.storage import writing
 def export_dataset(folder: Path, out: Path, *, move: bool = False) -> Manifest:
     """Make `out` a copy of the dataset in `folder` and return its manifest.
 
-    With `move` the files themselves go there, from the same file system, and the source is no
-    dataset any more. Everything in `out/.batchgen/` but the manifest is left alone.
-    Running it again completes or confirms what is there.
+    With `move` the files themselves are moved within one file system, and the source is not a
+    dataset any more. Other files in `out/.batchgen/` are not changed. A second call completes or
+    confirms the export.
 
-    Raises OutputConflict where `out` holds another dataset or files of somebody else, Corrupt
-    where a file of the source is missing or changed, InvalidParameter where `out` cannot be
-    written.
+    Raises OutputConflict if `out` holds another dataset or other files, Corrupt if a file of the
+    source is missing or changed, InvalidParameter if `out` cannot be written.
     """
     data = read_manifest_bytes(folder)
     manifest = decode_manifest(data, folder)
@@ -54,16 +53,16 @@ def export_dataset(folder: Path, out: Path, *, move: bool = False) -> Manifest:
                 file.write(data)
     except (PermissionError, NotADirectoryError, FileExistsError) as error:
         if error.filename and Path(error.filename).is_relative_to(folder):
-            raise  # it is the dataset that may not be read
+            raise  # the dataset cannot be read; `out` is not the reason
         raise InvalidParameter(f"{out} cannot be written: {error}", param="output") from error
     return manifest
 
 
 def check_free(out: Path) -> None:
-    """Raise OutputConflict where `out` holds anything that an export would have to refuse.
+    """Raise OutputConflict if `out` holds anything that an export would refuse.
 
-    A folder is free where it is missing, empty, or holds dot-names alone and no manifest. Asked
-    before a job starts, so that it is not asked when the answers are there.
+    A folder is free if it is missing or empty, or if it holds only names with a leading dot and no
+    manifest. Call this before a job starts, so that the conflict is not found when it has ended.
     """
     if exists(out) and not out.is_dir():
         raise OutputConflict(f"{out} is not a folder. Choose another with -o.")
@@ -75,7 +74,7 @@ def check_free(out: Path) -> None:
 
 def _make_own_folder(path: Path) -> None:
     make_folder(path)
-    for pattern in ("export-*.tmp", ".manifest.json.*.tmp"):  # of an export that was killed
+    for pattern in ("export-*.tmp", ".manifest.json.*.tmp"):  # left by an export that was killed
         for left in path.glob(pattern):
             left.unlink()
 
@@ -108,7 +107,7 @@ def _manifest_of(out: Path) -> bytes | None:
 def _place(folder: Path, out: Path, entry: FileEntry, *, move: bool) -> None:
     source, target = local_path(folder, entry), local_path(out, entry)
     if target.is_symlink() or exists(target):
-        # Ours from an export that was cut short, or not ours at all.
+        # The file is from an interrupted export, or it is not part of this dataset.
         if check_file(out, entry) is not None:
             raise OutputConflict(
                 f"{target} differs from the dataset. Remove it, or choose another folder with -o."
@@ -120,7 +119,7 @@ def _place(folder: Path, out: Path, entry: FileEntry, *, move: bool) -> None:
     with _pending(out) as pending:
         if move:
             pending.touch(exist_ok=False)
-            source.chmod(pending.stat().st_mode)  # as a file is made here
+            source.chmod(pending.stat().st_mode)  # the mode that a new file gets here
             taken = source
         else:
             copy_file(source, pending)
@@ -133,7 +132,7 @@ def _place(folder: Path, out: Path, entry: FileEntry, *, move: bool) -> None:
 
 @contextmanager
 def _pending(out: Path) -> Iterator[Path]:
-    """Yield the name of a file to be, which is gone after the block."""
+    """Yield the path of a temporary file, which is removed after the block."""
     path = (out / MANIFEST).parent / f"export-{secrets.token_hex(6)}.tmp"
     try:
         yield path

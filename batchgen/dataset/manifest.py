@@ -1,4 +1,4 @@
-"""The manifest: the list of a dataset's files, written last. Without it there is no dataset."""
+"""The manifest lists a dataset's files. It is written last: without it there is no dataset."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ _FILE_NAME: Final = re.compile(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatasetMeta:
-    """What is known of a dataset besides its rows; the same meta gives the same bytes."""
+    """The description of a dataset beside its rows. The same meta gives the same bytes."""
 
     job_id: str
-    name: str | None  # as the user named the job
+    name: str | None  # the name that the user gave the job
     model: str  # registry name
     model_sha256: str
     engine_version: str
     params: dict[str, Any]  # the job's defaults for every row
     input_sha256: str
     n_rows: int  # records of the input: the dataset must hold exactly rows 0 … n_rows - 1
-    created_at: float  # of the job, seconds since the epoch; never the time of writing
-    prompts_origin: str | None = None  # where the prompts come from, one line of text
+    created_at: float  # when the job was created, seconds since the epoch; not the time of writing
+    prompts_origin: str | None = None  # the source of the prompts, one line of text
     model_license: str | None = None
-    git_sha: str | None = None  # of the code, where it is known
+    git_sha: str | None = None  # of the code, None if it is not known
 
     def schema_metadata(self) -> dict[str, str]:
         """Return the key-value metadata of every Parquet file of the dataset."""
@@ -84,15 +84,15 @@ class Totals:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int = 0
-    # of the parts, as SQL has them; rows that no part holds were never computed
+    # of the parts in SQL; rows that no part holds were never computed
     kv: KVTotals = UNMEASURED
-    # of the engines that computed the rows, each once; none where the parts do not say
+    # of the engines that computed the rows, each once; empty if the parts do not name any
     numerics: tuple[Numerics, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """Every file of a dataset with its sum, what the dataset holds, and how it came about."""
+    """Lists every file of a dataset with its SHA-256, and describes the dataset and its job."""
 
     schema_version: int = SCHEMA_VERSION
     meta: DatasetMeta
@@ -116,8 +116,8 @@ class Manifest:
 def read_manifest(folder: Path, *, sha256: str | None = None) -> Manifest:
     """Return the manifest of a dataset folder.
 
-    Raises Corrupt where the folder has none (so it is not a finished dataset), where its SHA-256
-    is not the one given, or where it names a file that a dataset cannot have.
+    Raises Corrupt if the folder has none (so it is not a finished dataset), if its SHA-256 is not
+    the one given, or if it names a file that a dataset cannot have.
     """
     return decode_manifest(read_manifest_bytes(folder, sha256=sha256), folder)
 
@@ -135,7 +135,7 @@ def read_manifest_bytes(folder: Path, *, sha256: str | None = None) -> bytes:
 
 
 def decode_manifest(data: bytes, folder: Path) -> Manifest:
-    """Return the manifest that `data` encodes; `folder` is named where it raises Corrupt."""
+    """Return the manifest that `data` encodes; raise Corrupt, which names `folder`."""
     try:
         manifest = msgspec.json.decode(data, type=Manifest)
     except msgspec.DecodeError as error:
@@ -145,12 +145,12 @@ def decode_manifest(data: bytes, folder: Path) -> Manifest:
             f"{folder} has schema {manifest.schema_version}; this version reads {SCHEMA_VERSION}."
         )
     for entry in manifest.files:
-        # The names are a closed set, so a forged manifest cannot lead out of the folder.
+        # Only these names are allowed, so a forged manifest cannot lead out of the folder.
         if _FILE_NAME.fullmatch(entry.path) is None:
             raise Corrupt(f"{folder / MANIFEST} names {entry.path!r}, which no dataset holds.")
     return manifest
 
 
 def local_path(folder: Path, entry: FileEntry) -> Path:
-    """Return where a file of the dataset lies."""
+    """Return the path of a file of the dataset."""
     return folder.joinpath(*PurePosixPath(entry.path).parts)

@@ -1,6 +1,6 @@
-"""Log-probabilities of a choice as OpenAI's endpoints give them.
+"""Log-probabilities of a choice in the form of OpenAI's endpoints.
 
-The engine's JSON is a chat's, with the prompt's beside it; an entry is one token:
+The engine's JSON has the form of a chat and adds those of the prompt; an entry is one token:
 
     {"content": [{"token", "logprob", "bytes", "top_logprobs": [{"token", "logprob", "bytes"}]}],
      "refusal": null, "prompt": [null, {entry}, …]}
@@ -17,9 +17,9 @@ _PROMPT: Final = "prompt"
 
 
 def chat_logprobs(text: str | None) -> tuple[dict[str, Any] | None, list[Any] | None]:
-    """Return a choice's `logprobs` in a chat and its `prompt_logprobs`, None where not asked for.
+    """Return a choice's `logprobs` in a chat and its `prompt_logprobs`, None if not requested.
 
-    OpenAI has no prompt ones: they are entries of the same kind, null for the first token.
+    OpenAI has no `prompt_logprobs`. They are entries of the same kind, null for the first token.
     """
     if text is None:
         return None, None
@@ -33,8 +33,8 @@ def completion_logprobs(
 ) -> tuple[dict[str, Any] | None, list[Any] | None]:
     """Return the same for a completion: `logprobs` in OpenAI's older form.
 
-    `text_offset` counts the characters of `answer` before each token; what a stop string cut off
-    lies at its end.
+    `text_offset` is the number of characters of `answer` before each token. Tokens that a stop
+    string cut off have the length of `answer`.
     """
     chat, prompt = chat_logprobs(text)
     if chat is None:
@@ -49,7 +49,7 @@ def completion_logprobs(
 
 
 def _name(entry: dict[str, Any]) -> str:
-    """Return a token's text, or its bytes in OpenAI's notation where they are no whole text."""
+    """Return a token's text, or OpenAI's notation of its bytes if they are not complete UTF-8."""
     if entry["bytes"] is not None:
         try:
             bytes(entry["bytes"]).decode()
@@ -59,7 +59,7 @@ def _name(entry: dict[str, Any]) -> str:
 
 
 def _tops(entries: list[dict[str, Any]]) -> list[dict[str, float]] | None:
-    """Return {token: log-probability} of each place, the token drawn always among them."""
+    """Return {token: log-probability} for each position, always with the token drawn."""
     if not any(entry["top_logprobs"] for entry in entries):
         return None
     tops = []

@@ -1,4 +1,4 @@
-"""A result row as a line of OpenAI's batch output or error file."""
+"""Turn a result row into a line of OpenAI's batch output or error file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from batchgen.errors import InvalidParameter
 CHAT: Final = "/v1/chat/completions"
 COMPLETIONS: Final = "/v1/completions"
 
-#: Rows that were never asked: OpenAI gives these no response at all.
+#: Rows that were never computed: OpenAI gives them no response.
 NOT_ASKED: Final = frozenset({"batch_expired", "batch_cancelled"})
 
 #: Failures of the service, not of the request: HTTP 500. Every other code is a 400.
@@ -19,10 +19,10 @@ _OURS: Final = frozenset({"poison", "invalid_logits", "server_error"})
 
 
 def openai_line(row: ResultRow, *, endpoint: str) -> dict[str, Any]:
-    """Return a row in OpenAI's shape: for the output file, or for the error file where it failed.
+    """Return a row in OpenAI's form: for the output file, or for the error file if it failed.
 
-    A request that failed carries its HTTP status and error in `response`, and `error` is null;
-    a row that was never asked (`batch_expired`, `batch_cancelled`) has no response and an `error`.
+    A failed request has its HTTP status and error in `response`, and `error` is null. A row that
+    was never computed (`batch_expired`, `batch_cancelled`) has no response, and an `error`.
     `endpoint` is `/v1/chat/completions` or `/v1/completions`; others raise InvalidParameter.
     """
     if endpoint not in (CHAT, COMPLETIONS):
@@ -83,7 +83,7 @@ def _rest(
     choice: Choice, logprobs: dict[str, Any] | None, prompt: list[Any] | None
 ) -> dict[str, Any]:
     rest: dict[str, Any] = {"logprobs": logprobs, "finish_reason": choice.finish_reason}
-    # OpenAI has none of these: they are there only where they were asked for.
+    # OpenAI has no such field: it is written only if the row asked for it.
     if prompt is not None:
         rest["prompt_logprobs"] = prompt
     if choice.tokens is not None:
@@ -118,5 +118,5 @@ def _usage(usage: Usage | None) -> dict[str, Any] | None:
 
 
 def _unique(row: ResultRow) -> str:
-    """Return what is unique in a row's request id, for ids of another kind."""
+    """Return the unique part of a row's request id, to build other ids from."""
     return row.request_id.removeprefix("req_")

@@ -1,6 +1,6 @@
-"""Parquet a row group at a time: what is long is never one array.
+"""Read and write Parquet one row group at a time.
 
-Arrow cannot read a nested column of more than 2 GiB at once, and nobody should hold as much.
+Arrow cannot read a nested column of more than 2 GiB at once, and it would take too much memory.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ def row_groups(file: pq.ParquetFile) -> Iterator[pa.Table]:
 
 @contextmanager
 def writing_parquet(file: BinaryIO, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
-    """Yield a writer to an open file, which is whole when the block ends well."""
+    """Yield a writer to an open file, which is complete when the block ends without an error."""
     writer = pq.ParquetWriter(file, schema, **PARQUET_OPTIONS)
     try:
         yield writer
     except BaseException:
-        with suppress(OSError):  # it writes a footer, and the disk may be full
+        with suppress(OSError):  # close writes a footer, and the disk may be full
             writer.close()
         raise
     writer.close()

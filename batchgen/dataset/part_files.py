@@ -1,4 +1,4 @@
-"""The parts that lie there, and what their names say of them.
+"""List the part files in storage and read their names.
 
 parts/<job>/7.e2.<uuid>.parquet     parts/<job>/ckpt-7.e2.<uuid>.parquet     parts/<job>/.….tmp
 """
@@ -20,16 +20,16 @@ _UNFINISHED: Final = re.compile(r"\.(.+)\.[0-9a-f]+\.tmp")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartName:
-    """Whose a file in a job's folder of parts is."""
+    """The shard and lease that a file name in a job's folder of parts refers to."""
 
     shard: int  # sequence number, unique in the database
-    epoch: int  # of the lease it was written under
+    epoch: int  # of the lease under which it was written
     is_checkpoint: bool
-    is_unfinished: bool  # a write that did not come to its end
+    is_unfinished: bool  # True for the temporary file of a write that did not end
 
     @classmethod
     def parse(cls, name: str) -> Self | None:
-        """Read a file's name; None where no part has such a name."""
+        """Parse a file's name; return None if it is not the name of a part."""
         unfinished = _UNFINISHED.fullmatch(name)
         found = _NAME.fullmatch(unfinished[1] if unfinished else name)
         if found is None:
@@ -51,7 +51,7 @@ class PartFile:
 
 
 def list_part_files(storage: Storage) -> dict[str, list[PartFile]]:
-    """Return the files that have the name of a part, by the public id of their job."""
+    """Return the files that are named like a part, by the public id of their job."""
     top = storage.path("parts")
     if not exists(top):
         return {}

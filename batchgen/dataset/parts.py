@@ -1,10 +1,10 @@
-"""Parts: one Parquet file for the finished rows of one shard, and checkpoints of the same form.
+"""Parts: one Parquet file for the finished rows of one shard. Checkpoints have the same form.
 
     rows, sorted ──► row groups ──► .tmp file ──► re-opened and compared ──► SHA-256 ──► key
 
-However long the answers are, memory is that of one row group: it is what is encoded, written and
-read at a time. A part counts once a SQL row names its key and its SHA-256; nothing here decides
-that.
+Rows are encoded, written and read one row group at a time, so memory holds one row group even if
+answers are long. A part counts only once a SQL row names its key and SHA-256, which is
+not done here.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ from batchgen.errors import Corrupt, InvalidParameter
 from batchgen.storage.durable_files import sha256_of
 from batchgen.storage.storage import Storage, is_disk_trouble
 
-GROUP_BYTES = 64_000_000  # of results in one row group: what is held at a time
-CHUNK = 1 << 20  # bytes summed at a time
+GROUP_BYTES = 64_000_000  # of results in one row group, the most in memory at a time
+CHUNK = 1 << 20  # bytes hashed at a time
 METADATA_PREFIX = "batchgen."
-OPTIONAL = {"kv", "numerics"}  # of a footer: newer than the first parts
+OPTIONAL = {"kv", "numerics"}  # fields of a footer that the oldest parts do not have
 
 by_row = attrgetter("row")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartInfo:
-    """What SQL records of a part: where it lies, what it holds, and its sum."""
+    """The record of a part for SQL: its key, content and SHA-256."""
 
     path: str  # storage key
     n_rows: int
@@ -62,7 +62,7 @@ class PartInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartFooter:
-    """Who computed a part and of what, kept inside the file so that SQL could be rebuilt."""
+    """The origin of a part: job, shard, lease. The file holds it so that SQL can be rebuilt."""
 
     job: str  # public id
     shard: int  # sequence number within the job
@@ -79,8 +79,8 @@ class PartFooter:
 def part_key(job: str, shard_seq: int, epoch: int, kind: Literal["part", "ckpt"] = "part") -> str:
     """Return a storage key that no other writer can choose: `parts/<job>/<seq>.e<epoch>.<uuid>`.
 
-    Raises InvalidParameter where `job` is not a public id (32 hexadecimal digits), so that no
-    caller's string can become a path.
+    Raises InvalidParameter if `job` is not a public id (32 hexadecimal digits), so that no
+    string of a caller can become a path.
     """
     if JOB_ID.fullmatch(job) is None:
         raise InvalidParameter(f"{job!r} is not a job id.")
@@ -97,11 +97,11 @@ def write_part(
     saved: Iterable[ResultRow] = (),
     group_bytes: int = GROUP_BYTES,
 ) -> PartInfo:
-    """Write rows, in any order, as one part sorted by row, and return what SQL is to record.
+    """Write rows, in any order, as one part sorted by row, and return the record for SQL.
 
-    `saved` are rows that lie in a checkpoint, sorted, and are not held in memory. The file is read
-    again before it gets its name. On return it is durable. Raises Corrupt where the bytes read are
-    not the rows written, OSError where the disk refuses.
+    `saved` are sorted rows of a checkpoint, which are read as a stream. The file is read again
+    before it gets its name. It is durable on return. Raises Corrupt if the bytes read are not the
+    rows written, OSError if the disk fails.
     """
     merged = heapq.merge(saved, sorted(rows, key=by_row), key=by_row)
     summary = _Summary()
@@ -118,7 +118,7 @@ def write_part(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inspected:
-    """A part that lies there: what SQL would record of it, and which rows it holds."""
+    """The content of an existing part file: its record for SQL, its footer and its rows."""
 
     info: PartInfo
     rows: list[int]
@@ -127,7 +127,7 @@ class Inspected:
 
 
 def inspect_part(storage: Storage, key: str) -> Inspected:
-    """Return what is found in a part that lies there; raise Corrupt."""
+    """Read an existing part file and return its content; raise Corrupt."""
     footer = read_footer(storage, key)
     with _opened(storage, key) as file:
         sha256 = _sum(file)
@@ -142,11 +142,11 @@ def inspect_part(storage: Storage, key: str) -> Inspected:
 
 
 def read_part(storage: Storage, key: str, *, sha256: str | None = None) -> Iterator[pa.Table]:
-    """Yield a part as tables of `SCHEMA`, a row group at a time.
+    """Yield a part as tables of `SCHEMA`, one row group at a time.
 
-    Its SHA-256 is compared before the first one where one is given, the checksum of each page as it
-    is decoded. Raises Corrupt, naming the part, where it is missing, changed or not a part, and
-    OSError where the disk cannot be read.
+    If `sha256` is given, it is compared before the first table. The checksum of each page is
+    compared when the page is decoded. Raises Corrupt, with the name of the part, if it is missing,
+    changed or not a part, and OSError if the disk cannot be read.
     """
     with _opened(storage, key) as file:
         if sha256 is not None and _sum(file) != sha256:
@@ -171,9 +171,9 @@ def read_results(storage: Storage, key: str, *, sha256: str | None = None) -> It
 
 
 def read_footer(storage: Storage, key: str) -> PartFooter:
-    """Return who wrote a part; raise Corrupt where the file does not say.
+    """Return the footer of a part; raise Corrupt if the file has none.
 
-    KV totals and numerics alone may be missing: parts of earlier versions have none.
+    Only KV totals and numerics may be missing: parts of earlier versions have none.
     """
     try:
         with storage.open(key) as file:
@@ -192,7 +192,7 @@ def read_footer(storage: Storage, key: str) -> PartFooter:
 
 
 def numerics_of(table: pa.Table) -> tuple[Numerics, ...]:
-    """Return how the rows of a part, of which `read_part` yields `table`, were computed."""
+    """Return the numerics of the part from which `read_part` yielded `table`."""
     return _numerics(table.schema.metadata or {})
 
 
@@ -202,7 +202,7 @@ def count_tokens(table: pa.Table, kind: str) -> int:
 
 
 def count_finish_reasons(table: pa.Table) -> FinishReasons:
-    """Return why the answers of a table ended; failed rows are not counted."""
+    """Count the finish reasons of a table; failed rows are not counted."""
     counted = {
         one["values"]: one["counts"] for one in table["finish_reason"].value_counts().to_pylist()
     }
@@ -221,7 +221,7 @@ def _metadata(footer: PartFooter) -> dict[str, str]:
 
 @dataclass(slots=True)
 class _Summary:
-    """What was written or read so far: who the rows are, and their sums."""
+    """Collects the ids and sums of the rows that were written or read so far."""
 
     rows: list[int] = field(default_factory=list)
     ids: list[str] = field(default_factory=list)
@@ -242,7 +242,7 @@ class _Summary:
         self.finish_reasons += count_finish_reasons(table)
 
     def info(self, footer: PartFooter, *, key: str, size: int, sha256: str) -> PartInfo:
-        """Return what SQL is to record of these rows in a file."""
+        """Return the record for SQL of a file with these rows."""
         return PartInfo(
             path=key,
             n_rows=len(self.rows),
@@ -272,8 +272,8 @@ def _encode(
 
 
 def _check_written(path: Path, summary: _Summary, key: str) -> None:
-    # Every page is decoded, so that each checksum is tried; identity is compared value by value.
-    # Scores are left out: a NaN equals nothing.
+    # Decoding every page checks each checksum; ids are compared value by value. Scores are not
+    # compared, because NaN does not equal itself.
     found = _Summary()
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:

@@ -1,4 +1,4 @@
-"""Reading results: a finished dataset through its manifest, a running job through its parts."""
+"""Read results: a finished dataset by its manifest, a running job by its parts."""
 
 from __future__ import annotations
 
@@ -26,17 +26,18 @@ Config = Literal["default", "errors"]
 def open_dataset(folder: Path, config: Config = "default") -> arrow_dataset.Dataset:
     """Open the answered rows of a finished dataset, or its failed rows with config `errors`.
 
-    Rows are in input order; the columns are those of `SCHEMA`, also where there are no rows.
-    Raises Corrupt where the folder is not a finished dataset or a file has another size than
-    the manifest says (`verify_dataset` checks the bytes too).
+    Rows are in input order. The columns are those of `SCHEMA`, even if there are no rows.
+    Raises Corrupt if the folder is not a finished dataset or a file has another size than
+    the manifest says (`verify_dataset` also checks the bytes).
     """
     return _open_files([str(path) for path in _paths(folder, config)])
 
 
 def open_partial(storage: Storage, part_keys: Sequence[str]) -> arrow_dataset.Dataset:
-    """Open the committed parts of a job that still runs, in the order given.
+    """Open the committed parts of a running job, in the order given.
 
-    Answered and failed rows are both in it. Raises Corrupt, naming the part, where one is missing.
+    They hold answered and failed rows. Raises Corrupt, with the name of the part, if one is
+    missing.
     """
     for key in part_keys:
         if storage.size(key) is None:
@@ -47,7 +48,7 @@ def open_partial(storage: Storage, part_keys: Sequence[str]) -> arrow_dataset.Da
 def iter_rows(folder: Path) -> Iterator[ResultRow]:
     """Yield every row of a finished dataset, answered or failed, in input order.
 
-    Memory is flat. Errors as in `open_dataset`, at the first row.
+    Memory does not grow with the rows. Errors are those of `open_dataset`, raised at the first row.
     """
     answered = _stream(_paths(folder, "default"))
     failed = _stream(_paths(folder, "errors"))
@@ -79,9 +80,9 @@ def _open_files(paths: list[str]) -> arrow_dataset.Dataset:
 
 def _stream(paths: list[Path]) -> Iterator[ResultRow]:
     for path in paths:
-        # Not through a scanner: that reads ahead, several batches of several files at once.
+        # A scanner would read several batches of several files ahead.
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            # A batch across row groups could be of any size.
+            # A batch over several row groups could have any size.
             for number in range(file.num_row_groups):
                 for batch in file.iter_batches(batch_size=BATCH_ROWS, row_groups=[number]):
                     yield from from_table(pa.Table.from_batches([batch]))

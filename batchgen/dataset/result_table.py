@@ -1,4 +1,4 @@
-"""Result rows to Arrow and back."""
+"""Convert result rows to Arrow and back."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pyarrow as pa
 from batchgen.core.rows import Choice, ResultRow
 from batchgen.dataset.arrow_schema import SCHEMA
 
-FIXED = 512  # bytes of a row beside its texts, about
+FIXED = 512  # bytes of a row without its texts, about
 TOKEN = 36  # bytes of a token id in a Python list
 
 
@@ -50,8 +50,8 @@ def from_table(table: pa.Table) -> list[ResultRow]:
 
 
 def held_bytes(row: ResultRow) -> int:
-    """Return about how much memory a row takes at most: its texts and lists."""
-    # Arrow has the text of the first choice twice, as `response` too.
+    """Return about how many bytes of memory a row takes at most: its texts and lists."""
+    # Arrow holds the text of the first choice twice: it is also `response`.
     return (
         FIXED
         + len(row.extra or "")
@@ -63,7 +63,7 @@ def held_bytes(row: ResultRow) -> int:
 
 
 def in_groups(rows: Iterable[ResultRow], limit: int) -> Iterator[list[ResultRow]]:
-    """Yield the rows in order, in lists of `limit` bytes at most or of one row."""
+    """Yield the rows in order, in lists of at most `limit` bytes or of one row."""
     group: list[ResultRow] = []
     size = 0
     for row in rows:

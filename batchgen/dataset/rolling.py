@@ -1,9 +1,9 @@
-"""One series of Parquet files, cut where a file or a row group would grow too large.
+"""Write one series of Parquet files; a new one begins before a file grows too large.
 
     tables ──► pieces ──► row group (buffered) ──► file ──► next file …
                                                     └─ .train-00000.tmp until the count is known
 
-How many files there will be is known only at the end, so the `-of-000NN` names come last.
+The number of files is known only at the end, so files get their `-of-000NN` names then.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from batchgen.storage.durable_files import fsync, make_folder, make_read_only, s
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Where row groups and files end. The bytes of a row group are those of Arrow in memory."""
+    """The largest row groups and files. Bytes of a row group are those of Arrow in memory."""
 
     row_group_rows: int = 122_880  # DuckDB's own row group
-    row_group_bytes: int = 64_000_000  # a reader's and our own buffer; HF asks for <= 100 MB
+    row_group_bytes: int = 64_000_000  # what readers and this writer buffer; HF: <= 100 MB
     file_rows: int = 1_000_000
-    file_bytes: int = 480_000_000  # of the file; the footer still comes on top, HF asks <= 500 MB
+    file_bytes: int = 480_000_000  # without the footer; HF asks for <= 500 MB
 
 
 class RollingWriter:
@@ -40,7 +40,7 @@ class RollingWriter:
         self._stem = stem
         self._schema = schema
         self._limits = limits
-        self._finished: list[FileEntry] = []  # under their temporary names
+        self._finished: list[FileEntry] = []  # still with their temporary names
         self._buffer: list[pa.Table] = []
         self._buffered_rows = 0
         self._buffered_bytes = 0
@@ -49,15 +49,15 @@ class RollingWriter:
         self._file_rows = 0
 
     def add(self, table: pa.Table) -> None:
-        """Append rows; memory held is one row group at most."""
+        """Append rows; at most one row group is held in memory."""
         for piece in _pieces(table, self._limits.row_group_bytes):
             self._add_piece(piece)
 
     def finish(self, *, at_least_one: bool = False) -> list[FileEntry]:
-        """Write what is buffered, give the files their names, and return them in order.
+        """Write the buffered rows, give the files their names, and return them in order.
 
-        `path` is `<folder name>/<file name>`. `at_least_one` writes a file of no rows where
-        there was nothing to write. Files and folder are durable on return, and the files read-only.
+        `path` is `<folder name>/<file name>`. With `at_least_one` an empty file is written if there
+        were no rows. Files and folder are durable on return, and the files are read-only.
         """
         self._flush()
         if at_least_one and not self._finished and self._writer is None:
@@ -69,10 +69,10 @@ class RollingWriter:
         return entries
 
     def abandon(self) -> None:
-        """Release what is open after a failure; the caller removes the folder."""
+        """Close the open file after a failure; the caller removes the folder."""
         if self._writer is None or self._file is None:
             return
-        with suppress(OSError):  # it writes a footer, and the disk may be full
+        with suppress(OSError):  # close writes a footer, and the disk may be full
             self._writer.close()
         self._file.close()
 
@@ -92,7 +92,7 @@ class RollingWriter:
     def _flush(self) -> None:
         if not self._buffer:
             return
-        # Copied together: equal rows give equal bytes, and the tables they came from are freed.
+        # A copy in one piece: equal rows give equal bytes, and the source tables can be freed.
         group = pa.concat_tables(self._buffer).combine_chunks()
         self._buffer, self._buffered_rows, self._buffered_bytes = [], 0, 0
         if self._is_full(group):
@@ -105,7 +105,7 @@ class RollingWriter:
         if self._file is None:
             return False
         rows = self._file_rows + len(group)
-        # Compressed, the group is smaller than this.
+        # An upper bound: the compressed group is smaller.
         size = self._file.tell() + group.nbytes
         return rows > self._limits.file_rows or size > self._limits.file_bytes
 
@@ -146,7 +146,7 @@ class RollingWriter:
 
 
 def _pieces(table: pa.Table, limit: int) -> Iterator[pa.Table]:
-    """Yield the table in order, halved until each piece has `limit` bytes at most or is one row."""
+    """Yield the table in order, halved until a piece has at most `limit` bytes or is one row."""
     if len(table) <= 1 or table.nbytes <= limit:
         yield table
         return

@@ -1,4 +1,4 @@
-"""Whether a dataset folder still holds what its manifest says."""
+"""Check that a dataset folder holds exactly the files of its manifest."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from batchgen.storage.durable_files import exists, sha256_of
 
 
 def verify_dataset(folder: Path, *, manifest_sha256: str | None = None) -> list[str]:
-    """Return one sentence for each missing, changed and extra file; none means sound.
+    """Return one sentence for each missing, changed and extra file; an empty list means no error.
 
-    Every file is read and summed. `manifest_sha256`, as SQL records it, pins the manifest itself.
-    Names that begin with a dot at the top of the folder are no part of the dataset (readers skip
-    them too) and are not looked at.
+    Every file is read and hashed. With `manifest_sha256`, from SQL, the manifest is checked too.
+    Names with a leading dot at the top of the folder are not part of the dataset and are skipped;
+    readers skip them too.
     """
     try:
         manifest = read_manifest(folder, sha256=manifest_sha256)
@@ -28,7 +28,7 @@ def verify_dataset(folder: Path, *, manifest_sha256: str | None = None) -> list[
 
 
 def check_file(folder: Path, entry: FileEntry) -> str | None:
-    """Return what is wrong with one file of a dataset, None where nothing is."""
+    """Return the fault of one file of a dataset as a sentence, None if there is none."""
     path = local_path(folder, entry)
     if not path.is_symlink() and not exists(path):
         return f"{entry.path} is missing."
@@ -43,9 +43,9 @@ def check_file(folder: Path, entry: FileEntry) -> str | None:
 
 
 def files_in(folder: Path) -> Iterator[str]:
-    """Yield the path inside the folder of every file below it that could be dataset's.
+    """Yield the relative path of every file below the folder that may belong to the dataset.
 
-    Links are files here, never followed; dot-names at the top are left out.
+    A link counts as a file and is never followed. Names with a dot at the top are left out.
     """
     for top in folder.iterdir():
         if top.name.startswith("."):

@@ -1,10 +1,10 @@
-"""Ids given twice, found exactly, in memory that does not grow with the rows.
+"""Find ids that are given twice, exactly, in memory that does not grow with the rows.
 
-Of each id a 64-bit hash is kept, in a file from some thousands on. Rows whose hashes are equal are
-suspects; their ids are read again and compared, so that a collision of hashes never accuses anyone.
+A 64-bit hash of each id is kept, in a file if there are more than some thousands. If rows have the
+same hash, their ids are read again and compared, so a collision of hashes is never reported.
 
-    rows       0 … 65,535 │ 65,536 … │ … the last      written a piece at a time
-    compared   all hashes below 2⁶⁴/n, then the next such share, …: n passes, a piece at a time
+    rows       0 … 65,535 │ 65,536 … │ … the last      written one piece at a time
+    compared   all hashes below 2⁶⁴/n, then the next such share, …: n passes, one piece at a time
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-AT_ONCE = 65_536  # hashes in memory: about half a megabyte, three times over while they are sorted
+AT_ONCE = 65_536  # hashes in memory: about 0.5 MB, three times as much while they are sorted
 
 Hashes = np.ndarray[tuple[int], np.dtype[np.uint64]]
 Rows = np.ndarray[tuple[int], np.dtype[np.int64]]
@@ -24,7 +24,7 @@ Rows = np.ndarray[tuple[int], np.dtype[np.int64]]
 
 @dataclass(frozen=True, slots=True)
 class Duplicate:
-    """One row whose id an earlier row has; `row` and `first` are 0-based."""
+    """A row that repeats the id of the earlier row `first`; both numbers are 0-based."""
 
     row: int
     first: int
@@ -32,7 +32,7 @@ class Duplicate:
 
 
 class IdHashes:
-    """The hash of every row's id, in row order; `file` takes those that are too many."""
+    """Holds the hash of every row's id, in row order: the last in memory, the rest in `file`."""
 
     def __init__(
         self, file: BinaryIO, hash_id: Callable[[str], int] = hash, *, at_once: int = AT_ONCE
@@ -41,7 +41,7 @@ class IdHashes:
         self._hash_id = hash_id
         self._at_once = at_once
         self._written = 0
-        # those of the last rows
+        # the hashes of the last rows
         self._recent = array("q")
 
     def add(self, custom_id: str) -> None:
@@ -53,7 +53,7 @@ class IdHashes:
             del self._recent[:]
 
     def duplicates(self, id_of: Callable[[int], str]) -> Iterator[Duplicate]:
-        """Yield every row that repeats an id, in no order; `id_of` reads a row's id again."""
+        """Yield every row that repeats an id, in any order. `id_of` reads a row's id again."""
         for hashes, rows in self._suspects():
             first: dict[str, int] = {}
             group: int | None = None
@@ -86,7 +86,7 @@ class IdHashes:
         return np.concatenate(hashes), np.concatenate(rows)
 
     def _pieces(self) -> Iterator[tuple[int, Hashes]]:
-        """Yield (row of the first, hashes), front to back."""
+        """Yield (row of the first hash, hashes), in row order."""
         self._file.seek(0)
         for first in range(0, self._written, self._at_once):
             yield first, np.frombuffer(self._file.read(8 * self._at_once), np.uint64)

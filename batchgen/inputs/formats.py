@@ -1,10 +1,10 @@
-"""What a file is that is no JSON Lines, told by its first bytes.
+"""Recognise a file that is not JSON Lines by its first bytes.
 
     head ──► magic number?  UTF-16, UTF-32?  binary?
          ──► one JSON document over all lines?  a table?  text?      ──► Format ──► InvalidInput
-         ──► else JSON Lines, good or bad: None, and each line is looked at
+         ──► else JSON Lines, good or bad: None, and each line is checked
 
-One file of another format is one mistake: it gets one error, whatever becomes of single bad lines.
+A file of another format gets one error for the whole file, not one for each line.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from typing import Final
 
 import msgspec
 
-HEAD_BYTES: Final = 1 << 18  # by which a format is known
-_LOOKED_AT: Final = 16  # lines of what may be text
+HEAD_BYTES: Final = 1 << 18  # a format is recognised by so many bytes
+_LOOKED_AT: Final = 16  # lines of a file that may be plain text
 _DELIMITERS: Final = {",": "CSV", "\t": "TSV", ";": "CSV with semicolons", "|": "CSV with bars"}
-_LONGEST_NAME: Final = 64  # characters in the head of a table
+_LONGEST_NAME: Final = 64  # characters of a column name in a table
 _BLANK: Final = b" \t\r\n"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Format:
-    """A format that is no JSON Lines: what the file is, and what to do."""
+    """A format that is not JSON Lines: its name, and how to convert the file."""
 
     name: str
     remedy: str
@@ -45,7 +45,7 @@ def _utf(name: str) -> Format:
     return Format(name=name, remedy=f"convert it, `iconv -f {name} -t UTF-8 FILE`")
 
 
-#: {first bytes: format}; of two that fit the first one counts.
+#: {first bytes: format}; the first entry that fits is used.
 MAGIC: Final[dict[bytes, Format]] = {
     b"\x1f\x8b": _archive("gzip-compressed", "gunzip -c"),
     b"\x28\xb5\x2f\xfd": _archive("zstd-compressed", "zstd -dc"),
@@ -85,9 +85,9 @@ _TEXT: Final = Format(
 
 
 def recognise(head: bytes) -> Format | None:
-    """Return the format that the first bytes of a file show, None for JSON Lines.
+    """Return the format of a file by its first bytes, None for JSON Lines.
 
-    `head` is the whole file, or HEAD_BYTES of it at least.
+    `head` is the whole file, or at least HEAD_BYTES of it.
     """
     found = _by_magic(head) or _by_zeros(head)
     if found is not None:
@@ -108,7 +108,7 @@ def _by_magic(head: bytes) -> Format | None:
 
 
 def _by_zeros(head: bytes) -> Format | None:
-    """Tell Unicode without a byte order mark by its zeros: where JSON begins all is ASCII."""
+    """Recognise UTF-16 and UTF-32 without a byte order mark: JSON begins with ASCII characters."""
     start = [byte != 0 for byte in head[:8]]
     if start == [True, False] * 4:
         return _utf("UTF-16LE")
@@ -122,7 +122,7 @@ def _by_zeros(head: bytes) -> Format | None:
 
 
 def _as_document(text: bytes) -> Format | None:
-    """Tell a JSON document that begins in the first line and is not all of it, or is a list."""
+    """Recognise a JSON list, or a JSON document that does not end in the first line."""
     if not text.startswith((b"{", b"[")):
         return None
     line, line_feed, rest = text.partition(b"\n")
@@ -131,7 +131,7 @@ def _as_document(text: bytes) -> Format | None:
         return _ARRAY if is_list and not rest.strip() else None
     if is_list:
         return _ARRAY
-    if not line_feed:  # one line, which is bad, or longer than the head
+    if not line_feed:  # a single line that is bad, or is longer than the head
         return None
     try:
         _, end = json.JSONDecoder().raw_decode(text.decode("utf-8", "replace"))
@@ -142,7 +142,7 @@ def _as_document(text: bytes) -> Format | None:
 
 
 def _as_table(text: bytes) -> Format | None:
-    """Tell a table by its first two rows: names in the first, and as many cells in the second."""
+    """Recognise a table: the first row holds names, the second has as many cells."""
     if text.startswith((b"{", b"[")):
         return None
     lines = text.decode("utf-8", "replace").splitlines()
@@ -158,7 +158,7 @@ def _as_table(text: bytes) -> Format | None:
 
 
 def _as_text(text: bytes) -> Format | None:
-    """Tell text by lines none of which begins as an object does; a single one may be a slip."""
+    """Recognise plain text: two lines or more, and none begins like an object or is JSON."""
     lines = [line for line in text.split(b"\n", _LOOKED_AT)[:_LOOKED_AT] if line.strip()]
     is_text = len(lines) > 1 and not any(line.lstrip().startswith(b"{") for line in lines)
     return _TEXT if is_text and not any(_is_json(line) for line in lines) else None

@@ -1,4 +1,4 @@
-"""The way of an input file into batchgen: checked, indexed and stored in one pass.
+"""Check, index and store an input file in one pass.
 
 source ──► RecordReader ──► LineParser ──► problems, ids
               │  │
@@ -30,19 +30,19 @@ __all__ = ["OnInvalid", "StoredInput", "ValidationReport", "ingest", "validate"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ValidationReport:
-    """What `validate` found: `n_bad` lines cannot be used; the first problems, by line."""
+    """The result of `validate`: `n_bad` lines cannot be used; `problems` has the first, by line."""
 
     n_rows: int
     n_bad: int
     problems: list[LineProblem]
-    # The last row is too long, and what follows it was not read.
+    # The last row is too long, and the rest of the input was not read.
     ended_early: bool = False
     other_models: OtherModels = field(default_factory=OtherModels)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredInput:
-    """An input as stored; `n_bad` of its rows will be error rows."""
+    """A stored input. `n_bad` of its rows will be error rows."""
 
     sha256: str
     bytes: int
@@ -61,8 +61,8 @@ def validate(
 ) -> ValidationReport:
     """Check every line and id of an input, and store nothing.
 
-    `source` is read to its end, or to that of a line that is too long. `model` and `context` are
-    those of LineParser. Raises EmptyInput, MissingInput, InvalidInput where it is another format,
+    `source` is read to its end, or to the end of a line that is too long. `model` and `context` are
+    those of LineParser. Raises EmptyInput, MissingInput, InvalidInput if it has another format,
     and InvalidParameter for `defaults`.
     """
     parser = LineParser(defaults, model, context)
@@ -70,7 +70,7 @@ def validate(
         index, spill = (stack.enter_context(_scratch()) for _ in range(2))
         if source.seekable():
             again, copy, base = source, None, source.tell()
-        else:  # a pipe: duplicate ids are compared in a copy
+        else:  # a pipe cannot be read again: suspected ids are read from a copy
             again = stack.enter_context(_scratch())
             copy, base = again.write, 0
         survey = Survey(parser, spill)
@@ -96,8 +96,8 @@ def ingest(
 ) -> StoredInput:
     """Store an input under its SHA-256, with an index of its rows, if its lines can be used.
 
-    Nothing is left behind where it ends early. The same bytes again replace themselves, which
-    also heals a stored copy that was damaged. Ids must be unique even where bad lines are kept.
+    If this fails, nothing is stored. If the same bytes are stored already, they are written again,
+    which also repairs a damaged copy. Ids must be unique even if bad lines are accepted.
     Raises BadLines, EmptyInput, MissingInput, InvalidInput and InvalidParameter.
     """
     parser = LineParser(defaults, model, context)
@@ -116,14 +116,14 @@ def ingest(
         longest = MAX_LINE_BYTES if on_invalid is OnInvalid.REFUSE else MAX_RECORD_BYTES
         reader = RecordReader(source, index=index.file, copy=copy, longest=longest)
         survey.read(reader)
-        index.file.truncate((survey.n_rows + 1) * OFFSET.itemsize)  # blank lines at the end
+        index.file.truncate((survey.n_rows + 1) * OFFSET.itemsize)  # drops last blank lines
         data.file.flush()
         index.file.flush()
         with data.path.open("rb") as written, index.path.open("rb") as offsets:
             survey.compare_ids(RecordFile(written, offsets))
         survey.refuse(on_invalid)
         sha256 = digest.hexdigest()
-        # The name is known only now that the bytes are.
+        # The name is the hash of all bytes, so it is known only now.
         data.target = storage.path(input_key(sha256))
         index.target = storage.path(index_key(sha256))
     return StoredInput(
@@ -137,5 +137,5 @@ def ingest(
 
 
 def _scratch() -> BinaryIO:
-    """Open a file without a name, which is gone once it is closed."""
+    """Open a temporary file without a name; closing removes it."""
     return cast("BinaryIO", tempfile.TemporaryFile())

@@ -1,11 +1,11 @@
-"""Records of an input: the bytes between line feeds, and where each of them begins.
+"""Records of an input, the bytes between line feeds, and the offset of each.
 
     bytes     BOM {…}\\n {…}\\r\\n \\n {…}
                   ▲     ▲       ▲  ▲    ▲
     offsets       0     1       2  3    end        n + 1 numbers, little-endian uint64
 
-A record ends at a line feed; the last one needs none. Offsets count from the first byte of the
-input; a byte order mark belongs to no record.
+A record ends at a line feed; the last one may have none. Offsets count from the first byte of the
+input. A byte order mark belongs to no record.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from batchgen.inputs.formats import HEAD_BYTES, Format, recognise
 from batchgen.requests.strict_json import MAX_LINE_BYTES
 
 CHUNK_BYTES: Final = 1 << 18
-MAX_RECORD_BYTES: Final = 64 << 20  # of a record that comes cut; what goes on longer has no lines
+MAX_RECORD_BYTES: Final = 64 << 20  # after a longer record the rest is not read
 OFFSET: Final = np.dtype("<u8")
-_CUT: Final = MAX_LINE_BYTES + 1  # of a longer record no more is kept: enough to see it is too long
+_CUT: Final = MAX_LINE_BYTES + 1  # bytes kept of a longer record: enough to see that it is too long
 _BOM: Final = b"\xef\xbb\xbf"
 _LINE_FEED: Final = 0x0A
 
 
 class RecordReader:
-    """Splits a stream into records once, front to back; memory is a chunk and one record.
+    """Splits a stream into records, in one pass; memory holds one chunk and one record.
 
-    Every byte read goes to `copy` as well, and the offset of every record to `index`. A record of
-    more than `longest` bytes is the last: what follows it is not read.
+    It also gives all bytes to `copy`, and writes the offset of every record to `index`. After a
+    record of more than `longest` bytes it stops reading.
     """
 
     def __init__(
@@ -49,16 +49,16 @@ class RecordReader:
         self._longest = longest
         self._recognise = recognise
         self.bytes = 0  # read so far
-        self.ended_early = False  # behind a record that is too long
+        self.ended_early = False  # after a record that is too long
 
     def batches(self) -> Iterator[list[bytes]]:
         """Yield the records of one chunk after another, without their line feeds.
 
-        A record longer than a line may be comes cut, yet still too long. Raises InvalidInput
-        where the first bytes show another format, MissingInput where the source fails.
+        A record that is too long for a line is cut, but stays too long. Raises InvalidInput if the
+        first bytes show another format, MissingInput if the source cannot be read.
         """
         carry = b""
-        held = 0  # bytes of the record that the chunks so far leave open
+        held = 0  # bytes of the record that has not ended yet
         for chunk in self._chunks():
             records = chunk.split(b"\n")
             held += len(records[0])
@@ -92,7 +92,7 @@ class RecordReader:
             chunk = self._read()
 
     def _head(self) -> bytes:
-        """Return the first chunk, long enough to know the format by."""
+        """Return the first chunk, long enough to recognise the format."""
         head = self._read()
         while len(head) < HEAD_BYTES and (more := self._read()):
             head += more
@@ -111,7 +111,7 @@ class RecordReader:
 
 
 class RecordFile:
-    """Reads single records by their offsets; `base` is where the input begins in `data`."""
+    """Reads single records by offset. The input begins at byte `base` of `data`."""
 
     def __init__(self, data: BinaryIO, index: BinaryIO, *, base: int = 0) -> None:
         self._data = data
@@ -119,9 +119,9 @@ class RecordFile:
         self._base = base
 
     def read(self, start: int, end: int) -> Iterator[tuple[int, bytes]]:
-        """Yield (record, bytes) of [start, end), line feeds removed and long records cut.
+        """Yield (record, bytes) of [start, end), without line feeds; long records are cut.
 
-        Raises Corrupt where the offsets lead outside the data.
+        Raises Corrupt if an offset is outside the data.
         """
         offsets = self._offsets(start, end)
         for i in range(end - start):

@@ -1,7 +1,7 @@
-"""Whether a stored input still is what its name says, at the cost of one reading of it.
+"""Check that a stored input still has the hash that is its name.
 
-A file is hashed when it is first read here, and again once the file system says that it was
-touched since.
+A process hashes a file when it first reads it, and again only if the file system shows that the
+file was changed since.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import BinaryIO, Final, NamedTuple, cast
 
 from batchgen.errors import Corrupt
 
-MAX_KNOWN: Final = 256  # inputs that are remembered
+MAX_KNOWN: Final = 256  # inputs whose seal is kept
 
 
 class Seal(NamedTuple):
-    """What the file system says of a file; another value after every change."""
+    """The metadata of a file that changes with every change of the file."""
 
     device: int
     inode: int
@@ -38,7 +38,7 @@ _lock = threading.Lock()
 
 
 def sealed(file: BinaryIO, sha256: str) -> Seal:
-    """Return the seal under which the file has this hash; raise Corrupt where it has another."""
+    """Return the seal of a file that has this hash; raise Corrupt if it has another."""
     seal = Seal.of(file)
     if _known.get(sha256) == seal:
         return seal
@@ -46,7 +46,7 @@ def sealed(file: BinaryIO, sha256: str) -> Seal:
     hashed = hashlib.file_digest(cast("BufferedReader", file), "sha256")
     if hashed.hexdigest() != sha256:
         raise changed(sha256)
-    if Seal.of(file) != seal:  # while it was read
+    if Seal.of(file) != seal:  # changed while it was read
         raise changed(sha256)
     with _lock:
         if len(_known) >= MAX_KNOWN:
@@ -56,7 +56,7 @@ def sealed(file: BinaryIO, sha256: str) -> Seal:
 
 
 def changed(sha256: str) -> Corrupt:
-    """Return the error of an input that is not the one that was submitted."""
+    """Return the error for an input that changed after it was submitted."""
     return Corrupt(
         f"The stored input {sha256[:12]} has changed since it was submitted. Submit the file again."
     )

@@ -1,4 +1,4 @@
-"""Stored inputs: the bytes as they came, and rows read from them by offset."""
+"""Stored inputs: the unchanged bytes, and rows that are read from them by offset."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from batchgen.inputs.seals import Seal, changed, sealed
 from batchgen.requests.lines import LineParser
 from batchgen.storage.storage import Storage
 
-READ_TOGETHER: Final = 32  # rows between two looks at whether the file was touched
+READ_TOGETHER: Final = 32  # rows read between two checks that the file has not changed
 
 
 def input_key(sha256: str) -> str:
@@ -29,8 +29,8 @@ def index_key(sha256: str) -> str:
 def read_rows(storage: Storage, sha256: str, start: int, end: int) -> Iterator[tuple[int, bytes]]:
     """Yield (row, bytes) of the positions [start, end); a position is a row.
 
-    Line feeds are removed, and a record longer than a line may be comes cut, yet still too long.
-    Raises Corrupt where bytes are missing or are not those that were submitted.
+    Line feeds are removed. A record that is too long for a line is cut, but stays too long.
+    Raises Corrupt if bytes are missing or are not those that were submitted.
     """
     try:
         with storage.open(input_key(sha256)) as data, storage.open(index_key(sha256)) as index:

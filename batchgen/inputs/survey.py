@@ -1,4 +1,4 @@
-"""What one pass over an input finds: how many rows, which cannot be used, whose ids repeat."""
+"""Read an input once: count rows, find those that cannot be used and ids that repeat."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from batchgen.requests.lines import LineParser, implicit_id
 from batchgen.requests.other_models import OtherModels
 from batchgen.requests.plain_lines import PlainLines
 
-MAX_PROBLEMS: Final = 1_000  # described; beyond that they are only counted
-SAMPLED: Final = 16  # rows of a chunk of the input whose length is looked at
+MAX_PROBLEMS: Final = 1_000  # that are described; further ones are only counted
+SAMPLED: Final = 16  # rows of each chunk of the input whose length is measured
 _OWN_IDS = "Give every line an id of its own."
 
 
 class OnInvalid(StrEnum):
-    """What becomes of an input with lines that cannot be used."""
+    """The choice for an input with lines that cannot be used."""
 
-    REFUSE = "refuse"  #: No job: every bad line is reported.
-    ROW_ERROR = "row-error"  #: A job in which each bad line is an error row.
+    REFUSE = "refuse"  #: Create no job and report every bad line.
+    ROW_ERROR = "row-error"  #: Create a job in which each bad line is an error row.
 
 
 class Survey:
-    """Reads an input once, then compares the ids that may be equal; `spill` is for their hashes."""
+    """Reads an input once, then compares ids that may be equal. `spill` holds hashes of ids."""
 
     def __init__(self, parser: LineParser, spill: BinaryIO) -> None:
         self._parser = parser
@@ -46,17 +46,17 @@ class Survey:
         self._repeated: list[LineProblem] = []
         self.other_models = OtherModels()
         self.n_rows = 0
-        #: The reading ended behind the last row, which is too long.
+        #: True if reading stopped after a row that is too long.
         self.ended_early = False
 
     @property
     def n_bad(self) -> int:
-        """Rows that do not parse."""
+        """The number of rows that do not parse."""
         return len(self._bad_rows)
 
     @property
     def n_unusable(self) -> int:
-        """Rows that do not parse, or repeat an id, or both."""
+        """The number of rows that do not parse, repeat an id, or both."""
         return len(np.union1d(self._bad_rows, self._repeated_rows))
 
     @property
@@ -65,7 +65,7 @@ class Survey:
         return sorted(self._bad + self._repeated, key=lambda each: each.line)[:MAX_PROBLEMS]
 
     def read(self, reader: RecordReader) -> None:
-        """Parse every record but the blank ones at the end; raise EmptyInput where none is left."""
+        """Parse all records except blank ones at the end; raise EmptyInput if there is none."""
         plain_id, add_id = self._plain.id_of, self._ids.add
         row = blanks = 0
         for batch in reader.batches():
@@ -73,7 +73,7 @@ class Survey:
             for raw in batch:
                 custom_id = plain_id(raw, row + blanks)
                 if custom_id is None and not raw.strip():
-                    blanks += 1  # a row, if a record follows that is not blank
+                    blanks += 1  # counts as a row only if a record that is not blank follows
                     continue
                 if blanks:
                     for blank in range(row, row + blanks):
@@ -89,11 +89,11 @@ class Survey:
 
     @property
     def lengths(self) -> RowLengths:
-        """How long the rows are, by a sample from every part of the input."""
+        """The lengths of the rows, estimated from a sample of every part of the input."""
         return self._sample.lengths
 
     def compare_ids(self, records: RecordFile) -> None:
-        """Find the rows that repeat an earlier row's id, reading the suspects again."""
+        """Find the rows that repeat an id. Rows with equal hashes are read again from `records`."""
 
         def id_of(row: int) -> str:
             [(_, raw)] = records.read(row, row + 1)
@@ -108,9 +108,9 @@ class Survey:
         self._repeated = [_describe(duplicate) for duplicate in first]
 
     def refuse(self, on_invalid: OnInvalid) -> None:
-        """Raise BadLines where the input must not become a job.
+        """Raise BadLines if the input must not become a job.
 
-        Repeated ids always refuse it: ids tell the caller which answer is whose.
+        A repeated id is always refused, because ids tell the caller which answer is which.
         """
         if on_invalid is OnInvalid.ROW_ERROR:
             if self.ended_early:

@@ -1,4 +1,4 @@
-"""Taking over what a dead process left in a home of one's own."""
+"""Release the leases that a dead process left in a home."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from batchgen.jobs.store import Store
 def release_dead_leases(store: Store) -> int:
     """End every lease in the database at once and return how many shards came back.
 
-    Only for a process that holds the home's lock and has not claimed anything: no other worker
-    can be alive then, and waiting for the leases to run out would wait for nobody.
+    Call this only in a process that holds the home's lock and has claimed nothing. Then no other
+    worker is alive, so there is no reason to wait until the leases run out.
     """
     with store.database.begin() as connection:
         connection.execute(
@@ -24,7 +24,7 @@ def release_dead_leases(store: Store) -> int:
             .where(jobs.c.state == JobState.FINALIZING, jobs.c.final_owner.is_not(None))
             .values(final_expires_at=0.0)
         )
-        # what was rung for lies in a queue that died with its process
+        # published shards were in a queue that ended with its process
         connection.execute(
             update(shards).where(shards.c.enqueued_at.is_not(None)).values(enqueued_at=None)
         )

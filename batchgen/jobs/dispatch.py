@@ -1,7 +1,8 @@
-"""Dispatch: which shards' doorbells ring now. SQL is the outbox, the broker only a bell.
+"""Dispatch: choose the shards whose ids are published to the broker now.
 
-Ringing twice is harmless and not ringing is repaired after `redispatch_after` seconds, so any
-number of dispatchers may run at once, and the broker may lose whatever it likes.
+A message (the doorbell) only tells a worker that a shard is ready; SQL decides who gets it. A shard
+may be published twice, and if a message is lost it is published again after `redispatch_after`
+seconds. So any number of dispatchers may run at once, and the broker may lose messages.
 """
 
 from __future__ import annotations
@@ -32,26 +33,26 @@ from batchgen.database.clock import SLACK, is_due
 from batchgen.database.database import now_db
 from batchgen.database.tables import jobs, shard_is, shards
 from batchgen.database.transactions import Manager, reading, repeatable, transaction
-from batchgen.jobs import transitions as moves
+from batchgen.jobs import transitions
 from batchgen.jobs.fairness import Candidate, InFlight, turns
+from batchgen.jobs.job_records import JobRecord
 from batchgen.jobs.openings import is_open
-from batchgen.jobs.records import JobRecord
 
 ShardIds = list[int]
 ModelNames = list[str]
 
 
-JOBS_AT_ONCE = 100  # whose shards one statement asks for; SQLite takes 500
+JOBS_AT_ONCE = 100  # jobs in one statement; SQLite allows 500
 
 
 class DispatchManager(Manager):
-    """The transactions of the coordinator that start jobs and hand out shards."""
+    """The transactions of the coordinator that start jobs and choose shards to publish."""
 
     @repeatable
     def start_due(self, connection: Connection) -> int:
-        """Start queued jobs whose not_before has passed and whose window is open; count them.
+        """Start the queued jobs that may run now, and return how many.
 
-        A paused job stays queued.
+        Their `not_before` has passed and their window is open. A paused job stays queued.
         """
         now = self.database.now(connection)
         due = select(jobs).where(
@@ -60,19 +61,19 @@ class DispatchManager(Manager):
         started = 0
         for job in _locked(connection, due):
             if is_open(connection, job, now):
-                moves.move(connection, job, JobState.RUNNING, started_at=now_db(), error=None)
+                transitions.move(connection, job, JobState.RUNNING, started_at=now_db(), error=None)
                 started += 1
         return started
 
     @repeatable
     def expire_due(self, connection: Connection) -> int:
-        """Stop queued and running jobs whose deadline has passed; count them."""
+        """Stop queued and running jobs whose deadline has passed, and return how many."""
         late = select(jobs).where(
             jobs.c.state.in_((JobState.QUEUED, JobState.RUNNING)), jobs.c.deadline <= now_db()
         )
         expired = _locked(connection, late)
         for job in expired:
-            moves.stop(connection, job, StopReason.EXPIRE)
+            transitions.stop(connection, job, StopReason.EXPIRE)
         return len(expired)
 
     @reading
@@ -84,24 +85,23 @@ class DispatchManager(Manager):
     def take(
         self, connection: Connection, model: str, *, limit: int, redispatch_after: float
     ) -> ShardIds:
-        """Return the shards to ring for, best first, and note that they were rung for now.
+        """Return the shards to publish, first ones first, and mark them as published now.
 
-        At most `limit` doorbells are outstanding for a model, so that priorities keep their say:
-        what lies in the broker can no longer be ordered. Shards rung for less than
-        `redispatch_after` seconds ago count as outstanding, later they are rung for again, and at
-        once where the clock was set back since.
-        Order: priority, deadline, then the turns of tenants and of their jobs. Paused jobs and
-        closed windows are passed over.
+        At most `limit` messages are outstanding for a model, because messages in the broker
+        cannot be reordered by priority. A shard is outstanding for `redispatch_after` seconds;
+        then it is published again, and at once if the clock was set back.
+        Order: priority, deadline, then by turns of tenants and of their jobs. Paused jobs and
+        jobs with a closed window are left out.
         """
         now = self.database.now(connection)
         stale = now - redispatch_after
         lately = shards.c.enqueued_at.between(stale, now + SLACK)
-        rung = _count(connection, model, shard_is(ShardState.READY), lately)
-        room = limit - rung.jobs.total()
+        published = _count(connection, model, shard_is(ShardState.READY), lately)
+        room = limit - published.jobs.total()
         if room <= 0:
             return []
         chosen: list[int] = []
-        in_flight = _with_leased(connection, model, rung)
+        in_flight = _with_leased(connection, model, published)
         candidates = _candidates(connection, model, now)
         for _, equals in groupby(candidates, key=lambda job: job.rank):
             if len(chosen) < room:
@@ -113,14 +113,14 @@ class DispatchManager(Manager):
 
     @repeatable
     def unmark(self, connection: Connection, shard_ids: Collection[int]) -> None:
-        """Ring for these shards again at once: publishing them failed."""
+        """Let these shards be published again at once, because publishing them failed."""
         connection.execute(
             update(shards).where(shards.c.id.in_(shard_ids)).values(enqueued_at=None)
         )
 
 
 def _locked(connection: Connection, query: Select[Any]) -> list[JobRecord]:
-    # another coordinator is at the rows that are locked already
+    # another coordinator handles the rows that are locked already
     rows = connection.execute(query.order_by(jobs.c.id).with_for_update(skip_locked=True))
     return [JobRecord.from_row(row) for row in rows]
 
@@ -139,7 +139,7 @@ def _open_jobs(*columns: Any) -> Select[Any]:
 
 def _count(connection: Connection, model: str, *which: ColumnElement[bool]) -> InFlight:
     """Count shards of a model by job and by tenant."""
-    # Counted here, because a GROUP BY would walk the index of all shards.
+    # Count in Python, because a GROUP BY would scan the index of all shards.
     query = (
         select(jobs.c.id, jobs.c.tenant_id)
         .join_from(shards, jobs, jobs.c.id == shards.c.job_id)
@@ -151,15 +151,15 @@ def _count(connection: Connection, model: str, *which: ColumnElement[bool]) -> I
     )
 
 
-def _with_leased(connection: Connection, model: str, rung: InFlight) -> InFlight:
-    # Every lease has an expiry: to name it leads SQLite to the index of the leased ones.
+def _with_leased(connection: Connection, model: str, published: InFlight) -> InFlight:
+    # Every lease has an expiry. With this condition SQLite uses the index of leased shards.
     leased = (shard_is(ShardState.LEASED), shards.c.lease_expires_at > 0.0)
     held = _count(connection, model, *leased)
-    return InFlight(jobs=rung.jobs + held.jobs, tenants=rung.tenants + held.tenants)
+    return InFlight(jobs=published.jobs + held.jobs, tenants=published.tenants + held.tenants)
 
 
 def _candidates(connection: Connection, model: str, now: float) -> list[Candidate]:
-    """Return the jobs that may be worked on at `now`, by rank."""
+    """Return the jobs that may run at `now`, sorted by rank."""
     columns = (
         *(jobs.c.id, jobs.c.tenant_id, jobs.c.priority, jobs.c.deadline),
         *(jobs.c.window_spec, jobs.c.error),
@@ -184,7 +184,7 @@ def _share(
     room: int,
     stale: float,
 ) -> list[int]:
-    """Return up to `room` due shards of jobs of one rank, by turns."""
+    """Return at most `room` shards to publish of jobs of one rank, by turns."""
     capacity: dict[int, int] = {}
     while True:
         order = turns(equals, in_flight, room, capacity)
@@ -193,12 +193,12 @@ def _share(
         short = {job: len(due[job]) for job, count in wanted.items() if len(due[job]) < count}
         if not short:
             return [due[job].popleft() for job in order]
-        # what these jobs do not have goes to others
+        # turns that these jobs cannot use go to other jobs
         capacity |= short
 
 
 def _due(connection: Connection, wanted: Mapping[int, int], stale: float) -> dict[int, deque[int]]:
-    """Return, by job, shards that may be rung for, in input order, none another holds."""
+    """Return, by job, shards to publish in input order, without those locked by others."""
     due: dict[int, deque[int]] = {job_id: deque() for job_id in wanted}
     pending = list(wanted.items())
     for at in range(0, len(pending), JOBS_AT_ONCE):
@@ -214,7 +214,7 @@ def _due(connection: Connection, wanted: Mapping[int, int], stale: float) -> dic
 
 @cache
 def _due_of(n_jobs: int) -> CompoundSelect[Any]:
-    """Return what asks for shards of so many jobs; to build it takes longer than to run it."""
+    """Return the query for shards of `n_jobs` jobs. Building it takes longer than running it."""
     return union_all(*[_due_shards(number) for number in range(n_jobs)])
 
 
@@ -235,5 +235,5 @@ def _due_shards(number: int) -> Select[Any]:
         .order_by(shards.c.pos_start)
         .limit(bindparam(f"count_{number}", type_=Integer()))
     )
-    # within a UNION only a subquery may have an order, a limit and locks
+    # in a UNION only a subquery may have an order, a limit and locks
     return select(query.with_for_update(skip_locked=True).subquery())

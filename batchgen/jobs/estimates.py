@@ -1,4 +1,4 @@
-"""What a row of a new job will take, by what its input says and what workers have reported."""
+"""Estimate the time of a row of a new job from its input and from reports of workers."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from batchgen.core.row_lengths import RowLengths
 from batchgen.database.clock import is_recent
 from batchgen.database.tables import jobs, totals, workers
 
-#: What a token of a prompt takes of one of an answer: prompts are computed many tokens at a time.
+#: The time of a prompt token relative to an answer token: prompts are computed in large batches.
 PROMPT_WEIGHT = 0.25
-#: Tokens of an answer whose length nobody bounds and nobody has seen.
+#: Expected tokens of an answer if there is neither a limit nor a measurement.
 ANSWER_TOKENS = 256.0
-#: Tokens per second, weighted so, of a worker that has not been measured, by the kind of device.
+#: Expected weighted tokens per second of a worker without measurement, by kind of device.
 RATES = {"cpu": 250.0, "cuda": 4000.0}
-MEASURED = 10.0  # seconds of work below which a worker's counters say too little
-ALIVE = 60.0  # seconds since a heartbeat
-JOBS_SEEN = 20  # latest ones of a model whose answers are looked at
-WORKERS_SEEN = 100  # latest ones
+MEASURED = 10.0  # seconds of work; with less, a worker's counters are not used
+ALIVE = 60.0  # seconds since the last heartbeat of a live worker, at most
+JOBS_SEEN = 20  # the latest jobs of a model, whose answers are averaged
+WORKERS_SEEN = 100  # the latest workers of a model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """What is expected of a job's rows and of who computes them."""
+    """The expected time and tokens of a job's rows, and the number of workers for them."""
 
-    # of one worker for a row among others; 0 where nobody has looked at the rows
+    # seconds of one worker for a row in a full batch; 0 if unknown
     row_seconds: float
-    # alive
+    # live workers of the model
     workers: int
-    # of all answers of a row together; None where nobody has looked at the rows
+    # of all answers of one row together; None if unknown
     answer_tokens: float | None = None
 
 
 def estimate(connection: Connection, model: str, lengths: RowLengths | None) -> Estimate:
-    """Return what a row of such lengths takes on a worker of the model, and who there is."""
+    """Return the estimate for rows of these lengths on the workers of the model."""
     is_alive = is_recent(workers.c.heartbeat_at, ALIVE).label("is_alive")
     columns = (workers.c.device, workers.c.stats, is_alive)
     found = connection.execute(
@@ -60,7 +60,7 @@ def estimate(connection: Connection, model: str, lengths: RowLengths | None) -> 
 
 
 def measured_rate(stats: Sequence[Mapping[str, Any]]) -> float | None:
-    """Return weighted tokens per second of one worker, None where none has worked for long."""
+    """Return weighted tokens per second of one worker, None if none has worked long enough."""
     told = [each for each in stats if each.get("busy_seconds", 0.0) >= MEASURED]
     tokens = sum(
         PROMPT_WEIGHT * each.get("prompt_tokens", 0) + each.get("generated_tokens", 0)
@@ -70,7 +70,7 @@ def measured_rate(stats: Sequence[Mapping[str, Any]]) -> float | None:
 
 
 def default_rate(device: str) -> float:
-    """Return what is taken for a device of which nothing is known but its name."""
+    """Return the weighted tokens per second that are assumed for a kind of device."""
     return RATES.get(device.partition(":")[0], RATES["cpu"])
 
 

@@ -1,8 +1,8 @@
-"""Whose turn it is: tenants share evenly, and so do the jobs of each tenant.
+"""Fair order of shards: tenants share evenly, and so do the jobs of each tenant.
 
-Every turn is a shard, and goes to the tenant with the fewest in flight, there to the job with the
-fewest in flight. A job of a thousand shards and twenty of one wait for each other as equals; a
-tenant gains nothing by submitting twenty jobs in place of one.
+A turn is one shard. It goes to the tenant with the fewest shards in flight, and there to the job
+with the fewest. A job of a thousand shards does not delay jobs of one shard, and a tenant gains
+nothing by submitting twenty jobs instead of one.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """A job whose shards may be dispatched now."""
+    """A job whose shards may be published now."""
 
     id: int
     tenant: str
@@ -25,11 +25,11 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InFlight:
-    """Shards leased or rung for: what a fair share counts from."""
+    """The numbers of shards that are leased or published, by job and by tenant."""
 
     # {job id: shards}
     jobs: Counter[int]
-    # {tenant: shards}, of jobs too that have nothing more to give
+    # {tenant: shards}, also of jobs that have no more shards to publish
     tenants: Counter[str]
 
 
@@ -39,9 +39,10 @@ def turns(
     room: int,
     capacity: Mapping[int, int],
 ) -> list[int]:
-    """Return the ids of the jobs that the next `room` shards are of, in order.
+    """Return the job id of each of the next `room` turns, in order.
 
-    `capacity` says how many a job has, where that is known. Equal claims go to the older job.
+    `capacity` is the number of shards of a job, for jobs where it is known. If jobs are equal, the
+    older one is first.
     """
     left = Counter({job: count for job, count in capacity.items() if count > 0})
     # {tenant: heap of (shards in flight, job)}

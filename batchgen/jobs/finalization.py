@@ -1,4 +1,4 @@
-"""Finals: one finaliser's right to write a job's dataset, and the end of the job."""
+"""Finalization: the lease to write a job's dataset, and the end of the job."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, and_, or_, select
 from batchgen.core.states import OUTCOME, JobState, ShardState
 from batchgen.database.clock import ends_again, is_overlong, now_after_parts
 from batchgen.database.database import now_db
-from batchgen.database.storable import storable
-from batchgen.database.tables import jobs, parts, shard_is, shards
+from batchgen.database.tables import jobs, parts, shard_is, shards, storable
 from batchgen.database.transactions import Manager, reading, repeatable, transaction
 from batchgen.errors import Corrupt, Fenced, JobNotFound
-from batchgen.jobs import transitions as moves
-from batchgen.jobs.records import FinalLease, JobRecord, PartRecord, SegmentRecord
+from batchgen.jobs import transitions
+from batchgen.jobs.job_records import FinalLease, JobRecord, PartRecord, SegmentRecord
 
 JobIds = list[int]
 Segments = list[SegmentRecord]
@@ -28,9 +27,9 @@ class FinalManager(Manager):
     def finalizable(self, connection: Connection) -> JobIds:
         """Return the jobs whose dataset can be written and that no live finaliser holds.
 
-        Moves running and stopping jobs to finalizing once none of their shards is ready or
-        leased; no shard of theirs can be either again. A final lease that would last longer than
-        any, by a clock that was set back, ends in its time from now.
+        First, move running and stopping jobs that have no ready and no leased shard to finalizing;
+        their shards cannot become ready or leased again. If the clock was set back and a final
+        lease would last too long, shorten it to its normal length from now.
         """
         open_leaf = (
             select(shards.c.id)
@@ -59,7 +58,7 @@ class FinalManager(Manager):
     def claim(
         self, connection: Connection, job_id: int, *, owner: str, ttl: float
     ) -> FinalLease | None:
-        """Lease the writing of a job's dataset for `ttl` seconds; None where it is not free."""
+        """Lease the writing of a job's dataset for `ttl` seconds; return None if it is not free."""
         claimed = connection.execute(
             update(jobs)
             .where(
@@ -95,7 +94,7 @@ class FinalManager(Manager):
     def release(
         self, connection: Connection, final: FinalLease, *, error: str | None = None
     ) -> None:
-        """Give the writing up for now (no space, say), noting why; raise Fenced."""
+        """Give up the lease for now (for example: disk full) and store why; raise Fenced."""
         released = connection.execute(
             update(jobs)
             .where(_held(final))
@@ -124,22 +123,22 @@ class FinalManager(Manager):
     ) -> JobRecord:
         """End a job whose dataset is durable, as completed, cancelled or expired.
 
-        In the same transaction the leaves must tile the input and the parts hold every row that
-        was not stopped: there is no silent partial success. Raises Corrupt where they do not,
-        Fenced where another finaliser took over.
+        The same transaction checks that the leaves tile the input, and that parts hold every row
+        that was not stopped, so a partial result cannot pass as complete. Raises Corrupt if they
+        do not, Fenced if another finaliser has taken over.
         """
         try:
-            job = moves.lock_job(connection, final.job.id)
-        except JobNotFound:  # removed, while the lease had run out
+            job = transitions.lock_job(connection, final.job.id)
+        except JobNotFound:  # the job was removed after the lease ran out
             raise Fenced from None
         if job.final_epoch != final.epoch:
             raise Fenced
         if job.state.ended and job.manifest_sha256 == manifest_sha256:
-            return job  # an earlier run of this very transaction, whose answer was lost
+            return job  # an earlier run of this transaction committed; its answer was lost
         if job.state is not JobState.FINALIZING:
             raise Fenced
         check_tiled(job, _segments(connection, job.id))
-        return moves.move(
+        return transitions.move(
             connection,
             job,
             OUTCOME[job.stop_reason],
@@ -153,7 +152,7 @@ class FinalManager(Manager):
 
 
 def check_tiled(job: JobRecord, segments: Segments) -> None:
-    """Raise Corrupt unless the segments are final and tile the input of the job, row for row."""
+    """Raise Corrupt unless the segments are final and cover each row of the input once."""
     position = 0
     for segment in segments:
         if segment.pos_start != position:

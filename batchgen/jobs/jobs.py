@@ -1,4 +1,4 @@
-"""Jobs: submit, find, list, watch, pause, stop; `removals` takes them away."""
+"""Submit, find, list, watch, pause and stop jobs. `removals` deletes them."""
 
 from __future__ import annotations
 
@@ -19,9 +19,8 @@ from batchgen.core.states import JobState, ShardState, StopReason
 from batchgen.database.tables import jobs, shards
 from batchgen.database.transactions import Manager, reading, repeatable
 from batchgen.errors import JobNotFound, NotAllowed
-from batchgen.jobs import submission, totals
-from batchgen.jobs import transitions as moves
-from batchgen.jobs.records import (
+from batchgen.jobs import job_creation, totals, transitions
+from batchgen.jobs.job_records import (
     LOCAL_TENANT,
     JobRecord,
     NewJob,
@@ -31,7 +30,7 @@ from batchgen.jobs.records import (
 
 PAUSABLE = (JobState.QUEUED, JobState.RUNNING)
 
-#: Why a job can be cancelled no more.
+#: {state: why a job in it cannot be cancelled}.
 TOO_LATE = {
     JobState.FINALIZING: "its rows are final and its dataset is being written. Wait for it with "
     "`batchgen wait`.",
@@ -43,29 +42,29 @@ TOO_LATE = {
 PUBLIC_ID_LENGTH = 32
 _REFERENCE = re.compile(r"[0-9a-f]{4,32}")
 
-# JobManager.list would hide the type inside its own class
+# inside JobManager, `list` is its method, not the type
 JobRecords = list[JobRecord]
 ShardRecords = list[ShardRecord]
 
 
 class JobManager(Manager):
-    """The transactions on whole jobs. Ids are internal; `get` finds one by its public id."""
+    """The transactions on whole jobs. Ids are internal; `get` finds a job by its public id."""
 
     def submit(self, new: NewJob) -> JobRecord:
-        """Store a job and all of its shards; once this returns, the job survives anything.
+        """Store a job and all of its shards durably.
 
-        Two submits with one `idem_key` are one job: the second returns it, or raises NotAllowed
-        where it asks for other work. Raises InvalidParameter.
+        Two submits with the same `idem_key` create one job: the second returns it, or raises
+        NotAllowed if it asks for other work. Raises InvalidParameter.
         """
-        return self._submit(submission.check_new(new))
+        return self._submit(job_creation.check_new(new))
 
     @repeatable
     def _submit(self, connection: Connection, new: NewJob) -> JobRecord:
-        return submission.submit(connection, new, self.database.now(connection))
+        return job_creation.create_job(connection, new, self.database.now(connection))
 
     @reading
     def get(self, connection: Connection, ref: str, *, tenant: str = LOCAL_TENANT) -> JobRecord:
-        """Return the job with this public id, or a unique beginning or end of one (4 digits up).
+        """Return the job with this public id, or a unique beginning or end of it (4 digits up).
 
         Raises JobNotFound.
         """
@@ -130,24 +129,24 @@ class JobManager(Manager):
 
     @reading
     def progress(self, connection: Connection, job_id: int) -> Progress:
-        """Return how far a job is; the cost does not depend on how many shards it has."""
+        """Return the progress of a job; the cost does not depend on its number of shards."""
         return totals.progress(connection, job_id)
 
     @repeatable
     def pause(self, connection: Connection, job_id: int) -> JobRecord:
-        """Keep a job from being dispatched or claimed; shards in work are handed back.
+        """Pause a job: its shards are not claimed any more, and workers release leased ones.
 
-        Raises NotAllowed where the job is past running.
+        Raises NotAllowed if the job is neither queued nor running.
         """
         return self._set_paused(connection, job_id, paused=True)
 
     @repeatable
     def resume(self, connection: Connection, job_id: int) -> JobRecord:
-        """Undo a pause; raise NotAllowed where the job is past running."""
+        """Undo a pause; raise NotAllowed if the job is neither queued nor running."""
         return self._set_paused(connection, job_id, paused=False)
 
     def _set_paused(self, connection: Connection, job_id: int, *, paused: bool) -> JobRecord:
-        job = moves.lock_job(connection, job_id)
+        job = transitions.lock_job(connection, job_id)
         if job.state not in PAUSABLE:
             verb = "paused" if paused else "resumed"
             raise NotAllowed(f"Job {job.public_id} is {job.state}; it cannot be {verb}.")
@@ -156,25 +155,25 @@ class JobManager(Manager):
 
     @repeatable
     def cancel(self, connection: Connection, job_id: int) -> JobRecord:
-        """Stop a job; what is done stays, the rest becomes error rows `batch_cancelled`.
+        """Stop a job. Finished rows are kept; all others become error rows `batch_cancelled`.
 
-        Cancelling again what is stopping or cancelled changes nothing. Raises NotAllowed once
-        there is nothing to stop: its rows are computed, or it has ended otherwise.
+        A job that is already stopping or cancelled is not changed. Raises NotAllowed if there is
+        nothing to stop: all rows are computed, or the job has ended otherwise.
         """
-        job = moves.lock_job(connection, job_id)
+        job = transitions.lock_job(connection, job_id)
         if job.stop_reason is StopReason.CANCEL or job.state is JobState.STOPPING:
             return job
         if job.state in TOO_LATE:
             raise NotAllowed(f"Job {job.public_id} is {job.state}: {TOO_LATE[job.state]}")
-        return moves.stop(connection, job, StopReason.CANCEL)
+        return transitions.stop(connection, job, StopReason.CANCEL)
 
     @repeatable
     def fail(self, connection: Connection, job_id: int, error: str) -> JobRecord:
-        """End a job for a reason that no repetition would mend.
+        """Fail a job for a reason that a repetition would not fix.
 
-        Raises NotAllowed where it has ended otherwise.
+        Raises NotAllowed if it has ended otherwise.
         """
-        job = moves.lock_job(connection, job_id)
+        job = transitions.lock_job(connection, job_id)
         if job.state is JobState.FAILED:
             return job
-        return moves.fail(connection, job, error)
+        return transitions.fail(connection, job, error)

@@ -1,4 +1,4 @@
-"""Leases: one worker's right to one shard, fenced by an epoch that only grows."""
+"""Leases: the right of one worker to compute one shard, fenced by an epoch that only grows."""
 
 from __future__ import annotations
 
@@ -27,17 +27,16 @@ from sqlalchemy import (
 from batchgen.core.states import JobState, ShardState
 from batchgen.database.clock import LONGEST_DELAY, ends_again, is_due, is_overlong
 from batchgen.database.database import now_db
-from batchgen.database.storable import storable
-from batchgen.database.tables import checkpoints, jobs, parts, shard_is, shards, upsert
+from batchgen.database.tables import checkpoints, jobs, parts, shard_is, shards, storable, upsert
 from batchgen.database.transactions import Manager, reading, repeatable, transaction
 from batchgen.errors import Fenced
-from batchgen.jobs import transitions as moves
+from batchgen.jobs import transitions
+from batchgen.jobs.job_records import CheckpointRecord, Lease, Renewal, SavedSegment
 from batchgen.jobs.openings import is_open
 from batchgen.jobs.part_rows import register
-from batchgen.jobs.records import CheckpointRecord, Lease, Renewal, SavedSegment
 
 if TYPE_CHECKING:
-    from batchgen.dataset.parts import PartInfo  # pyarrow takes its time to load
+    from batchgen.dataset.parts import PartInfo  # importing pyarrow is slow
 
 SavedSegments = list[SavedSegment]
 
@@ -48,12 +47,12 @@ NO_LEASE: dict[str, Any] = {
     "enqueued_at": None,
 }
 
-#: A shard of such a job that comes back is ready again; of any other it is stopped.
+#: A released shard of a job in one of these states is ready again; else it is stopped.
 GOES_ON = (JobState.QUEUED, JobState.RUNNING)
 
 
 class LeaseManager(Manager):
-    """The transactions a worker makes on one shard, and the reaper on all."""
+    """The transactions of a worker on one shard, and of the reaper on all shards."""
 
     @transaction
     def claim(
@@ -61,9 +60,9 @@ class LeaseManager(Manager):
     ) -> Lease | None:
         """Lease a shard for `ttl` seconds if it is free and its job wants it computed now.
 
-        None means: drop the message. The job must be running and not paused, its window open by
-        the database's clock; the shard ready and due, or its last lease expired. `owner` (host
-        and pid) gets a fresh suffix, so that no two claims are ever taken for one.
+        Returns None if the message is to be dropped. The job must be running, not paused, and its
+        window open by the database's clock. The shard must be ready and due, or its last lease
+        expired. `owner` (host and pid) gets a new suffix, so that each claim has another owner.
         """
         asked = {"shard": shard_id, "owner": f"{owner}/{uuid.uuid4().hex}", "ttl": ttl}
         found = connection.execute(_job_of_shard(), asked).one_or_none()
@@ -86,10 +85,9 @@ class LeaseManager(Manager):
     ) -> Renewal:
         """Extend a lease to `ttl` seconds from now and report the rows finished so far.
 
-        The tokens are those generated for finished rows and for those that are being computed.
-
-        `deaths` is the sum of engine deaths that rows of the shard may have caused. Returns what
-        the job wants by now; raises Fenced where the lease is another's.
+        `tokens_done` and `tokens_running` are the tokens generated for finished rows and for rows
+        that are being computed. `deaths` is the sum of engine deaths that rows of the shard may
+        have caused. Returns the current state of the job; raises Fenced if the lease is lost.
         """
         renewed = connection.execute(
             update(shards)
@@ -112,7 +110,7 @@ class LeaseManager(Manager):
 
     @repeatable
     def checkpoint(self, connection: Connection, lease: Lease, part: PartInfo) -> str | None:
-        """Register the finished rows of an unfinished shard for whoever claims it next.
+        """Register the finished rows of an unfinished shard for the worker that claims it next.
 
         Returns the storage key of the checkpoint that this one replaces; raises Fenced.
         """
@@ -133,7 +131,7 @@ class LeaseManager(Manager):
             .values(shard_id=lease.shard_id, **row)
             .on_conflict_do_update(index_elements=["shard_id"], set_=row)
         )
-        # A repetition finds what its first run wrote: that is not to be deleted.
+        # A repetition finds the path that its first run wrote: it must not be deleted.
         return None if former == part.path else former
 
     @reading
@@ -157,11 +155,11 @@ class LeaseManager(Manager):
 
     @repeatable
     def commit(self, connection: Connection, lease: Lease, part: PartInfo) -> None:
-        """Make a part the shard's result, once and for ever; raise Fenced.
+        """Make a part the final result of the shard; raise Fenced.
 
-        Where the outcome of COMMIT stays unknown, the repetition reads it from `parts`: this
-        part under this epoch is success, another's is Fenced, none means to commit again. After
-        DatabaseUnavailable the caller may therefore simply call again.
+        If the outcome of COMMIT is unknown, the repetition reads it from `parts`: this part under
+        this epoch is success, another part is Fenced, none means to commit again. So the caller
+        may call this again after DatabaseUnavailable.
         """
         # FOR SHARE: the job cannot leave running/stopping until this transaction ends.
         job = select(jobs.c.state).where(jobs.c.id == lease.job_id).with_for_update(read=True)
@@ -182,10 +180,10 @@ class LeaseManager(Manager):
         delay: float = 0.0,
         failed: bool = False,
     ) -> None:
-        """Hand a shard back unfinished.
+        """Release an unfinished shard.
 
-        It is ready again after `delay` seconds, or stopped with its job; `lost` and `deaths`
-        stay. `failed` counts a failure that may come again each time. Raises Fenced.
+        It is ready again after `delay` seconds, or stopped if its job is. `lost` and `deaths` are
+        kept. `failed` counts a failure that a repetition may not fix. Raises Fenced.
         """
         assert delay <= LONGEST_DELAY, "the shard would be taken for one of a clock set back"
         job = select(jobs.c.state).where(jobs.c.id == lease.job_id).with_for_update(read=True)
@@ -207,9 +205,10 @@ class LeaseManager(Manager):
 
     @repeatable
     def reap(self, connection: Connection) -> int:
-        """Take back every lease that ran out and return how many; safe to run twice at once.
+        """End every lease that ran out and return how many; several may run at once.
 
-        One that would last longer than any, by a clock that was set back, ends a lease from now.
+        If the clock was set back and a lease would last too long, it is shortened to its normal
+        length from now.
         """
         overlong = is_overlong(shards.c.lease_expires_at, shards.c.lease_seconds)
         connection.execute(
@@ -228,9 +227,9 @@ class LeaseManager(Manager):
                 **NO_LEASE,
             )
         )
-        # A shard may have come back while its job was being stopped.
+        # A shard may have been released while its job was being stopped.
         for job_id in connection.execute(_HALTED_WITH_READY_SHARDS).scalars().all():
-            moves.stop_ready_shards(connection, job_id)
+            transitions.stop_ready_shards(connection, job_id)
         return expired.rowcount
 
 
@@ -243,7 +242,7 @@ _HALTED_WITH_READY_SHARDS = select(jobs.c.id).where(
 )
 
 
-# Statements of every claim are built once: to build them takes longer than to run them.
+# The statements of a claim are built once, because building takes longer than running.
 @cache
 def _job_of_shard() -> Select[Any]:
     return (
@@ -305,7 +304,7 @@ def _lease(job: Row[Any], shard: Row[Any]) -> Lease:
 
 
 def held(lease: Lease) -> ColumnElement[bool]:
-    """Return the fence: the shard is leased, and under this very epoch."""
+    """Return the fence: the condition that the shard is leased under the epoch of this lease."""
     return and_(
         shards.c.id == lease.shard_id,
         shards.c.job_id == lease.job_id,

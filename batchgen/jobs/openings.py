@@ -1,4 +1,4 @@
-"""Openings: which jobs may be worked on now; a window that cannot be read holds its job only."""
+"""Openings: decide whether the window of a job is open now."""
 
 from __future__ import annotations
 
@@ -8,28 +8,27 @@ from typing import Any
 from sqlalchemy import Connection, update
 
 from batchgen.calendar.windows import Window
-from batchgen.database.storable import storable
-from batchgen.database.tables import jobs
+from batchgen.database.tables import jobs, storable
 from batchgen.errors import InvalidParameter
 
 
 def is_open(connection: Connection, job: Any, now: float) -> bool:
-    """Return whether a job (`id`, `window_spec`, `error`) may be worked on at `now`.
+    """Return whether the window of a job (`id`, `window_spec`, `error`) is open at `now`.
 
-    The time zones of machines differ: a window that this one cannot read is closed here, and the
-    job's error says so until it can be read again.
+    Machines know different time zones. If this one cannot read a window, the window is closed here,
+    and the job's error says so until it can be read again. Other jobs are not affected.
     """
     trouble = f"Its window cannot be read on {socket.gethostname()}: "
     try:
         opened = job.window_spec is None or Window.parse(job.window_spec).is_open(now)
     except InvalidParameter as error:
-        _note(connection, job, storable(f"{trouble}{error.message}"))
+        _set_error(connection, job, storable(f"{trouble}{error.message}"))
         return False
     if job.error is not None and job.error.startswith(trouble):
-        _note(connection, job, None)
+        _set_error(connection, job, None)
     return opened
 
 
-def _note(connection: Connection, job: Any, error: str | None) -> None:
+def _set_error(connection: Connection, job: Any, error: str | None) -> None:
     if job.error != error:
         connection.execute(update(jobs).where(jobs.c.id == job.id).values(error=error))

@@ -1,6 +1,6 @@
-"""The row that makes a file count: written in the transaction that commits its shard.
+"""Rows of the table `parts`, written in the transaction that commits the shard.
 
-Whoever inserts or deletes one does it here, where the totals of the job follow.
+Only this module inserts and deletes them, so that the totals of the job are updated with them.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from sqlalchemy import Connection, delete, insert
 from batchgen.database.database import now_db
 from batchgen.database.tables import checkpoints, parts
 from batchgen.jobs import totals
-from batchgen.jobs.records import PartRecord
+from batchgen.jobs.job_records import PartRecord
 
 if TYPE_CHECKING:
     from batchgen.core.kv_totals import KVTotals
-    from batchgen.dataset.parts import PartInfo  # pyarrow takes its time to load
+    from batchgen.dataset.parts import PartInfo  # importing pyarrow is slow
 
 
 def register(

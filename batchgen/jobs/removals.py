@@ -1,10 +1,10 @@
-"""Removals: a job goes from SQL in one transaction, then its files, whoever deletes them.
+"""Removals: one transaction deletes a job from SQL; then its files are deleted.
 
 job ended ─► one transaction: rows gone, a tombstone in `removals` ─► parts, dataset, input deleted
 
-Killed anywhere, nothing has happened or the tombstone says what is left: the coordinator's search
-for garbage, `batchgen fsck --collect` and the next `batchgen rm` go on with it. It stays for a day
-beyond that, for the file that a worker which slept through it all may still write.
+If this is killed, either nothing has happened, or the tombstone says what is left to delete. Then
+the coordinator's search for garbage, `batchgen fsck --collect` or the next `batchgen rm` completes
+it. The tombstone is kept for one more day, because a late worker may still write a file.
 """
 
 from __future__ import annotations
@@ -35,9 +35,8 @@ from batchgen.database.transactions import Manager, reading, repeatable, transac
 from batchgen.errors import JobNotFound, NotAllowed
 from batchgen.failpoints import reach
 from batchgen.inputs.stored_input import index_key, input_key
-from batchgen.jobs import totals
-from batchgen.jobs import transitions as moves
-from batchgen.jobs.records import JobRecord
+from batchgen.jobs import totals, transitions
+from batchgen.jobs.job_records import JobRecord
 from batchgen.storage.storage import Storage
 
 KEPT_FOR: Final = 86_400.0  # seconds that a tombstone outlives its files
@@ -47,20 +46,20 @@ Keys = list[str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Removal:
-    """A job that SQL has no more; whatever lies under its name is to go."""
+    """A tombstone: the job is deleted from SQL, and its files must be deleted."""
 
     public_id: str
-    # goes too, where no job uses it; None once that is settled
+    # deleted too if no other job uses it; None once this is done
     input_sha256: str | None
 
     @property
     def folders(self) -> tuple[str, str]:
-        """Storage keys of the folders that were the job's alone."""
+        """The storage keys of the folders that only this job used."""
         return f"parts/{self.public_id}", f"datasets/{self.public_id}"
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """Storage keys of its input, none once it is gone or another job's."""
+        """The storage keys of its input; empty once it is deleted, or if another job uses it."""
         sha256 = self.input_sha256
         return () if sha256 is None else (index_key(sha256), input_key(sha256))
 
@@ -69,7 +68,7 @@ Removals = list[Removal]
 
 
 class Remover:
-    """Removes jobs and their files; any number may run at once, beside everything else."""
+    """Removes jobs and their files. Several may run at once, and while jobs run."""
 
     def __init__(self, database: Database, storage: Storage) -> None:
         self._rows = RemovalManager(database)
@@ -78,8 +77,8 @@ class Remover:
     def remove(self, public_id: str) -> None:
         """Remove a job and its files, or the files that an earlier removal of it left.
 
-        Its input goes where no other job uses it. Raises JobNotFound, NotAllowed where the job may
-        go on, StoreMismatch before anything is done, and OSError where a file cannot be deleted.
+        Its input is deleted if no other job uses it. Raises JobNotFound, NotAllowed if the job may
+        go on, StoreMismatch before anything is done, and OSError if a file cannot be deleted.
         """
         self._storage.check()
         removal = self._rows.begin(public_id)
@@ -87,18 +86,18 @@ class Remover:
         self.finish(removal)
 
     def finish(self, removal: Removal) -> None:
-        """Delete what a removed job has left; there may be nothing any more."""
+        """Delete the files that a removed job has left, if there are any."""
         for key in removal.folders:
-            self._storage.check()  # where the store is not, nothing is left and all is to be done
+            self._storage.check()  # without the right store, files would only seem to be deleted
             remove_folder(self._storage.path(key))
             reach("rm.folder_deleted")
         if removal.input_sha256 is not None:
             self._rows.remove_input(removal.input_sha256, delete_input=self._delete_input)
-            # A submit may store the same input from now on: that one is not ours to delete.
+            # From now on a submit may store the same input again, and that must not be deleted.
             self._rows.settle_input(removal.public_id)
 
     def is_removed(self, public_id: str) -> bool:
-        """Return whether a job was removed, as far as that is remembered."""
+        """Return whether a job was removed, as long as its tombstone is kept."""
         return any(removal.public_id == public_id for removal in self._rows.all())
 
     def unfinished(self) -> Removals:
@@ -113,7 +112,7 @@ class Remover:
         return [key for key in keys if self._storage.path(key).exists()]
 
     def forget(self) -> None:
-        """Forget the jobs that were removed long ago and have no file left."""
+        """Delete the tombstones of jobs that were removed long ago and have no file left."""
         self._rows.forget([one.public_id for one in self._rows.old() if not self.left(one)])
 
     def _delete_input(self, sha256: str) -> bool:
@@ -128,15 +127,15 @@ class RemovalManager(Manager):
 
     @repeatable
     def begin(self, connection: Connection, public_id: str) -> Removal:
-        """Delete the rows of a job and leave a tombstone; return the one that is there already.
+        """Delete the rows of a job and insert a tombstone; if there is one already, return it.
 
-        Raises JobNotFound, and NotAllowed where the job may go on.
+        Raises JobNotFound, and NotAllowed if the job may go on.
         """
         job_id = select(jobs.c.id).where(jobs.c.public_id == public_id)
         found = connection.execute(job_id).scalar()
         if found is None:
             return _tombstone(connection, public_id)
-        job = moves.lock_job(connection, found)
+        job = transitions.lock_job(connection, found)
         _refuse_unended(connection, job)
         _delete_rows(connection, job)
         removal = Removal(public_id=public_id, input_sha256=job.input_sha256)
@@ -150,13 +149,13 @@ class RemovalManager(Manager):
 
     @reading
     def all(self, connection: Connection) -> Removals:
-        """Return every removal that is remembered, oldest first."""
+        """Return all tombstones, oldest first."""
         found = connection.execute(select(removals).order_by(removals.c.removed_at))
         return [_removal(row.public_id, row.input_sha256) for row in found]
 
     @reading
     def old(self, connection: Connection) -> Removals:
-        """Return the removals of more than a day ago."""
+        """Return the removals that are more than a day old."""
         long_ago = removals.c.removed_at < now_db() - KEPT_FOR
         found = connection.execute(select(removals).where(long_ago))
         return [_removal(row.public_id, row.input_sha256) for row in found]
@@ -168,7 +167,7 @@ class RemovalManager(Manager):
 
     @repeatable
     def settle_input(self, connection: Connection, public_id: str) -> None:
-        """Note that the input of a removed job is gone, or another job's."""
+        """Record that the input of a removed job is deleted, or that another job uses it."""
         settled = update(removals).where(removals.c.public_id == public_id)
         connection.execute(settled.values(input_sha256=None))
 
@@ -182,10 +181,10 @@ class RemovalManager(Manager):
     def remove_input(
         self, connection: Connection, sha256: str, *, delete_input: Callable[[str], bool]
     ) -> bool:
-        """Delete an input that has no row; return whether it is gone.
+        """Delete the files of an input that has no row; return whether they are deleted.
 
-        A submit that has stored it and not inserted it yet waits for the end of this transaction,
-        then sees that its files are gone and stores them again.
+        A submit that has stored the files and not inserted the row yet waits for the end of this
+        transaction. Then it sees that the files are gone and stores them again.
         """
         guard = upsert(connection, inputs).values(
             sha256=sha256,
@@ -203,7 +202,7 @@ class RemovalManager(Manager):
 
 
 def remove_folder(path: Path) -> None:
-    """Remove a folder and all below it, beside others who do the same; raise OSError."""
+    """Remove a folder and all below it; other processes may do the same. Raise OSError."""
     if path.is_symlink():
         path.unlink(missing_ok=True)
     while path.exists():
@@ -212,7 +211,7 @@ def remove_folder(path: Path) -> None:
 
 
 def _refuse_unended(connection: Connection, job: JobRecord) -> None:
-    """Raise NotAllowed where somebody may still write rows or the dataset of a job."""
+    """Raise NotAllowed if a worker or finaliser may still write files of the job."""
     reason = ""
     match job.state:
         case JobState.QUEUED | JobState.RUNNING:
@@ -251,7 +250,7 @@ def _delete_rows(connection: Connection, job: JobRecord) -> None:
 
 
 def _forget_input(connection: Connection, sha256: str) -> None:
-    # The lock first: only then does the question see every submit that got ahead of it.
+    # Take the lock first: only then does this query see every submit before it.
     row = select(inputs.c.sha256).where(inputs.c.sha256 == sha256)
     connection.execute(row.with_for_update())
     used = connection.execute(select(jobs.c.id).where(jobs.c.input_sha256 == sha256).limit(1))

@@ -1,27 +1,27 @@
-"""How a job is cut into shards: by the time that one takes, and so that workers share the job."""
+"""Choose the size of a job's shards by the time of a shard and the number of workers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-TARGET_SECONDS = 120.0  # a lost shard costs little; its claim, part and commit next to nothing
-#: No more rows than a worker keeps at hand.
+TARGET_SECONDS = 120.0  # short enough to lose, long enough that claim, part and commit cost little
+#: The most rows, because a worker holds them in memory.
 MAX_SHARD_ROWS = 1000
-#: Enough to fill a batch.
+#: Enough rows to fill a batch.
 MIN_SHARD_ROWS = 32
-#: A small job is cut into about this many, so that several workers share it …
+#: A small job has about this many shards, so that several workers can share it …
 SHARDS_WANTED = 64
-#: … and each of many workers has some, so that all end together.
+#: … and each worker gets several, so that all workers end at about the same time.
 SHARDS_PER_WORKER = 8
-#: What a database with one job of them still answers at once; slow rows make longer shards then.
+#: A database stays fast with one job of this many shards; beyond it, shards take longer instead.
 MAX_SHARDS = 10_000
 
 
 def plan_shards(n_rows: int, *, row_seconds: float = 0.0, workers: int = 0) -> int:
-    """Return how many rows a shard of a job of `n_rows` rows has.
+    """Return the number of rows in a shard, for a job of `n_rows` rows.
 
-    `row_seconds` is what a worker takes for a row among others, 0 where nobody knows; `workers` are
-    those that may share the job.
+    `row_seconds` is the time of one worker for a row in a full batch, 0 if unknown. `workers` is
+    the number of workers that may share the job.
     """
     size = MAX_SHARD_ROWS
     if row_seconds * size > TARGET_SECONDS:
@@ -32,7 +32,7 @@ def plan_shards(n_rows: int, *, row_seconds: float = 0.0, workers: int = 0) -> i
 
 
 def shard_ranges(n_rows: int, size: int) -> Iterator[tuple[int, int]]:
-    """Yield the shards of a job as [start, end), tiling [0, n_rows) in order."""
+    """Yield the shards of a job as [start, end), in order; they tile [0, n_rows)."""
     for start in range(0, n_rows, size):
         yield start, min(start + size, n_rows)
 

@@ -1,4 +1,4 @@
-"""Splits: a long shard gives its untouched positions to workers that have nothing to do.
+"""Splits: divide a long shard so that idle workers can compute the rows that have not begun.
 
 coordinator  asks for it          give_up = true on the leased shard with the most rows left
 its worker   learns it            when it renews the lease
@@ -17,10 +17,10 @@ from batchgen.database.database import now_db
 from batchgen.database.tables import checkpoints, jobs, shard_is, shards
 from batchgen.database.transactions import Manager, repeatable
 from batchgen.errors import Fenced
+from batchgen.jobs.job_records import Lease
 from batchgen.jobs.leases import GOES_ON, NO_LEASE, held
-from batchgen.jobs.records import Lease
 
-MIN_LEFT = 64  # rows a shard must have left to be worth a split
+MIN_LEFT = 64  # rows that a shard must have left, so that a split pays
 
 
 class SplitManager(Manager):
@@ -30,8 +30,8 @@ class SplitManager(Manager):
     def ask(self, connection: Connection, model: str) -> int | None:
         """Ask the owner of a model's longest leased shard to split it, and return its id.
 
-        None where a shard is ready already, where one was asked for and not split yet, or where
-        no shard has enough rows left.
+        Returns None if a shard is ready, if an earlier request was not answered yet, or if no
+        shard has enough rows left.
         """
         if connection.execute(_ready(model)).first() is not None:
             return None
@@ -47,10 +47,10 @@ class SplitManager(Manager):
 
     @repeatable
     def split(self, connection: Connection, lease: Lease, *, cut: int, ttl: float) -> Lease:
-        """Divide a leased shard at a position; return the lease of the part before it.
+        """Divide a leased shard at position `cut`; return the lease of the first part.
 
-        That part keeps owner, epoch and checkpoint, for `ttl` seconds; the part from `cut` on is
-        ready for anybody. Raises Fenced where the lease is another's.
+        The first part keeps owner, epoch and checkpoint, for `ttl` seconds. The second part, from
+        `cut` on, is ready for any worker. Raises Fenced if the lease is lost.
         """
         assert lease.pos_start < cut < lease.pos_end, (lease, cut)
         job = select(jobs.c.state).where(jobs.c.id == lease.job_id).with_for_update(read=True)
@@ -100,7 +100,7 @@ def _ready(model: str) -> Select[Any]:
 
 
 def _leased_longest_first(model: str) -> Select[Any]:
-    """Select the leased shards of a model: one already asked comes first, then the longest."""
+    """Select the leased shards of a model: one already asked first, then by rows left."""
     rows_left = (shards.c.n_rows - shards.c.rows_done).label("rows_left")
     return (
         select(shards.c.id, shards.c.give_up.label("asked"), rows_left)
@@ -110,7 +110,7 @@ def _leased_longest_first(model: str) -> Select[Any]:
             jobs.c.paused.is_(False),
             jobs.c.model == model,
             shard_is(ShardState.LEASED),
-            shards.c.lease_expires_at > 0.0,  # leads SQLite to the index of the leased ones
+            shards.c.lease_expires_at > 0.0,  # so SQLite uses the index of leased shards
         )
         .order_by(shards.c.give_up.desc(), rows_left.desc())
         .limit(1)
@@ -136,7 +136,7 @@ def _insert_child(
 
 
 def _split_already(connection: Connection, lease: Lease) -> Lease:
-    """Return what an earlier run of the split gave, whose answer was lost; raise Fenced."""
+    """Return the result of an earlier run of this split that committed; raise Fenced."""
     first = connection.execute(
         select(shards.c.id, shards.c.pos_end).where(
             shards.c.parent_id == lease.shard_id,

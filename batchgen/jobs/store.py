@@ -1,4 +1,4 @@
-"""The truth in SQL, as one object: small managers over one database."""
+"""The store: all transactions of one database, grouped into managers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from batchgen.jobs.workers import WorkerManager
 
 
 class Store:
-    """Everything that may be done to jobs, shards, leases and parts.
+    """All operations on jobs, shards, leases and parts.
 
     store = Store(Database("postgresql://batchgen@db/batchgen"))
     lease = store.leases.claim(shard_id, owner="host/4711", ttl=60.0)

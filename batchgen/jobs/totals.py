@@ -1,9 +1,9 @@
-"""Totals: the sums of a job's parts, kept beside them, so that nobody adds up ten thousand shards.
+"""Totals: the sums of a job's parts, stored so that no query adds up ten thousand shards.
 
 commit    part inserted ─┐
                          ├─ one transaction
           totals += part ┘
-progress  totals + rows reported by the few shards in work
+progress  totals + rows reported by the few leased shards
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from batchgen.core.kv_totals import KVTotals
 from batchgen.core.states import ShardState
 from batchgen.database.database import now_db
 from batchgen.database.tables import jobs, shard_is, shards, totals
-from batchgen.jobs.records import JobRecord, PartRecord, Progress
+from batchgen.jobs.job_records import JobRecord, PartRecord, Progress
 
 if TYPE_CHECKING:
     from batchgen.dataset.parts import PartInfo
 
-# Rows that shards in work have reported. A partial index has no other shards: its conditions stand
-# here as they do there, and no other, so that both databases see that it serves best.
+# Rows that leased shards have reported. The conditions are exactly those of a partial index, so
+# that both databases use it.
 _BEGUN = (
     select(
         cast(
@@ -63,7 +63,7 @@ _BEGUN = (
 
 
 def _in_work(column: Column[int]) -> ColumnElement[int]:
-    """Return the sum of what the workers of a job's leased shards have reported."""
+    """Return the sum of a column over the leased shards of a job."""
     return (
         select(cast(func.coalesce(func.sum(column), 0), BigInteger))
         .where(shards.c.job_id == bindparam("job_id"), shard_is(ShardState.LEASED))
@@ -71,7 +71,7 @@ def _in_work(column: Column[int]) -> ColumnElement[int]:
     )
 
 
-# One statement, so that a commit is seen in its shard and in the totals or in neither.
+# One statement, so that it sees a commit in both the shard and the totals, or in neither.
 _PROGRESS = (
     select(
         totals,
@@ -101,17 +101,17 @@ _CHANGE = (
 
 
 def begin(connection: Connection, job: JobRecord) -> None:
-    """Give a new job its totals, of no part."""
+    """Insert the totals of a new job, all zero."""
     connection.execute(insert(totals).values(job_id=job.id))
 
 
 def add(connection: Connection, job_id: int, part: PartInfo) -> None:
-    """Add a part in the transaction that inserts it; waits for other commits of the job."""
+    """Add a part, in the transaction that inserts it. Waits for other commits of the job."""
     _change(connection, job_id, part, part.kv, 1)
 
 
 def take_back(connection: Connection, part: PartRecord) -> None:
-    """Take a part off again in the transaction that deletes it."""
+    """Subtract a part, in the transaction that deletes it."""
     _change(connection, part.job_id, part, part.kv, -1)
 
 
@@ -121,7 +121,7 @@ def forget(connection: Connection, job_id: int) -> None:
 
 
 def progress(connection: Connection, job_id: int) -> Progress:
-    """Return how far a job is; the cost does not depend on how many shards it has."""
+    """Return the progress of a job; the cost does not depend on its number of shards."""
     row = connection.execute(_PROGRESS, {"job_id": job_id}).one_or_none()
     if row is None:
         return Progress()

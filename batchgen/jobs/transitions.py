@@ -1,4 +1,4 @@
-"""Moves of jobs along the table of transitions, inside a transaction that someone else opened."""
+"""Change the state of jobs as the table of transitions allows, inside the caller's transaction."""
 
 from __future__ import annotations
 
@@ -8,16 +8,15 @@ from sqlalchemy import Connection, select, update
 
 from batchgen.core.states import TRANSITIONS, JobState, ShardState, StopReason
 from batchgen.database.clock import now_after_parts
-from batchgen.database.storable import storable
-from batchgen.database.tables import jobs, shard_is, shards
+from batchgen.database.tables import jobs, shard_is, shards, storable
 from batchgen.errors import JobNotFound, NotAllowed
-from batchgen.jobs.records import JobRecord
+from batchgen.jobs.job_records import JobRecord
 
 
 def lock_job(connection: Connection, job_id: int) -> JobRecord:
-    """Return the job and keep its row from changing until the transaction ends.
+    """Return the job and lock its row until the transaction ends.
 
-    Every transaction locks the job before its shards, so that no two wait for each other.
+    Every transaction locks the job before its shards, so that there is no deadlock.
     """
     found = connection.execute(select(jobs).where(jobs.c.id == job_id).with_for_update())
     row = found.one_or_none()
@@ -37,14 +36,14 @@ def move(connection: Connection, job: JobRecord, to: JobState, **values: Any) ->
 
 
 def stop(connection: Connection, job: JobRecord, reason: StopReason) -> JobRecord:
-    """Move a locked job to stopping; its leased shards end through their worker or the reaper."""
+    """Move a locked job to stopping. The worker or the reaper ends each of its leased shards."""
     stopped = move(connection, job, JobState.STOPPING, stop_reason=reason, paused=False)
     stop_ready_shards(connection, job.id)
     return stopped
 
 
 def fail(connection: Connection, job: JobRecord, error: str) -> JobRecord:
-    """Move a locked job to failed, for a reason that no repetition would mend."""
+    """Move a locked job to failed, for a reason that a repetition would not fix."""
     failed = move(
         connection,
         job,
@@ -58,7 +57,7 @@ def fail(connection: Connection, job: JobRecord, error: str) -> JobRecord:
 
 
 def stop_ready_shards(connection: Connection, job_id: int) -> None:
-    """Stop the shards of a job that nobody holds."""
+    """Stop the shards of a job that are not leased."""
     connection.execute(
         update(shards)
         .where(shards.c.job_id == job_id, shard_is(ShardState.READY))

@@ -1,4 +1,4 @@
-"""Workers: who is alive, what they serve and how much of it."""
+"""Workers: heartbeats, models and slots of the live ones."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from batchgen.database.clock import is_recent
 from batchgen.database.database import now_db
 from batchgen.database.tables import upsert, workers
 from batchgen.database.transactions import Manager, reading, repeatable
-from batchgen.jobs.records import WorkerRecord
+from batchgen.jobs.job_records import WorkerRecord
 
 WorkerRecords = list[WorkerRecord]
 Models = list[str]
 
 
 class WorkerManager(Manager):
-    """The transactions on the workers table. Nothing depends on it but dispatch's bound."""
+    """The transactions on the table of workers. Only limits and estimates depend on it."""
 
     @repeatable
     def heartbeat(self, connection: Connection, worker: WorkerRecord) -> None:
-        """Store what a worker says of itself, at the database's time."""
+        """Store the report of a worker, with the time of the database's clock."""
         row = {
             "model": worker.model,
             "slots": worker.slots,
@@ -38,7 +38,7 @@ class WorkerManager(Manager):
 
     @reading
     def list(self, connection: Connection, *, alive_within: float) -> WorkerRecords:
-        """Return the workers heard of in the last `alive_within` seconds, oldest first."""
+        """Return the workers with a heartbeat in the last `alive_within` seconds, oldest first."""
         alive = is_recent(workers.c.heartbeat_at, alive_within)
         rows = connection.execute(
             select(workers).where(alive).order_by(workers.c.started_at, workers.c.id)
@@ -47,7 +47,7 @@ class WorkerManager(Manager):
 
     @reading
     def slots(self, connection: Connection, *, alive_within: float) -> dict[str, int]:
-        """Return, by model, how many shards the live workers hold at a time."""
+        """Return, by model, how many shards the live workers can hold at a time."""
         alive = is_recent(workers.c.heartbeat_at, alive_within)
         rows = connection.execute(
             select(workers.c.model, func.sum(workers.c.slots))
@@ -58,7 +58,7 @@ class WorkerManager(Manager):
 
     @reading
     def idle(self, connection: Connection, *, alive_within: float) -> Models:
-        """Return the models of which some live workers have no shard while others have one."""
+        """Return the models for which some live workers have no shard and others have one."""
         alive = is_recent(workers.c.heartbeat_at, alive_within)
         shards: dict[str, set[bool]] = {}
         for row in connection.execute(select(workers.c.model, workers.c.stats).where(alive)):
@@ -67,5 +67,5 @@ class WorkerManager(Manager):
 
     @repeatable
     def gone(self, connection: Connection, worker_id: str) -> None:
-        """Forget a worker that ended well."""
+        """Delete the row of a worker that has ended normally."""
         connection.execute(delete(workers).where(workers.c.id == worker_id))

@@ -1,4 +1,4 @@
-"""The arguments of a call, checked; each function raises InvalidParameter."""
+"""Check the arguments of `batchgen.run`. Each function raises InvalidParameter."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from batchgen.settings import Settings
 
 
 def parameters_of(given: Mapping[str, Any], columns: Sequence[str]) -> dict[str, Any]:
-    """Return decoding parameters as JSON has them, and the columns as one more of them."""
+    """Return decoding parameters as JSON values, with the columns as one more parameter."""
     names = [columns] if isinstance(columns, str) else columns
     asked = {**given, "columns": sorted(set(names))} if names else dict(given)
     parameters: dict[str, Any] = {}
@@ -29,7 +29,7 @@ def parameters_of(given: Mapping[str, Any], columns: Sequence[str]) -> dict[str,
 
 
 def on_invalid_of(on_invalid: str) -> OnInvalid:
-    """Return what becomes of prompts that cannot be used."""
+    """Return the choice for prompts that cannot be used."""
     try:
         return OnInvalid(on_invalid)
     except ValueError:
@@ -44,7 +44,7 @@ def settings_of(
     home: str | os.PathLike[str] | None,
     engine: Mapping[str, Any] | None,
 ) -> Settings:
-    """Return the settings given, or those in force with home and engine laid over them."""
+    """Return `settings`, or else the loaded settings with `home` and `engine` applied."""
     if settings is None:
         return load_settings(home=None if home is None else Path(home), engine=engine)
     if home is not None or engine is not None:

@@ -1,4 +1,4 @@
-"""A finished dataset in a folder, for Python."""
+"""Read a finished dataset from Python."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ class Dataset:
     dataset = batchgen.Dataset("out")
     dataset.to_arrow()             answered rows; their columns are in docs/architecture.md
     dataset.errors                 failed rows, with the same columns
-    dataset.report                 counts, tokens, why answers ended, the KV pool
+    dataset.report                 counts, tokens, finish reasons, the KV pool
 
-    Its length and its iteration are those of the answered rows. `row` and `custom_id` say which
-    prompt each of them answers, for a prompt that failed has no row here.
+    Its length and its iteration cover the answered rows. A failed prompt has no such row, so use
+    `row` and `custom_id` to find the prompt of an answer.
 
     Args:
         path: folder of the dataset.
 
     Raises:
-        Corrupt: the folder is not a finished dataset. A method that reads rows raises it too,
-            where a file of the dataset is missing or has another size.
+        Corrupt: the folder is not a finished dataset. Methods that read rows also raise it
+            if a file of the dataset is missing or has another size.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -73,7 +73,7 @@ class Dataset:
         return self.report.ok
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """Yield the answered rows as dicts, a few of them in memory at a time."""
+        """Yield the answered rows as dicts; only some rows are in memory at a time."""
         for batch in open_dataset(self.path).to_batches(batch_size=BATCH_ROWS):
             yield from batch.to_pylist()
 

@@ -1,6 +1,6 @@
-"""A run in an output folder: `batchgen run` and `batchgen.run` are both this.
+"""A run in an output folder, the base of both `batchgen run` and `batchgen.run`.
 
-open ──► compute, where rows are left ──► deliver
+open ──► compute, if rows are left ──► deliver
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
 from batchgen.errors import InvalidParameter, ModelError
-from batchgen.jobs.records import JobRecord
+from batchgen.jobs.job_records import JobRecord
 from batchgen.service.run_folder import RunFolder
 from batchgen.service.submission import Notice, Submission
 from batchgen.service.views import JobView
@@ -21,8 +21,8 @@ from batchgen_workers.service.home_lock import locked_home
 if TYPE_CHECKING:
     from batchgen_workers.service.local import LocalProgress
 
-#: Called with the job before its rows are computed; the block that it returns lasts as long as
-#: that takes, and yields what is called about twice a second.
+#: Called with the job before its rows are computed. It returns a context manager that is open while
+#: they are computed, and yields a function that is called about twice a second.
 Watch: TypeAlias = "Callable[[JobView], AbstractContextManager[Callable[[LocalProgress], None]]]"
 
 
@@ -40,23 +40,23 @@ class FolderRun:
 
     @property
     def home(self) -> Path:
-        """Return the folder of the job while it runs, for logs."""
+        """Return the home of the job while it runs, for log files."""
         return self._folder.settings.home
 
     def open(
         self, source: BinaryIO, submission: Submission, *, notice: Notice | None = None
     ) -> None:
-        """Find the job of this folder, or make it; errors are those of `RunFolder.open`."""
+        """Find or create the job of this folder; errors are those of `RunFolder.open`."""
         self._job = self._folder.open(source, submission, notice=notice)
 
     def finish(self, watch: Watch) -> JobView:
-        """Compute the rows that are left, put the dataset in the folder, and return the job.
+        """Compute the remaining rows, put the dataset in the folder, and return the job.
 
         Raises:
-            KeyboardInterrupt: a signal came; the next run goes on from there.
-            InvalidParameter, ModelError: there can be no such engine; what this run has made of
-                the folder is gone again.
-            EngineFailed, HomeLocked, OSError: as they say; what is done is kept.
+            KeyboardInterrupt: a signal came; the next run computes the remaining rows.
+            InvalidParameter, ModelError: the engine cannot be created; the folders that this run
+                created are removed.
+            EngineFailed, HomeLocked, OSError: the run failed; finished rows are kept.
         """
         if not self._opened.state.ended:
             try:
@@ -67,11 +67,11 @@ class FolderRun:
         return self._deliver()
 
     def status(self) -> JobView:
-        """Return the job as it stands; it has been opened and not delivered."""
+        """Return the current state of the job, after `open` and before it is delivered."""
         return self._folder.service.status(self._opened.public_id)
 
     def close(self) -> None:
-        """Close what was opened."""
+        """Close the database."""
         self._folder.service.close()
 
     @property
@@ -81,7 +81,7 @@ class FolderRun:
 
     def _compute(self, watch: Watch) -> None:
         from batchgen_workers.service.local import (
-            run_local,  # loads more than a refused folder needs
+            run_local,  # slow to import, and not needed if the folder is refused
         )
 
         with watch(self.status()) as on_progress:

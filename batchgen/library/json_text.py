@@ -1,4 +1,4 @@
-"""Python objects as JSON text, as far as JSON can say them."""
+"""Convert Python objects to JSON text."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ _OPTIONS: Final = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS | orjson.
 def json_line(value: Any) -> bytes:
     """Return a value as one line of JSON; NaN becomes null, and an array becomes a list.
 
-    Raises TypeError, which never quotes the value, for what JSON cannot hold.
+    Raises TypeError, without quoting the value, if JSON cannot hold it.
     """
     return orjson.dumps(value, default=_as_list, option=_OPTIONS)
 
 
 def as_json(value: Any) -> Any:
-    """Return a value as it is read back from JSON: a tuple becomes a list, keys become text."""
+    """Return the value after a round trip through JSON: tuples become lists, keys text."""
     return orjson.loads(json_line(value))
 
 
 def _as_list(value: Any) -> Any:
-    """Return the items of an array that orjson does not know, such as numpy's of objects."""
+    """Return the items of an array that orjson cannot write, such as numpy's of objects."""
     if hasattr(value, "tolist"):
         return value.tolist()
     raise TypeError

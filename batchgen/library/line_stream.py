@@ -1,4 +1,4 @@
-"""Lines that are made while they are read."""
+"""A file whose lines come from an iterator."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ if TYPE_CHECKING:
 
 
 class LineStream(io.RawIOBase):
-    """A file, read once from front to back, of the lines that an iterator yields.
+    """A file of the lines that an iterator yields. It can be read once.
 
-    What the iterator raises, `read` raises.
+    `read` raises the exceptions of the iterator.
     """
 
     def __init__(self, lines: Iterator[bytes]) -> None:
         self._lines = lines
-        # of the line that did not fit into the last buffer
+        # the rest of a line that did not fit into the last buffer
         self._rest = memoryview(b"")
 
     def readable(self) -> bool:
@@ -26,7 +26,7 @@ class LineStream(io.RawIOBase):
         return True
 
     def readinto(self, buffer: WriteableBuffer, /) -> int:
-        """Fill the beginning of a buffer and return how many bytes, 0 at the end."""
+        """Write bytes to the start of a buffer and return how many, 0 at the end."""
         if not self._rest:
             self._rest = memoryview(next(self._lines, b""))
         with memoryview(buffer).cast("B") as room:

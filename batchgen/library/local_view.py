@@ -1,4 +1,4 @@
-"""A run in this process, seen like any other job."""
+"""Build the view of a job that runs in this process."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from batchgen import __version__
-from batchgen.jobs.records import WorkerRecord
+from batchgen.jobs.job_records import WorkerRecord
 from batchgen.service import JobView
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def local_view(local: LocalProgress) -> JobView:
-    """Return the job with its one worker, whose counters are as of now and not of a heartbeat."""
+    """Return the job with its only worker. Counters are current, not those of a heartbeat."""
     engine = local.engine
     worker = WorkerRecord(
         id="local",

@@ -1,4 +1,4 @@
-"""The log of a run that somebody else's program makes: in the run's folder, and nowhere else."""
+"""Log to a file in the run's folder, without a change to the logging of the calling program."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ LOGGERS: Final = ("batchgen", "batchgen_migrations", "batchgen_workers")
 
 @contextmanager
 def log_file(home: Path) -> Iterator[None]:
-    """Send our log lines of the block to a file in `home`, as JSON.
+    """Write the log lines of batchgen to a file in `home`, as JSON, while the block runs.
 
-    The caller's own loggers, handlers and hooks stay as they are.
+    The caller's loggers, handlers and hooks are not changed.
     """
     handler = logging.FileHandler(home / NAME, encoding="utf-8")
     remove_meta = ProcessorFormatter.remove_processors_meta
@@ -47,7 +47,7 @@ def log_file(home: Path) -> Iterator[None]:
 
 
 def _traced(logger: WrappedLogger, name: str, event: EventDict) -> EventDict:
-    """Put where an exception came from in place of the exception, which may quote a prompt."""
+    """Replace an exception by its traceback without the message, which may quote a prompt."""
     found = event.pop("exc_info", None)
     error = found[1] if isinstance(found, tuple) else sys.exc_info()[1] if found is True else found
     if isinstance(error, BaseException):

@@ -1,12 +1,12 @@
-"""Prompts from wherever Python has them, as the bytes of a JSON Lines file.
+"""Convert prompts from Python objects to the bytes of a JSON Lines file.
 
 path                                          the file itself
-binary file                                   what is left of it
-frame, table, relation (Arrow's C stream)     a line for each row, some rows at a time
+binary file                                   the rest of it
+frame, table, relation (Arrow's C stream)     one line for each row, some rows at a time
 pandas frame                                  the same; cells may hold any object
-other iterable                                a line for each dict
+other iterable                                one line for each dict
 
-No rows are kept: whatever the number of prompts, memory holds a few of them.
+Memory holds only a few prompts, even if there are many.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from batchgen.errors import InvalidInput, MissingInput
 from batchgen.library.json_text import json_line
 from batchgen.library.line_stream import LineStream
 
-#: A frame or table needs no package of its own here; it is known by its methods.
+#: A frame or table is recognised by its methods, so no package is imported for it.
 Prompts: TypeAlias = str | os.PathLike[str] | BinaryIO | Iterable[Mapping[str, Any]] | Any
 
 BATCH_ROWS: Final = 1024  # rows of a frame or table that become Python objects at a time
@@ -34,8 +34,8 @@ def open_prompts(prompts: Prompts) -> Iterator[BinaryIO]:
 
     Raises:
         MissingInput: the file cannot be read.
-        InvalidInput: these are no prompts; for a single row that is none, it is raised when the
-            row is read.
+        InvalidInput: the object is not a source of prompts. For a single bad row, it is raised when
+            the row is read.
     """
     if isinstance(prompts, str | os.PathLike):
         with _open_file(Path(prompts).expanduser()) as file:
@@ -86,7 +86,7 @@ def _rows_of_arrow(table: Any) -> Iterator[Mapping[str, Any]]:
 
     try:
         reader = pa.RecordBatchReader.from_stream(table)
-    except pa.ArrowInvalid:  # one column, which has no name
+    except pa.ArrowInvalid:  # a single column without a name
         raise InvalidInput(
             f"A {type(table).__name__} is one column. Give a table whose columns have names, one "
             "of them 'prompt' or 'messages'."

@@ -1,4 +1,4 @@
-"""`batchgen.run`: prompts in, a dataset out, with no service running."""
+"""`batchgen.run`: compute a dataset from prompts without a running service."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def run(
     progress: Callable[[JobView], None] | None = None,
     **parameters: Any,
 ) -> Dataset:
-    """Answer prompts here and now, and return the dataset.
+    """Answer prompts in this process, and return the dataset.
 
     batchgen.run("prompts.jsonl", "out", model="smollm2-135m", temperature=0, max_tokens=64)
 
-    Interrupted and called again with the same prompts and parameters, it goes on with the rows
-    that are missing; once all are there, it computes nothing.
+    If it was interrupted, call it again with the same prompts and parameters: it computes only the
+    missing rows. If none is missing, it computes nothing.
 
     Args:
         prompts: path of a JSON Lines file, binary file, iterable of dicts, frame or table. Each
@@ -51,22 +51,23 @@ def run(
         out: folder for the dataset.
         model: name of a registered model.
         name: name for the dataset's card.
-        on_invalid: `refuse` refuses prompts of which one cannot be used; with `row-error` it
-            becomes an error row.
-        columns: fields of the rows that are data to carry along, though named like a parameter.
+        on_invalid: `refuse` raises InvalidInput if any prompt cannot be used; with `row-error` such
+            a prompt becomes an error row.
+        columns: fields of the rows that are data and copied to the output, although they are named
+            like a parameter.
         engine: settings of the engine, such as `{"device": "cuda:0", "quantize": "int8"}`.
-        home: folder that has the models; None takes BATCHGEN_HOME or the user's own.
-        settings: all settings, in place of `engine`, `home`, environment and files.
+        home: folder with the models; None means BATCHGEN_HOME or the user's own.
+        settings: all settings, without `engine` and `home`; environment and files are not read.
         progress: called with the job about twice a second while rows are computed.
         **parameters: decoding parameters of every row that does not set them; see
             docs/parameters.md.
 
     Raises:
         OutputConflict: the folder holds other prompts, other parameters or other files.
-        InvalidInput, InvalidParameter, ModelError: what was asked for cannot be done.
-        EngineFailed, Corrupt: the run broke; called again it goes on.
-        KeyboardInterrupt: a signal came; what is done is kept.
-        BatchgenError: any of these, and the others of `batchgen.errors`.
+        InvalidInput, InvalidParameter, ModelError: the request cannot be fulfilled.
+        EngineFailed, Corrupt: the run failed; call it again to compute the missing rows.
+        KeyboardInterrupt: a signal came; finished rows are kept.
+        BatchgenError: the base of all errors above, and of the others in `batchgen.errors`.
     """
     submission = Submission(
         model=model,

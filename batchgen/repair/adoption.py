@@ -1,10 +1,10 @@
-"""Adoption: parts that lie on disk and that the database, restored from an older backup, forgot.
+"""Adoption: register parts on disk that a database restored from an older backup does not know.
 
 restore the backup ─► `batchgen fsck --adopt` ─► start coordinator and workers
 
-A part says in its footer what it is. One that is complete and fits a shard that is still to be
-computed is registered as a copy under an epoch above all that were ever given out, so that a late
-worker is fenced, and whatever it removes is its own. The rest is left alone.
+The footer of a part names its job and shard. If a part is complete and its shard is not computed
+yet, a copy of it is registered under a new epoch above all earlier ones. So a late worker is fenced
+and can only remove its own file. All other files are not changed.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from batchgen.dataset.openai_output import NOT_ASKED
 from batchgen.dataset.part_files import PartFile, list_part_files
 from batchgen.dataset.parts import PartFooter, inspect_part, part_key, read_footer
 from batchgen.errors import Corrupt, JobNotFound
-from batchgen.jobs import transitions as moves
+from batchgen.jobs import transitions
+from batchgen.jobs.job_records import JobRecord, PartRecord, ShardRecord
 from batchgen.jobs.leases import NO_LEASE
 from batchgen.jobs.part_rows import register, unregister
-from batchgen.jobs.records import JobRecord, PartRecord, ShardRecord
 from batchgen.jobs.store import Store
 from batchgen.repair.job_files import check_part, fallen_epochs
 from batchgen.storage.storage import Storage
@@ -39,17 +39,17 @@ if TYPE_CHECKING:
 
 
 class Outcome(StrEnum):
-    """What became of a file or a shard."""
+    """The result for a file or a shard."""
 
-    ADOPTED = "adopted"  #: The file is its shard's part now.
-    REOPENED = "reopened"  #: Its part was lost; the shard is computed again.
-    RAISED = "raised"  #: The shard's epoch is above those of its files again.
-    LEFT = "left"  #: Nothing was done, for a reason.
+    ADOPTED = "adopted"  #: The file is the shard's part now.
+    REOPENED = "reopened"  #: The part of the shard was lost; the shard is computed again.
+    RAISED = "raised"  #: The shard's epoch was raised above those of its files.
+    LEFT = "left"  #: Nothing was changed, for the reason given.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One thing looked at, and what became of it."""
+    """The outcome for one file, shard or folder."""
 
     outcome: Outcome
     # storage key of a file or of a job's folder
@@ -59,10 +59,10 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Situation:
-    """What SQL has of one job."""
+    """One job with its shards and parts, read from SQL."""
 
     job: JobRecord
-    # every shard, split ones too
+    # all shards, also split ones
     shards: tuple[ShardRecord, ...]
     # {storage key: part}
     registered: Mapping[str, PartRecord]
@@ -70,7 +70,7 @@ class Situation:
     now: float
 
     def shard_of(self, footer: PartFooter) -> ShardRecord | None:
-        """Return the leaf with exactly the positions of a file."""
+        """Return the leaf shard with exactly the positions of a file, None if there is none."""
         for shard in self.shards:
             wanted = (footer.pos_start, footer.pos_end)
             if shard.state is not ShardState.SPLIT and (shard.pos_start, shard.pos_end) == wanted:
@@ -79,14 +79,14 @@ class Situation:
 
 
 class Adopter:
-    """Brings the database up to what lies on disk; safe beside workers, best before they start."""
+    """Registers in SQL the parts that are on disk. Workers may run, but best start later."""
 
     def __init__(self, store: Store, storage: Storage) -> None:
         self._storage = storage
         self._rows = AdoptionManager(store.database)
 
     def adopt(self) -> Iterator[Finding]:
-        """Do what can be done and yield one finding for each file and shard concerned."""
+        """Repair all that is possible, and yield one finding for each file and shard."""
         files = list_part_files(self._storage)
         for public_id in sorted({*files, *self._rows.running()}):
             key = f"parts/{public_id}"
@@ -103,7 +103,7 @@ class Adopter:
         open_files = [file for file in files if file.key not in situation.registered]
         for file in sorted(open_files, key=lambda file: file.name.epoch, reverse=True):
             if not (file.name.is_checkpoint or file.name.is_unfinished):
-                # Read again for each: what was adopted a moment ago is committed by now.
+                # Read again for each file, because the shard of an adopted file is committed now.
                 yield self._adopt_file(self._rows.situation(situation.job.public_id), file)
         yield from self._raise_epochs(situation.job.public_id, files)
 
@@ -122,7 +122,7 @@ class Adopter:
         return Finding(outcome=Outcome.ADOPTED, key=file.key, detail=f"{part.n_rows} rows")
 
     def _match(self, situation: Situation, file: PartFile) -> tuple[ShardRecord, PartInfo]:
-        """Return the shard that a file is the whole part of; raise Corrupt, saying why not."""
+        """Return the shard whose complete part the file is; raise Corrupt if there is none."""
         footer = read_footer(self._storage, file.key)
         shard = situation.shard_of(footer)
         if shard is None or not _is_of(footer, situation.job):
@@ -148,7 +148,7 @@ class Adopter:
                 yield Finding(outcome=Outcome.REOPENED, key=key, detail=detail)
 
     def _raise_epochs(self, public_id: str, files: list[PartFile]) -> Iterator[Finding]:
-        """Give no epoch out twice: SQL went back, what was written under later ones is here."""
+        """Raise the epochs of shards above those of their files, so that none is used twice."""
         for fallen in fallen_epochs(self._rows.situation(public_id).shards, files):
             if self._rows.raise_epoch(fallen.shard.id, fallen.epoch):
                 detail = f"shard {fallen.shard.id} goes on from epoch {fallen.epoch}"
@@ -158,7 +158,7 @@ class Adopter:
 
 
 class AdoptionManager(Manager):
-    """The transactions by which the database follows the files."""
+    """The transactions that register, reopen and fence shards to match the files."""
 
     @reading
     def running(self, connection: Connection) -> list[str]:
@@ -168,7 +168,7 @@ class AdoptionManager(Manager):
 
     @reading
     def situation(self, connection: Connection, public_id: str) -> Situation:
-        """Return what SQL has of a job; raise JobNotFound."""
+        """Return a job with its shards and parts; raise JobNotFound."""
         row = connection.execute(select(jobs).where(jobs.c.public_id == public_id)).one_or_none()
         if row is None:
             raise JobNotFound
@@ -184,11 +184,11 @@ class AdoptionManager(Manager):
 
     @repeatable
     def adopt(self, connection: Connection, shard: ShardRecord, part: PartInfo, epoch: int) -> bool:
-        """Commit a shard that nobody computes with a part under a new epoch.
+        """Commit a shard that no worker computes, with a part under a new epoch.
 
-        Returns whether the part counts now: not where anything moved since `shard` was read.
+        Returns whether the part counts now: False if the shard has changed since it was read.
         """
-        if moves.lock_job(connection, shard.job_id).state.accepts_parts:
+        if transitions.lock_job(connection, shard.job_id).state.accepts_parts:
             committed = connection.execute(
                 update(shards)
                 .where(_is_unheld(shard.id), shards.c.epoch == shard.epoch)
@@ -204,11 +204,11 @@ class AdoptionManager(Manager):
 
     @repeatable
     def reopen(self, connection: Connection, part: PartRecord) -> bool:
-        """Let a shard of a running job be computed again whose part is lost.
+        """Let a shard of a running job be computed again, because its part is lost.
 
-        The one way back from `committed`: the rows are nowhere else, and no dataset has them yet.
+        No other transition leaves `committed`. The rows are in no other file and in no dataset.
         """
-        if moves.lock_job(connection, part.job_id).state is not JobState.RUNNING:
+        if transitions.lock_job(connection, part.job_id).state is not JobState.RUNNING:
             return False
         if unregister(connection, part):
             connection.execute(
@@ -220,7 +220,7 @@ class AdoptionManager(Manager):
 
     @repeatable
     def raise_epoch(self, connection: Connection, shard_id: int, epoch: int) -> bool:
-        """Let the next claim of a shard that nobody computes have a later epoch than this."""
+        """Raise the epoch of a shard that no worker computes, so the next claim is above it."""
         raised = connection.execute(
             update(shards).where(_is_unheld(shard_id), shards.c.epoch <= epoch).values(epoch=epoch)
         )
@@ -237,7 +237,7 @@ def _is_unheld(shard_id: int) -> ColumnElement[bool]:
 
 
 def _is_of(footer: PartFooter, job: JobRecord) -> bool:
-    # With an index of its own a job's positions are not its rows.
+    # If a job has an index of its own, its positions are not the rows of the input.
     return job.index_path is None and (job.public_id, job.input_sha256, job.model_sha256) == (
         footer.job,
         footer.input_sha256,
@@ -246,7 +246,7 @@ def _is_of(footer: PartFooter, job: JobRecord) -> bool:
 
 
 def _closed(situation: Situation, shard: ShardRecord) -> str | None:
-    """Return why a shard takes no part now."""
+    """Return why a shard cannot take a part now, None if it can."""
     if not situation.job.state.accepts_parts:
         return f"its job is {situation.job.state}"
     if shard.state.final:

@@ -1,14 +1,14 @@
-"""Garbage: files that no row names and none ever will.
+"""Garbage: files that no row of SQL names and that none will name later.
 
 parts/<job>/7.e2.<uuid>.parquet     shard 7 is past epoch 2, or final, or its job has ended
-parts/<job>/.7.e2.….tmp             the same, of a write that did not come to its end
+parts/<job>/.7.e2.….tmp             the same, left by a write that did not end
 datasets/<job>/e1/                  the job is past final epoch 1, or has ended with another
 inputs/<sha256>, ….index            no job was ever submitted on it
-inputs/.….tmp                       a submit that did not come to its end
-parts/<job>/, datasets/<job>/       the job was removed, at whatever age; its input with them
+inputs/.….tmp                       left by a submit that did not end
+parts/<job>/, datasets/<job>/       the job was removed, files of any age; also its input
 
-And it is old, by the file system's own clock. Everything else is left alone: files of a job that
-the database does not know may be of a backup that was not restored yet.
+Other garbage must also be old, by the file system's clock. All other files are kept: if the
+database does not know a job, its backup may not be restored yet.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ from batchgen.database.transactions import Manager, reading, transaction
 from batchgen.dataset.part_files import JOB_ID, PartName
 from batchgen.errors import BatchgenError, JobNotFound, Unavailable
 from batchgen.inputs.stored_input import index_key, input_key
-from batchgen.jobs import transitions as moves
-from batchgen.jobs.records import JobRecord
+from batchgen.jobs import transitions
+from batchgen.jobs.job_records import JobRecord
 from batchgen.jobs.removals import Removal, RemovalManager, Remover
 from batchgen.jobs.store import Store
 from batchgen.storage.storage import Storage
 
 MIN_AGE: Final = 3600.0  # seconds
-# A submit from a pipe may wait long for its first line.
+# The minimum age of an upload, in ages: a submit from a pipe may wait long for its first line.
 UPLOAD_AGES: Final = 24
 AT_ONCE = 200  # files removed while one job is locked
-# One job's: a file that may not be deleted, a row that cannot be read.
+# Errors of a single job: a file that cannot be deleted, a row that cannot be read.
 TROUBLES = (OSError, ValueError, BatchgenError)
 
 _GENERATION: Final = re.compile(r"e(\d{1,18})")
@@ -53,7 +53,7 @@ Delete = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Garbage:
-    """One file, or one generation of a dataset, that nobody will ever read."""
+    """One file, or one generation of a dataset, that will never be read."""
 
     # storage key
     key: str
@@ -61,24 +61,24 @@ class Garbage:
 
 
 class Collector:
-    """Finds and removes garbage; any number may run at once, beside everything else.
+    """Finds and removes garbage. Several may run at once, and while jobs run.
 
     for garbage in Collector(store, storage).collect():
         print(garbage.key)                          # it is gone
     """
 
     def __init__(self, store: Store, storage: Storage, *, min_age: float = MIN_AGE) -> None:
-        """Look at the files below `storage` that were not touched for `min_age` seconds."""
+        """Search files in `storage` that have not changed for `min_age` seconds."""
         self._storage = storage
         self._min_age = min_age
         self._rows = GarbageManager(store.database)
         self._removals = RemovalManager(store.database)
         self._remover = Remover(store.database, storage)
-        #: Called with a job and why its files stay; those of other jobs are looked at all the same.
+        #: Called with a job and the error that keeps its files; the search goes on with other jobs.
         self.on_trouble: Callable[[str, Exception], None] = _raise
 
     def find(self) -> Iterator[Garbage]:
-        """Yield what `collect` would remove; raise StoreMismatch."""
+        """Yield the garbage that `collect` would remove; raise StoreMismatch."""
         self._storage.check()
         for removal in self._remover.unfinished():
             yield from self._left(removal)
@@ -89,9 +89,9 @@ class Collector:
         yield from self._of_uploads()
 
     def collect(self) -> Iterator[Garbage]:
-        """Remove garbage and yield each once it is gone; the caller may stop at any of them.
+        """Remove garbage, and yield each after its removal; the caller may stop at any time.
 
-        Raises StoreMismatch where the files are not the database's.
+        Raises StoreMismatch if the storage does not belong to the database.
         """
         self._storage.check()
         yield from self._of_removals()
@@ -114,12 +114,12 @@ class Collector:
             yield from (some[key] for key in removed)
 
     def _trouble(self, job: str, error: Exception) -> None:
-        if isinstance(error, Unavailable):  # it would be every job's
+        if isinstance(error, Unavailable):  # the same for all jobs
             raise error
         self.on_trouble(job, error)
 
     def unknown(self) -> list[str]:
-        """Return the ids of jobs that have files here and that the database does not know."""
+        """Return the ids of jobs that have files here and are unknown to the database."""
         found = {
             folder.name
             for top in ("parts", "datasets")
@@ -129,7 +129,7 @@ class Collector:
         return sorted(found - self._rows.known(found))
 
     def _of_removals(self) -> Iterator[Garbage]:
-        """Finish the removals that were not, and yield what they had left."""
+        """Finish removals that were interrupted, and yield the files that they had left."""
         for removal in self._remover.unfinished():
             try:
                 found = self._left(removal)
@@ -152,7 +152,7 @@ class Collector:
                 if JOB_ID.fullmatch(folder.name):
                     aged = self._aged(folder, f"{top}/{folder.name}", now - self._min_age)
                     old.setdefault(folder.name, []).extend(aged)
-        # The files before the rows: what is registered meanwhile is seen.
+        # Files are listed before rows are read, so that a file registered meanwhile is seen.
         for job, found in old.items():
             try:
                 unneeded = set(self._rows.unneeded(job, [garbage.key for garbage in found]))
@@ -164,7 +164,7 @@ class Collector:
                 yield job, garbage
 
     def _of_inputs(self) -> Iterator[tuple[str, list[Garbage]]]:
-        # An older backup, or the wrong database: neither may cost the prompts.
+        # With an older backup or the wrong database, inputs must not be deleted.
         if not self._storage.check() or self.unknown():
             return
         folder = self._storage.path("inputs")
@@ -186,19 +186,19 @@ class Collector:
         for path in _entries(folder):
             touched, size = _measure(path)
             if touched > now + SLACK:
-                _touch(path)  # the clock was set back: its age counts from now on
+                _touch(path)  # the clock was set back: count the age from now
             if touched <= before:
                 yield Garbage(key=f"{prefix}/{path.name}", bytes=size)
 
     def _delete(self, key: str) -> None:
         path = self._storage.path(key)
         if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)  # another collector may be at it
+            shutil.rmtree(path, ignore_errors=True)  # another collector may remove it too
         else:
             self._storage.delete(key)
 
     def _delete_input(self, sha256: str) -> bool:
-        """Remove an input that is still as old as it was: a submit may have stored it again."""
+        """Remove an input if it is still old: a submit may have stored it again meanwhile."""
         keys = (index_key(sha256), input_key(sha256))
         before = _clock(self._storage.path("inputs")) - self._min_age
         paths = [path for key in keys if (path := self._storage.path(key)).exists()]
@@ -213,7 +213,7 @@ Keys = list[str]
 
 
 class GarbageManager(Manager):
-    """Which files no row names and none ever will, as SQL tells it."""
+    """The transactions that decide by SQL which files are garbage."""
 
     @reading
     def unneeded(self, connection: Connection, job: str, keys: Iterable[str]) -> Keys:
@@ -225,11 +225,11 @@ class GarbageManager(Manager):
     def remove(
         self, connection: Connection, job: str, keys: Iterable[str], *, delete_file: Delete
     ) -> Keys:
-        """Delete what is garbage among `keys` and return it; nothing is registered meanwhile."""
+        """Delete the garbage among `keys` and return it; no part can be registered meanwhile."""
         job_id = connection.execute(select(jobs.c.id).where(jobs.c.public_id == job)).scalar()
         try:
-            record = moves.lock_job(connection, job_id or 0)
-        except JobNotFound:  # `batchgen rm` was faster
+            record = transitions.lock_job(connection, job_id or 0)
+        except JobNotFound:  # `batchgen rm` has removed the job just now
             return []
         unneeded = _unneeded(connection, record, keys)
         for key in unneeded:
@@ -238,13 +238,13 @@ class GarbageManager(Manager):
 
     @reading
     def known(self, connection: Connection, public_ids: Iterable[str]) -> set[str]:
-        """Return which of these jobs there are, or were until they were removed."""
+        """Return the jobs among these that exist or have a tombstone."""
         names = union_all(select(jobs.c.public_id), select(removals.c.public_id))
         return set(connection.execute(names).scalars()) & set(public_ids)
 
     @reading
     def orphans(self, connection: Connection, sums: Iterable[str]) -> Keys:
-        """Return the SHA-256 among `sums` of which there is no input."""
+        """Return the values of SHA-256 among `sums` that no row of an input has."""
         known = set(connection.execute(select(inputs.c.sha256)).scalars())
         return [sha256 for sha256 in sums if sha256 not in known]
 
@@ -286,7 +286,7 @@ def _named(connection: Connection, job: JobRecord) -> set[str]:
 
 
 def _clock(folder: Path) -> float:
-    """Return the time by the clock that stamps the files of a folder, whatever ours says."""
+    """Return the time by the clock of the file system of a folder, which may be a server's."""
     try:
         os.utime(folder)
         return folder.stat().st_mtime
@@ -312,16 +312,16 @@ def _entries(folder: Path) -> Iterator[Path]:
 def _touch(path: Path) -> None:
     below = path.rglob("*") if path.is_dir() and not path.is_symlink() else ()
     for each in (path, *below):
-        with suppress(OSError):  # it moved or went just now, or is somebody else's
+        with suppress(OSError):  # it was just moved or removed, or another user owns it
             os.utime(each, follow_symlinks=False)
 
 
 def _measure(path: Path) -> tuple[float, int]:
-    """Return when the youngest file below a path was touched, and the bytes of all of them."""
+    """Return the latest change of a file below a path, and the bytes of all files there."""
     try:
         stats = [path.lstat()]
         if path.is_dir() and not path.is_symlink():
             stats += [below.lstat() for below in path.rglob("*")]
-    except FileNotFoundError:  # it moved or went just now
+    except FileNotFoundError:  # it was just moved or removed
         return float("inf"), 0
     return max(stat.st_mtime for stat in stats), sum(stat.st_size for stat in stats)

@@ -1,4 +1,4 @@
-"""The invariants: what must hold of the database, and of the files it names, at every moment."""
+"""The invariants: rules that always hold for the database and for the files that it names."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from batchgen.storage.storage import Storage
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Violation:
-    """One thing found that must not be."""
+    """One violation of an invariant."""
 
     # I1 to I14
     invariant: str
-    # what must hold
+    # the rule in words
     rule: str
-    # where it does not: the values that disagree
+    # the values that violate it
     detail: str
 
     def __str__(self) -> str:
@@ -29,11 +29,11 @@ class Violation:
 
     @property
     def remedy(self) -> str:
-        """What to do about it."""
+        """The advice for the operator."""
         return REMEDIES.get(self.invariant, BACKUP)
 
 
-#: What must hold, by name.
+#: The rules, by name.
 RULES: Final = {
     "I1": "a shard has one part",
     "I2": "a part belongs to a committed shard, under the epoch that committed it",
@@ -56,7 +56,7 @@ BACKUP: Final = (
     "and run `batchgen fsck --adopt`."
 )
 
-#: What to do about some of them; a backup is for the rest.
+#: The advice for some of them; for the others, restore a backup.
 REMEDIES: Final = {
     "I6": "Restore the file from a backup. Where its job still runs, `batchgen fsck --adopt` has "
     "its rows computed again; where it has ended, the dataset is whole as long as `batchgen "
@@ -66,7 +66,7 @@ REMEDIES: Final = {
     "I12": "Restore the dataset or the stored input from a backup, or submit the job again.",
 }
 
-#: Each finds what breaks its rule, one row a violation; PostgreSQL and SQLite alike.
+#: Each query returns one row per violation of its rule, on PostgreSQL and on SQLite.
 QUERIES: Final = {
     "I1": "SELECT shard_id, count(*) AS parts FROM parts GROUP BY shard_id HAVING count(*) > 1",
     "I2": """
@@ -159,10 +159,10 @@ QUERIES: Final = {
 
 
 def check_invariants(store: Store, storage: Storage) -> list[Violation]:
-    """Return whatever breaks an invariant; [] means that all is well.
+    """Return all violations of invariants; [] if there is none.
 
-    Safe on a store at work. Every part and every dataset is read from the first byte to the last.
-    Raises StoreMismatch where the files are not the database's, which says nothing of either.
+    Safe while jobs run. Every part and every dataset is read completely. Raises StoreMismatch if
+    the storage does not belong to the database: then neither can be judged.
     """
     storage.check()
     found = check_tables(store)
@@ -173,7 +173,7 @@ def check_invariants(store: Store, storage: Storage) -> list[Violation]:
 
 
 def check_tables(store: Store) -> list[Violation]:
-    """Return whatever breaks an invariant that the database alone can tell."""
+    """Return the violations that can be found without reading files."""
     with store.database.begin_reading() as connection:
         return list(_broken(connection))
 

@@ -1,4 +1,4 @@
-"""The files that the database names, compared with what it says of them."""
+"""Compare the files that the database names with its records of them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from batchgen.dataset.reader import iter_rows
 from batchgen.dataset.verify import verify_dataset
 from batchgen.errors import Corrupt
 from batchgen.inputs.stored_input import parse_rows
-from batchgen.jobs.records import JobRecord, ShardRecord
+from batchgen.jobs.job_records import JobRecord, ShardRecord
 from batchgen.jobs.store import Store
 from batchgen.storage.durable_files import sha256_of
 from batchgen.storage.storage import Storage
@@ -22,10 +22,10 @@ from batchgen.storage.storage import Storage
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FallenEpoch:
-    """A shard that has files of a later epoch than its own: the database went back in time."""
+    """A shard with files of a later epoch than its own: an older backup was restored."""
 
     shard: ShardRecord
-    # the latest that a file names, and that file
+    # the latest epoch in the name of a file, and that file
     epoch: int
     key: str
 
@@ -34,8 +34,8 @@ class FallenEpoch:
 
 
 def check_epochs(store: Store, storage: Storage) -> Iterator[FallenEpoch]:
-    """Yield the shards whose files are ahead of them."""
-    # The files first: an epoch is in SQL before anything is written under it.
+    """Yield the shards that have files of a later epoch than their own."""
+    # List files first: an epoch is in SQL before a file is written under it.
     for job, files in list_part_files(storage).items():
         of_job = (
             select(shards).join(jobs, jobs.c.id == shards.c.job_id).where(jobs.c.public_id == job)
@@ -48,7 +48,7 @@ def check_epochs(store: Store, storage: Storage) -> Iterator[FallenEpoch]:
 def fallen_epochs(
     of_job: Iterable[ShardRecord], files: Iterable[PartFile]
 ) -> Iterator[FallenEpoch]:
-    """Yield the shards of a job that may be claimed again and whose files are ahead of them."""
+    """Yield those shards of a job that may be claimed again."""
     latest: dict[int, PartFile] = {}
     for file in sorted(files, key=lambda file: file.name.epoch):
         latest[file.name.shard] = file
@@ -59,7 +59,7 @@ def fallen_epochs(
 
 
 def check_parts(store: Store, storage: Storage) -> Iterator[str]:
-    """Yield one sentence for each registered part that is missing or has other bytes."""
+    """Yield one sentence for each registered part that is missing or was changed."""
     with store.database.begin_reading() as connection:
         registered = connection.execute(
             select(parts.c.path, parts.c.bytes, parts.c.sha256).order_by(parts.c.shard_id)
@@ -72,7 +72,7 @@ def check_parts(store: Store, storage: Storage) -> Iterator[str]:
 
 
 def check_part(storage: Storage, path: str, size: int, sha256: str) -> str | None:
-    """Return what is wrong with a registered part, None where nothing is."""
+    """Return the fault of a registered part as a sentence, None if there is none."""
     found = storage.size(path)
     if found is None:
         return "is missing"
@@ -84,7 +84,7 @@ def check_part(storage: Storage, path: str, size: int, sha256: str) -> str | Non
 
 
 def check_datasets(store: Store, storage: Storage) -> Iterator[str]:
-    """Yield one sentence for each dataset whose files or rows are not those of its job."""
+    """Yield one sentence for each dataset whose files or rows do not match its job."""
     with store.database.begin_reading() as connection:
         rows = connection.execute(
             select(jobs).where(jobs.c.dataset_path.is_not(None)).order_by(jobs.c.id)
@@ -111,7 +111,7 @@ def _check_dataset(job: JobRecord, storage: Storage) -> list[str]:
 
 
 def _first_difference(job: JobRecord, storage: Storage) -> str | None:
-    """Compare the rows of a dataset with the records of its input, both as streams."""
+    """Return the first difference between the rows of a dataset and its input, None if equal."""
     assert job.dataset_path is not None
     asked = parse_rows(
         storage, job.input_sha256, 0, job.n_rows, defaults=job.params, model=job.model

@@ -1,7 +1,7 @@
-"""What the value of one field may be, and the words in which that is documented.
+"""Checks for the value of one field, with the text that documents them.
 
-Every check is asked (name, value) and returns the value as SamplingParams wants it, or raises
-LineError: `invalid_type` or `invalid_value`, with the field's name as `param`.
+A check takes (name, value). It returns the value as SamplingParams needs it, or raises LineError
+with code `invalid_type` or `invalid_value` and the field's name as `param`.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ _MAX_DIGITS: Final = len(str(MAX_TOKEN_ID))
 
 
 class Sets(dict[str, Any]):
-    """What a field sets where that is not the one parameter of its own name."""
+    """The parameters that a field sets if it sets others than the one of its own name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Field:
-    """One served field: `kind` and `bounds` are its columns in docs/parameters.md."""
+    """One supported field. `kind` and `bounds` are its columns in docs/parameters.md."""
 
     check: Check
     kind: str

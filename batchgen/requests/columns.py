@@ -1,7 +1,7 @@
-"""Columns: the fields of a line that are the caller's own data and go to the output as they are.
+"""Columns: fields of a line that hold the caller's own data and are copied to the output.
 
-A field is a column where its name is no parameter's and is not spelled nearly like one, or where
-the job's `columns` say so:
+A field is a column if its name is neither a parameter nor nearly spelled like one, or if the
+job's `columns` name it:
 
     {"prompt": …, "max_tokens": 5, "max_tokns": 5, "answer": 40, "n": 3}     columns = ["n"]
                    parameter        an error        column        column
@@ -20,10 +20,10 @@ from batchgen.spelling import Spelling
 #: The parameter of a job that names columns.
 COLUMNS: Final = "columns"
 
-# Whoever misspells these gets what was meant: a batch never streams.
+# A misspelt one changes nothing, so it may be a column: a batch never streams.
 _HARMLESS: Final = frozenset({"stream"})
-# Names of data that come near a parameter's. The table in tests/unit/io/test_columns.py has more,
-# which the measure lets pass by itself.
+# Usual names of data that are spelled nearly like a parameter. The test of this module lists more
+# names, which need no entry here.
 _ORDINARY: Final = frozenset(
     {"bos_token_id", "function", "in_tokens", "num_teams", "predict", "typical"}
 )
@@ -48,17 +48,17 @@ def read_columns(defaults: Mapping[str, Any]) -> frozenset[str]:
 
 
 def meant(name: str) -> str | None:
-    """Return the parameter that a field's name misspells, None where the name is a column's."""
+    """Return the parameter that a field's name misspells, None if it misspells none."""
     return _SPELLING.meant(name)
 
 
 def is_column(name: str) -> bool:
-    """Tell whether a field of a shorthand line is the caller's data by its name alone."""
+    """Return whether the name alone makes a field of a shorthand line a column."""
     return name not in SHORTHAND_FIELDS and meant(name) is None
 
 
 def split(data: dict[str, Any], columns: frozenset[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the fields of a line that may mean something, and those that are columns."""
+    """Split the fields of a line into those that are not in `columns` and those that are."""
     kept = {name: value for name, value in data.items() if name in columns}
     if not kept:
         return data, kept
@@ -66,7 +66,7 @@ def split(data: dict[str, Any], columns: frozenset[str]) -> tuple[dict[str, Any]
 
 
 def check_misspelt(names: Iterable[str]) -> None:
-    """Raise LineError where the name of a field is nearly a parameter's."""
+    """Raise LineError if a name is spelled nearly like a parameter."""
     for name in names:
         if (known := meant(name)) is not None:
             raise LineError(
@@ -78,7 +78,7 @@ def check_misspelt(names: Iterable[str]) -> None:
 
 
 def check_beside_body(fields: Mapping[str, Any]) -> None:
-    """Raise LineError where a parameter stands beside the body of an OpenAI line, not in it."""
+    """Raise LineError if a parameter is beside the body of an OpenAI line instead of in it."""
     for name, value in fields.items():
         if name in SHORTHAND_FIELDS and value is not None:
             raise LineError(

@@ -1,11 +1,11 @@
-"""Sampling fields by name: what each may hold, which are not served, which change nothing.
+"""The sampling fields by name, with the check of each.
 
 field name ──► check(name, value) ──► the value as SamplingParams wants it
                                  ──► Sets: values of parameters of other names
-                                 ──► UNSET: accepted, and nothing to do
-                                 ──► LineError: wrong type, out of bounds, or not served
+                                 ──► UNSET: accepted, sets nothing
+                                 ──► LineError: wrong type, out of bounds, or not supported
 
-What several fields may be together is for `batchgen.requests.rules`, once the job's are known.
+`batchgen.requests.rules` checks fields together, after the job's defaults are added.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def _top_k(name: str, value: Any) -> int:
 
 
 def _logprobs(name: str, value: Any) -> Any:
-    """Read OpenAI's older form, the number of alternatives, beside the newer one."""
+    """Read `logprobs` as a number of alternatives (OpenAI's older form) or as a bool."""
     if type(value) is bool:
         return value
     return Sets(logprobs=True, top_logprobs=_ALTERNATIVES.check(name, value))
@@ -68,7 +68,7 @@ def _chat_logprobs(name: str, value: Any) -> bool:
     return bool(FLAG.check(name, value))
 
 
-def _also(parameter: str, field: Field) -> Check:
+def _alias_of(parameter: str, field: Field) -> Check:
     """Return a check for another name of a parameter."""
 
     def check(name: str, value: Any) -> Sets:
@@ -111,17 +111,17 @@ SAMPLING: Final[Mapping[str, Field]] = {
     "regex": REGEX,
     "return_token_ids": FLAG,
 }
-#: Other systems' names and forms of them.
+#: Names and forms that other systems use for the same parameters.
 ALIASES: Final[Mapping[str, Check]] = {
-    "max_completion_tokens": _also("max_tokens", _MAX_TOKENS),
-    "num_return_sequences": _also("n", _SAMPLES),
-    "guided_json": _also("json_schema", SCHEMA),
-    "guided_regex": _also("regex", REGEX),
+    "max_completion_tokens": _alias_of("max_tokens", _MAX_TOKENS),
+    "num_return_sequences": _alias_of("n", _SAMPLES),
+    "guided_json": _alias_of("json_schema", SCHEMA),
+    "guided_regex": _alias_of("regex", REGEX),
     "response_format": read_response_format,
     "structured_outputs": read_structured_outputs,
 }
-# The fields of a shorthand line and of --param. Whatever else a shorthand line holds is the
-# caller's own data, so only names that can mean nothing but sampling are listed.
+# The fields of a shorthand line and of --param. Every other field of a shorthand line is the
+# caller's data, so only names that always mean sampling are listed.
 SHORTHAND_FIELDS: Final[Mapping[str, Check]] = {
     **{name: field.check for name, field in SAMPLING.items()},
     **ALIASES,
@@ -130,7 +130,7 @@ SHORTHAND_FIELDS: Final[Mapping[str, Check]] = {
 # The fields of an OpenAI request body, beside `prompt` and `model`.
 COMPLETION_FIELDS: Final[Mapping[str, Check]] = {
     **SHORTHAND_FIELDS,
-    "prediction": unserved(),  # in a shorthand line a column: predictions are ordinary data
+    "prediction": unserved(),  # a column in a shorthand line, where it is usual data
     "metadata": _ignored,
     "parallel_tool_calls": _ignored,
     "prompt_cache_key": _ignored,
@@ -141,16 +141,16 @@ COMPLETION_FIELDS: Final[Mapping[str, Check]] = {
     "stream_options": _ignored,
     "user": _ignored,
 }
-# The same beside `messages`.
+# The fields of an OpenAI request body, beside `messages` and `model`.
 CHAT_FIELDS: Final[Mapping[str, Check]] = {**COMPLETION_FIELDS, "logprobs": _chat_logprobs}
 
 
 def read_sampling(
     values: Mapping[str, Any], fields: Mapping[str, Check]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the SamplingParams fields that `values` sets, and what `fields` does not know.
+    """Return the SamplingParams fields that `values` sets, and the values not in `fields`.
 
-    A field that is null is not set. Raises LineError.
+    A field that is null sets nothing. Raises LineError.
     """
     known: dict[str, Any] = {}
     unknown: dict[str, Any] = {}
@@ -168,7 +168,7 @@ def read_sampling(
 
 
 def _set(known: dict[str, Any], parameter: str, value: Any, name: str) -> None:
-    """Note what the field `name` sets; another field may have said the same."""
+    """Set a parameter from the field `name`; raise LineError if another field differs."""
     former = known.setdefault(parameter, value)
     if former is None:
         known[parameter] = value

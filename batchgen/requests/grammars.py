@@ -1,10 +1,10 @@
-"""Grammars that an answer must match, in every form in which a caller may give one.
+"""Grammars that an answer must match, in all forms that a caller may use.
 
 json_schema, guided_json, response_format, structured_outputs.json  ──► JSON text of a schema
 regex, guided_regex, structured_outputs.regex                       ──► a regular expression
 
-A grammar is tried with the library that the engine uses, once for each text: a million rows with
-one schema cost one try. The library is loaded when the first row has a grammar.
+Each grammar is compiled once with the library that the engine uses, so a million rows with one
+schema cost one compilation. The library is loaded with the first grammar.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from batchgen.spelling import suggestion
 
 ANY_OBJECT: Final = '{"type":"object"}'  # what OpenAI calls json_object
 
-MAX_SCHEMA_LENGTH: Final = 1 << 17  # characters; a schema of that length is tried in a second
+MAX_SCHEMA_LENGTH: Final = 1 << 17  # characters; a schema of this length compiles in a second
 MAX_REGEX_LENGTH: Final = 1 << 14
-_REASON_SHOWN: Final = 200  # characters of the library's words
+_REASON_SHOWN: Final = 200  # characters of the library's message
 _REMEMBERED: Final = 256  # grammars
 
 _FORMAT_FIELDS: Final = frozenset({"type", "json_schema"})
@@ -61,9 +61,9 @@ def read_regex(name: str, value: Any) -> str:
 
 
 def read_response_format(name: str, value: Any) -> Sets:
-    """Return what OpenAI's `response_format` sets; raise LineError.
+    """Return the parameters that OpenAI's `response_format` sets; raise LineError.
 
-    `text` takes back a grammar of the job. A schema is always kept to, whatever `strict` says.
+    `text` removes the job's grammar. A schema is always enforced, even if `strict` is false.
     """
     _check_object(name, value, _FORMAT_FIELDS)
     kind = value.get("type")
@@ -84,7 +84,7 @@ def read_response_format(name: str, value: Any) -> Sets:
 
 
 def read_structured_outputs(name: str, value: Any) -> Sets:
-    """Return what vLLM's `structured_outputs` sets; raise LineError."""
+    """Return the parameters that vLLM's `structured_outputs` sets; raise LineError."""
     _check_object(name, value, _OUTPUT_FIELDS)
     sets = Sets()
     if value.get("json_object") not in (None, False):
@@ -107,7 +107,7 @@ def read_structured_outputs(name: str, value: Any) -> Sets:
 
 @lru_cache(_REMEMBERED)
 def _served(text: str) -> str:
-    """Return the JSON text of a schema without the formats that say nothing."""
+    """Return the JSON text of a schema without the formats that the library does not know."""
     if '"format"' not in text:
         return text
     try:
@@ -120,7 +120,7 @@ def _served(text: str) -> str:
 
 @lru_cache(_REMEMBERED)
 def schema_fault(text: str) -> str:
-    """Return why the grammar library does not take a JSON schema, '' where it does."""
+    """Return why the grammar library refuses a JSON schema, '' if it accepts it."""
     try:
         schema = msgspec.json.decode(text)
     except (msgspec.DecodeError, RecursionError) as error:
@@ -129,23 +129,23 @@ def schema_fault(text: str) -> str:
         return "a schema must be an object."
     from llguidance import LLMatcher
 
-    return _said(LLMatcher.validate_grammar(LLMatcher.grammar_from_json_schema(text)))
+    return _reason_in(LLMatcher.validate_grammar(LLMatcher.grammar_from_json_schema(text)))
 
 
 @lru_cache(_REMEMBERED)
 def regex_fault(text: str) -> str:
-    """Return why the grammar library does not take a regular expression, '' where it does."""
+    """Return why the grammar library refuses a regular expression, '' if it accepts it."""
     from llguidance import LLMatcher
 
-    return _said(LLMatcher.validate_grammar(LLMatcher.grammar_from_regex(text)))
+    return _reason_in(LLMatcher.validate_grammar(LLMatcher.grammar_from_regex(text)))
 
 
-def _said(message: str) -> str:
-    """Return the library's reason in one line; a warning is none."""
+def _reason_in(message: str) -> str:
+    """Return the library's reason in one line, without warnings."""
     if not message or message.startswith("WARNING"):
         return ""
     lines = message.splitlines()
-    # Of a regular expression it shows the place first, in several lines.
+    # For a regular expression, several lines that show the place come first.
     causes = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
     reason = causes[0] if causes else lines[0]
     if len(reason) > _REASON_SHOWN:

@@ -1,14 +1,14 @@
-"""Why one input line cannot be asked, raised where it is found."""
+"""The error of an input line that cannot be used."""
 
 from __future__ import annotations
 
 from batchgen.core.rows import RowError
 
-_SHOWN = 64  # characters of a user's word that a message repeats at most
+_SHOWN = 64  # characters of the user's text in a message, at most
 
 
 class LineError(Exception):
-    """One line cannot be used. `requests.lines` turns it into a BadRow; it goes no further."""
+    """One line cannot be used. `requests.lines` catches this and returns a BadRow."""
 
     def __init__(self, code: str, message: str, param: str | None = None) -> None:
         super().__init__(message)
@@ -16,5 +16,5 @@ class LineError(Exception):
 
 
 def quoted(word: str) -> str:
-    """Return a word of the user's in quotes, on one line and of bounded length."""
+    """Return the user's text in quotes, on one line and cut to a bounded length."""
     return repr(word if len(word) <= _SHOWN else word[:_SHOWN] + "…")

@@ -1,4 +1,4 @@
-"""One input line, bytes to a row: an OpenAI batch line or a shorthand line.
+"""Parse one input line, an OpenAI batch line or a shorthand line, into a row.
 
 raw ──strict_json──► dict ──openai_lines | shorthand──► Question ──defaults, rules──► InputRow
                                 any LineError on the way ─────────────────────────────► BadRow
@@ -25,13 +25,13 @@ MAX_ID_LENGTH: Final = 512  # characters
 
 
 class LineParser:
-    """Parses the lines of one job; `defaults` fill what a row does not set.
+    """Parses the lines of one job. `defaults` are the parameters that a row does not set.
 
-    The fields that `defaults["columns"]` names are the caller's data, whatever they are called.
-    `model` is the job's model, which answers lines that name another one too; None is any.
-    `context` is what the model holds of prompt and answer, in tokens: a row that asks for more
-    is a bad row. None leaves that to the engine. Raises InvalidParameter where the defaults
-    themselves cannot be used.
+    Fields named in `defaults["columns"]` are the caller's data, even if a parameter has that name.
+    `model` is the job's model; it also answers lines that name another one. None is any model.
+    `context` is the most tokens of prompt and answer together: a row that asks for more is a bad
+    row. If it is None, the engine checks this. Raises InvalidParameter if the defaults cannot be
+    used.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class LineParser:
         self.context = context
 
     def parse(self, raw: bytes, row: int) -> InputRow | BadRow:
-        """Return record `row`, 0-based, of the input; never raises for what the bytes hold."""
+        """Return record `row` (0-based) of the input. No content of the bytes makes this raise."""
         custom_id = None
         try:
             data, columns = split(decode_object(raw), self.columns)
@@ -75,22 +75,22 @@ class LineParser:
 def parse_line(
     raw: bytes, *, row: int, defaults: Mapping[str, Any], model: str | None
 ) -> InputRow | BadRow:
-    """Parse one line alone; for many lines of one job make a LineParser once."""
+    """Parse a single line. For many lines of one job, use a LineParser."""
     return LineParser(defaults, model).parse(raw, row)
 
 
 def check_defaults(params: Mapping[str, Any], context: int | None = None) -> SamplingParams:
-    """Return the parameters of a row that sets none; raise InvalidParameter, naming the field."""
+    """Return the parameters of a row that sets none; raise InvalidParameter with the field."""
     return _read_defaults(params, context)[1]
 
 
 def implicit_id(row: int) -> str:
-    """Return the id of a row that gives none."""
+    """Return the id of a row that does not give one."""
     return f"row-{row}"
 
 
 def read_id(data: dict[str, Any]) -> str | None:
-    """Return the id that a line gives, None where it gives none; raise LineError."""
+    """Return the id that a line gives, None if it gives none; raise LineError."""
     name = "custom_id"
     value = data.get(name)
     if value is None:

@@ -1,4 +1,4 @@
-"""The `messages` of a chat: a list of roles and texts, whatever form the caller gave them."""
+"""Check the `messages` of a chat and bring all their forms into one: roles and texts."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from batchgen.spelling import suggestion
 Message = dict[str, Any]
 
 _ROLES: Final = frozenset({"system", "developer", "user", "assistant", "tool"})
-# Fields of OpenAI's messages, and of answers that are sent again, beside role and content: kept as
-# text, or refused unless they say nothing.
+# Fields of OpenAI's messages, and of answers that are sent again, beside role and content. The
+# first are kept as text, the others are refused unless they are empty.
 _TEXT_FIELDS: Final = frozenset({"name", "tool_call_id"})
 _UNSERVED_FIELDS: Final = frozenset(
     {"annotations", "audio", "function_call", "reasoning", "reasoning_content", "refusal"}
@@ -22,7 +22,7 @@ _UNSERVED_FIELDS: Final = frozenset(
 def check_messages(value: Any) -> list[Message]:
     """Return the messages with every content as one string; raise LineError.
 
-    A content given as a list of text parts becomes the parts' texts, joined by line feeds; one that
+    A content that is a list of text parts becomes their texts, joined by line feeds. A content that
     is null beside tool calls becomes ''. Arguments of tool calls become objects.
     """
     if type(value) is not list:

@@ -17,16 +17,16 @@ _ENVELOPE: Final = ("custom_id", "method", "url", "body")
 
 
 def is_openai_line(data: dict[str, Any]) -> bool:
-    """Tell an OpenAI batch line from a shorthand line, which has its prompt at the top level."""
+    """Return whether this is an OpenAI batch line. A shorthand line has its prompt at the top."""
     return not ("messages" in data or "prompt" in data) and (
         "body" in data or "url" in data or "method" in data
     )
 
 
 def read_openai_line(data: dict[str, Any]) -> Question:
-    """Return what the line asks; raise LineError.
+    """Return the question of the line; raise LineError.
 
-    Fields beside OpenAI's four are carried to the output.
+    Fields other than OpenAI's four are copied to the output.
     """
     url, body = data.get("url"), data.get("body")
     if (

@@ -1,4 +1,4 @@
-"""Lines that name another model than the one that answers them."""
+"""Count the lines that name another model than the one that answers them."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Final
 
 from batchgen.requests.line_error import quoted
 
-MAX_NAMES: Final = 100  # remembered; lines with further names are only counted
+MAX_NAMES: Final = 100  # kept by name; lines with further names are only counted
 SHOWN: Final = 3
 
 
 @dataclass(slots=True)
 class OtherModels:
-    """How many lines of an input name which other model."""
+    """Counts, for each other model, the lines of an input that name it."""
 
     lines: int = 0
     # lines by name
@@ -26,7 +26,7 @@ class OtherModels:
             self.names[name] = self.names.get(name, 0) + 1
 
     def notice(self, model: str) -> str | None:
-        """Return one line that says which model answers instead, None where every line agrees."""
+        """Return one sentence that says which model answers instead, None if no line differs."""
         if not self.lines:
             return None
         often = sorted(self.names, key=lambda name: (-self.names[name], name))

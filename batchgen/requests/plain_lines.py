@@ -1,8 +1,8 @@
-"""Plain lines: the common forms of a line, recognised by one typed decode.
+"""Plain lines: the common forms of a line, checked by one typed decode.
 
-Reading a million lines to check them is mostly Python calls. A plain line needs few: its types and
-bounds are checked while it is decoded. Whatever is not plain, good or bad, is for LineParser, which
-alone decides what a row means. A plain line is always one that LineParser accepts.
+To check a million lines costs mostly Python calls. A plain line needs few of them, because msgspec
+checks types and bounds while it decodes. LineParser reads all other lines, good or bad, and only it
+decides what a row means. LineParser accepts every plain line.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ _Stop = Annotated[str, Meta(min_length=1, max_length=MAX_STOP_LENGTH)]
 _TokenId = Annotated[int, Meta(ge=0, le=MAX_TOKEN_ID)]
 _Alternatives = Annotated[int, Meta(ge=0, le=MAX_ALTERNATIVES)]
 _Penalty = Annotated[float, Meta(ge=-MAX_PENALTY, le=MAX_PENALTY)]
-# Fields that contradict each other, the job's or the context at some values. `max_tokens` does too,
-# but has a way of its own: nearly every line sets it.
+# Fields whose values may contradict each other, the job's defaults or the context. `max_tokens` may
+# too, but has a faster check of its own, because nearly every line sets it.
 _COUPLED = frozenset(
     {"n", "num_beams", "min_tokens", "logprobs", "top_logprobs", "max_completion_tokens"}
 )
@@ -78,7 +78,7 @@ class _Request(TypedDict, total=False):
     prompt_logprobs: _Alternatives
 
 
-# Names are looked for in the order in which they stand, bases first: here as in most lines.
+# The decoder tries names in this order, bases first: it is the order of most lines.
 class _Model(TypedDict, total=False):
     model: str
 
@@ -105,28 +105,28 @@ _decode = _decoder.decode
 
 
 class PlainLines:
-    """Recognises the plain lines of one job, whose `parser` reads all others."""
+    """Recognises the plain lines of one job. `parser` reads all other lines."""
 
     def __init__(self, parser: LineParser) -> None:
         self._parser = parser
         self._model = parser.model
-        # Names that are known to be columns; those of a line are mostly those of all.
+        # Names that are known to be columns. Most lines of a job have the same ones.
         self._columns = set(parser.columns)
-        # A column that is called like a field of a line is not the field.
+        # If a column has the name of a field, the typed decode would read it as that field.
         self._refused = not _FIELDS.isdisjoint(parser.columns)
-        # What a line may set as max_tokens if it sets none of the coupled fields.
+        # The bounds of max_tokens in a line that sets none of the coupled fields.
         self._least = parser.params.min_tokens
         self._most = MAX_TOKENS if parser.context is None else parser.context - 1
 
     def id_of(self, raw: bytes, row: int) -> str | None:
-        """Return the id of a plain line, given or implicit; None where the line is not plain."""
+        """Return the id of a plain line, given or implicit; None if the line is not plain."""
         if len(raw) > MAX_LINE_BYTES or self._refused:
             return None
         try:
             line = _decode(raw)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
-        # A field that is unknown, or given twice, was dropped: the text has more words.
+        # If the decoder dropped a field, unknown or given twice, the text has more words.
         if _count_words(line) != count_words(raw) and not self._only_data_was_dropped(raw, line):
             return None
         if "body" in line:
@@ -138,7 +138,7 @@ class PlainLines:
         return line.get("id") or implicit_id(row)
 
     def _only_data_was_dropped(self, raw: bytes, line: dict[str, Any]) -> bool:
-        """Whether a shorthand line has columns at its top beside its fields, and nothing else."""
+        """Return whether all that the decoder dropped are columns of a shorthand line."""
         if "body" in line:
             return False
         try:
@@ -166,7 +166,7 @@ class PlainLines:
         return self._model is None or body.get("model", self._model) == self._model
 
     def _is_request(self, request: dict[str, Any]) -> bool:
-        """Whether it asks one thing, and its parameters agree with each other and the job's."""
+        """Return whether it has one prompt, and its parameters fit each other and the job's."""
         if ("messages" in request) == ("prompt" in request):
             return False
         if not _COUPLED.isdisjoint(request):

@@ -1,4 +1,4 @@
-"""What the parameters of a row must be together, once the job's fill what the row leaves open."""
+"""Rules for the parameters of a row together, after the job's defaults are added."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from batchgen.requests.line_error import LineError
 def filled(defaults: Mapping[str, Any], own: Mapping[str, Any]) -> SamplingParams:
     """Return the parameters of a row that sets `own`; `defaults` are the job's.
 
-    A row's grammar stands in for the job's, of whichever kind, and a row that turns `logprobs` off
-    is rid of the job's `top_logprobs` too.
+    A row's grammar replaces the job's, also one of another kind. A row that turns `logprobs` off
+    also removes the job's `top_logprobs`.
     """
     values = {**defaults, **own}
     if "json_schema" in own or "regex" in own:
@@ -24,9 +24,9 @@ def filled(defaults: Mapping[str, Any], own: Mapping[str, Any]) -> SamplingParam
 
 
 def check_together(params: SamplingParams, context: int | None = None) -> None:
-    """Raise LineError where parameters contradict each other or the model's context, in tokens.
+    """Raise LineError if parameters contradict each other or exceed the context, in tokens.
 
-    None is a context that is not known.
+    `context` is None if it is not known.
     """
     if params.n > params.num_beams > 1:
         _refuse("n", f"'n' is {params.n}, of {params.num_beams} beams: ask for fewer answers.")
@@ -43,7 +43,7 @@ def check_together(params: SamplingParams, context: int | None = None) -> None:
 def _check_length(params: SamplingParams, context: int) -> None:
     name = "min_tokens" if params.max_tokens is None else "max_tokens"
     asked = params.min_tokens if params.max_tokens is None else params.max_tokens
-    if asked >= context:  # a prompt has a token at least
+    if asked >= context:  # a prompt has at least one token
         raise LineError(
             "context_length_exceeded",
             f"This model's maximum context length is {context} tokens, prompt and answer together. "

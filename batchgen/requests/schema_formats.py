@@ -1,7 +1,8 @@
-"""The `format` of a JSON schema, which JSON Schema calls an annotation: it never forbids a value.
+"""Remove from a JSON schema the values of `format` that the grammar library does not know.
 
-The grammar library keeps to the formats it knows, and refuses a schema for a name it does not know.
-Such names are taken out: `{"type": "string", "format": "password"}` is any string.
+The library enforces the formats that it knows, and refuses a schema with any other. In JSON Schema
+`format` is an annotation that forbids no value: `{"type": "string", "format": "password"}` is any
+string.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-# Where a schema holds schemas; what else it holds is data, or names that are not keywords.
+# The keywords whose values are schemas. Other values are data, or names that are not keywords.
 _BY_NAME: Final = frozenset(
     {"properties", "patternProperties", "dependentSchemas", "dependencies", "$defs", "definitions"}
 )

@@ -1,4 +1,4 @@
-"""Shorthand lines: {"messages": […]} or {"prompt": …}, sampling fields, and the caller's own."""
+"""Shorthand lines: {"messages": […]} or {"prompt": …}, sampling fields and columns."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ _TOKEN_IDS = token_ids(1, MAX_TOKENS)
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
-    """What a line asks, whichever form it has. One of `messages` and `prompt` is set."""
+    """The content of a line, the same for both forms. One of `messages` and `prompt` is set."""
 
     messages: list[Message] | None
     # A text, or the ids of its tokens.
     prompt: str | list[int] | None
     # The SamplingParams fields that the line itself sets.
     params: dict[str, Any]
-    # Everything else, carried to the output.
+    # All other fields, copied to the output.
     extra: dict[str, Any]
-    # The model that the line names, where it names one.
+    # The model that the line names, None if it names none.
     model: str | None = None
 
 
 def read_shorthand_line(data: dict[str, Any]) -> Question:
-    """Return what the line asks; raise LineError. Other fields are columns."""
+    """Return the question of the line; raise LineError. Other fields are columns."""
     try:
         params, extra = read_sampling(data, SHORTHAND_FIELDS)
     except LineError as error:
-        raise _or_a_column(error) from None
+        raise _with_column_hint(error) from None
     messages = extra.pop("messages", None)
     prompt = extra.pop("prompt", None)
-    # The id is what the row is called; only an `id` beside a `custom_id` is data.
+    # `id` is the id of the row, unless there is a `custom_id`: then `id` is data.
     if extra.pop("custom_id", None) is None:
         extra.pop("id", None)
     if messages is not None:
@@ -57,8 +57,8 @@ def read_shorthand_line(data: dict[str, Any]) -> Question:
     return Question(messages=messages, prompt=prompt, params=params, extra=extra)
 
 
-def _or_a_column(error: LineError) -> LineError:
-    """Return the error of a field with what helps where the field is data."""
+def _with_column_hint(error: LineError) -> LineError:
+    """Return the error of a field, with advice for the case that the field is data."""
     code, message, param = error.error.code, error.error.message, error.error.param
     if code not in ("unsupported_parameter", "unknown_parameter", "invalid_type"):
         return error
@@ -73,7 +73,7 @@ def _meant(extra: dict[str, Any]) -> str:
 
 
 def check_prompt(value: Any) -> str | list[int]:
-    """Return a raw prompt, a text or a list of token ids; raise LineError."""
+    """Return a raw prompt: a text or a list of token ids; raise LineError."""
     if type(value) is list and any(type(each) in (str, list) for each in value):
         raise LineError(
             "invalid_type", "'prompt' is a list of prompts: write one line for each.", "prompt"

@@ -1,8 +1,8 @@
-"""One line of bytes to one JSON object, with nothing lost on the way.
+"""Decode one line of bytes to one JSON object, and refuse all that parsers read differently.
 
-JSON parsers disagree on, or silently repair, what is refused here: names given twice, integers of
-more than 64 bits, lone surrogates, NUL, NaN, nesting without end. A line that passes means the same
-to every reader of the dataset.
+Refused are names given twice, integers of more than 64 bits, lone surrogates, NUL, NaN and deep
+nesting: parsers disagree about them or repair them silently. A line that passes means the same to
+every reader of the dataset.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import orjson
 
 from batchgen.requests.line_error import LineError, quoted
 
-MAX_LINE_BYTES: Final = 1 << 20  # of one record, its line feed not counted
+MAX_LINE_BYTES: Final = 1 << 20  # of one record, without its line feed
 MAX_DEPTH: Final = 64  # objects and lists inside one another
 _PATH_SHOWN: Final = 64  # characters of a path that an error names at most
 _INT_MIN, _INT_MAX = -(1 << 63), (1 << 64) - 1
@@ -26,7 +26,7 @@ _decode = msgspec.json.Decoder().decode
 
 
 def decode_object(raw: bytes) -> dict[str, Any]:
-    """Return the JSON object of one line; raise LineError, which says what to correct."""
+    """Return the JSON object of one line; raise LineError that says what to correct."""
     if len(raw) > MAX_LINE_BYTES:
         limit = f"{MAX_LINE_BYTES:,} bytes"
         raise LineError("line_too_long", f"The line is longer than {limit}: shorten or split it.")
@@ -40,7 +40,7 @@ def decode_object(raw: bytes) -> dict[str, Any]:
             "The line is not a JSON object: write one object, {…}, on each line.",
         )
     words = _count_words(data, 1)
-    # A name given twice is one in the object and two in the text.
+    # A name given twice counts once in the object and twice in the text.
     if count_words(raw) != words:
         _refuse_nul(data)
         _refuse_repeated_names(raw)
@@ -48,10 +48,10 @@ def decode_object(raw: bytes) -> dict[str, Any]:
 
 
 def count_words(raw: bytes) -> int:
-    """Return the number of names and strings in a valid JSON text, -1 where one holds a NUL."""
+    """Return the number of names and strings in a valid JSON text, -1 if one holds a NUL."""
     if b"\\" not in raw:
         return raw.count(b'"') // 2
-    # Without its escaped backslashes, every backslash left begins an escape of another sign.
+    # After escaped backslashes are removed, each backslash begins an escape of another character.
     text = raw.replace(b"\\\\", b"")
     if b"\\u0000" in text:
         return -1
@@ -59,7 +59,7 @@ def count_words(raw: bytes) -> int:
 
 
 def _count_words(value: dict[str, Any] | list[Any], depth: int) -> int:
-    """Count the names and strings inside, and refuse what would not survive the way."""
+    """Count the names and strings inside; raise LineError for a value that would be changed."""
     if depth > MAX_DEPTH:
         raise LineError("invalid_json", f"The line is nested deeper than {MAX_DEPTH} levels.")
     strings = 0
@@ -81,7 +81,7 @@ def _count_words(value: dict[str, Any] | list[Any], depth: int) -> int:
 
 
 def _refuse_undecodable(raw: bytes, error: Exception) -> NoReturn:
-    """Say why the decoder gave up; slow and thorough, for bad lines only."""
+    """Raise LineError with the reason of the decoder; slow, so only for bad lines."""
     if not raw.strip():
         raise LineError("blank_line", "The line is blank: remove it.") from None
     try:
@@ -121,7 +121,7 @@ def _refuse_lone_surrogates(text: str) -> None:
 
 
 def _refuse_no_number(text: str) -> None:
-    """Raise LineError for NaN and Infinity, which some writers take for JSON."""
+    """Raise LineError for NaN and Infinity, which some programs write although JSON has none."""
 
     def refuse(word: str) -> NoReturn:
         raise LineError(
@@ -133,7 +133,7 @@ def _refuse_no_number(text: str) -> None:
 
 
 def _reason(raw: bytes, error: Exception) -> str:
-    """Return the parser's words and the column, 1-based."""
+    """Return the parser's message and the column, 1-based."""
     try:
         orjson.loads(raw)
     except orjson.JSONDecodeError as better:
@@ -161,7 +161,7 @@ def _refuse_nul(data: dict[str, Any]) -> None:
 
 
 def _strings(value: Any) -> Iterator[tuple[str, str]]:
-    """Yield every name and string inside with the path of its field, without recursion."""
+    """Yield every name and string inside, with the path of its field, without recursion."""
     stack = [iter([("", value)])]
     while stack:
         for path, item in stack[-1]:

@@ -1,4 +1,4 @@
-"""The `tool_calls` of an assistant's message: calls that were made earlier in a chat.
+"""Check the `tool_calls` of an assistant's message: calls made earlier in the chat.
 
 {"id": "…", "type": "function", "function": {"name": "weather", "arguments": "{\\"city\\": …}"}}
 """
@@ -19,7 +19,7 @@ _FUNCTION_FIELDS: Final = frozenset({"name", "arguments"})
 def check_tool_calls(value: Any, path: str) -> list[ToolCall]:
     """Return the calls, with the arguments of each as an object; raise LineError.
 
-    OpenAI writes arguments as JSON text, others as an object.
+    OpenAI writes arguments as JSON text; other systems write an object.
     """
     if type(value) is not list:
         raise LineError("invalid_type", f"'{path}' must be a list of calls.", path)
@@ -46,7 +46,7 @@ def _call(call: Any, path: str) -> ToolCall:
 def _arguments(value: Any, path: str) -> dict[str, Any]:
     if type(value) is dict:
         return value
-    if value == "":  # of a function without any
+    if value == "":  # the function has no arguments
         return {}
     try:
         return decode_object(value.encode())

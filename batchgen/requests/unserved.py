@@ -1,7 +1,7 @@
-"""Fields of OpenAI, vLLM and transformers that are not served, and why a row that sets one is bad.
+"""Fields of OpenAI, vLLM and transformers that batchgen does not support.
 
-Each can mean nothing but how a row is decoded, so a shorthand line with one of them asks for
-something that it would not get: it is refused by name, unless the value changes nothing.
+Each of them always means decoding, never data. A row that sets one would not get what it asks
+for, so it is refused with the name of the field, unless the value changes nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from batchgen.requests.line_error import LineError
 
 
 def unserved(*neutral: Any, remedy: str = "remove it") -> Check:
-    """Return a check for a field that would change the answer, unless its value is neutral."""
+    """Return a check that refuses a field, unless its value is neutral: it changes nothing."""
 
     def check(name: str, value: Any) -> Any:
         if _is_one_of(value, neutral):
@@ -26,8 +26,8 @@ def unserved(*neutral: Any, remedy: str = "remove it") -> Check:
     return check
 
 
-def _called(ours: str, *neutral: Any) -> Check:
-    """Return a check for another system's name of a field that is served."""
+def _renamed_to(ours: str, *neutral: Any) -> Check:
+    """Return a check that refuses another system's name of a supported field."""
 
     def check(name: str, value: Any) -> Any:
         if _is_one_of(value, neutral):
@@ -38,7 +38,7 @@ def _called(ours: str, *neutral: Any) -> Check:
 
 
 def _is_one_of(value: Any, neutral: tuple[Any, ...]) -> bool:
-    # 0 is no False
+    # 0 is not False here
     return any(value == each and (type(value) is bool) == (type(each) is bool) for each in neutral)
 
 
@@ -52,7 +52,7 @@ _OPENAI: Final[Mapping[str, Check]] = {
     "extra_body": unserved(remedy=_WHOLE),
     "function_call": unserved("none"),
     "functions": unserved([]),
-    "max_output_tokens": _called("max_tokens"),
+    "max_output_tokens": _renamed_to("max_tokens"),
     "modalities": unserved(["text"]),
     "reasoning_effort": unserved("none"),
     "stream": unserved(
@@ -87,7 +87,7 @@ _VLLM: Final[Mapping[str, Check]] = {
     "structural_tag": unserved(),
     "thinking_token_budget": unserved(),
     "truncate_prompt_tokens": unserved(),
-    "use_beam_search": _called("num_beams", False),
+    "use_beam_search": _renamed_to("num_beams", False),
     "vllm_xargs": unserved({}),
 }
 _TRANSFORMERS: Final[Mapping[str, Check]] = {
@@ -97,7 +97,7 @@ _TRANSFORMERS: Final[Mapping[str, Check]] = {
     "do_sample": unserved(remedy="a row is sampled unless its 'temperature' is 0"),
     "encoder_no_repeat_ngram_size": unserved(0),
     "encoder_repetition_penalty": unserved(1.0),
-    "eos_token_id": _called("stop_token_ids"),
+    "eos_token_id": _renamed_to("stop_token_ids"),
     "epsilon_cutoff": unserved(0.0),
     "eta_cutoff": unserved(0.0),
     "exponential_decay_length_penalty": unserved(),
@@ -107,10 +107,10 @@ _TRANSFORMERS: Final[Mapping[str, Check]] = {
     "generation_config": unserved(remedy=_WHOLE),
     "guidance_scale": unserved(1.0),
     "max_length": unserved(remedy=_LENGTH),
-    "max_new_tokens": _called("max_tokens"),
+    "max_new_tokens": _renamed_to("max_tokens"),
     "max_time": unserved(remedy=_LENGTH),
     "min_length": unserved(0, remedy="say how short an answer may be with 'min_tokens'"),
-    "min_new_tokens": _called("min_tokens", 0),
+    "min_new_tokens": _renamed_to("min_tokens", 0),
     "no_repeat_ngram_size": unserved(0),
     "num_beam_groups": unserved(1),
     "output_logits": unserved(False),
@@ -120,17 +120,17 @@ _TRANSFORMERS: Final[Mapping[str, Check]] = {
     "renormalize_logits": unserved(False),
     "return_dict_in_generate": unserved(False),
     "sequence_bias": unserved(remedy="raise and lower single tokens with 'logit_bias'"),
-    "stop_strings": _called("stop"),
+    "stop_strings": _renamed_to("stop"),
     "suppress_tokens": unserved([]),
     "token_healing": unserved(False),
     "typical_p": unserved(1.0),
     "watermarking_config": unserved(),
 }
 _OTHERS: Final[Mapping[str, Check]] = {
-    "n_predict": _called("max_tokens"),
-    "num_predict": _called("max_tokens"),
-    "repeat_penalty": _called("repetition_penalty"),
-    "stop_sequences": _called("stop"),
+    "n_predict": _renamed_to("max_tokens"),
+    "num_predict": _renamed_to("max_tokens"),
+    "repeat_penalty": _renamed_to("repetition_penalty"),
+    "stop_sequences": _renamed_to("stop"),
 }
-#: Every field that is known and not served.
+#: Every field that is known and not supported.
 UNSERVED: Final[Mapping[str, Check]] = {**_OPENAI, **_VLLM, **_TRANSFORMERS, **_OTHERS}

@@ -1,4 +1,4 @@
-"""Reaching the broker."""
+"""Check that the broker answers."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ TIMEOUT = 5.0  # seconds
 
 
 def ping(url: str) -> str:
-    """Ask the broker for a sign of life and return what it is, `Valkey 9.1.2`.
+    """Ping the broker and return its name and version, such as `Valkey 9.1.2`.
 
-    Of several it is the first that answers.
+    If the URL names several brokers, the first that answers is used.
 
     Raises:
         InvalidParameter: the URL names no Redis or Valkey.

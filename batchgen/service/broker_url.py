@@ -1,4 +1,4 @@
-"""The broker URL, read as kombu reads it, which is what Celery connects with."""
+"""Parse the broker URL as kombu does, with which Celery connects."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ if TYPE_CHECKING:
     from kombu.utils.url import urlparts
 
 SCHEMES = frozenset({"redis", "rediss", "redis+socket", "unix", "memory"})
-LONGEST_SOCKET = 107  # bytes of a path that the kernel takes
-SOCKETS = frozenset({"redis+socket", "unix", "memory"})  # nothing of them leaves this machine
+LONGEST_SOCKET = 107  # bytes of a path, the limit of the kernel
+SOCKETS = frozenset({"redis+socket", "unix", "memory"})  # their traffic stays on this machine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrokerAddress:
-    """One broker that a connection may be made to."""
+    """One broker that Celery may connect to."""
 
     # empty for a socket
     host: str
     has_password: bool
     has_tls: bool
-    # the server has to prove with a certificate, in its name, who it is
+    # the server must have a valid certificate for its name
     is_verified: bool
 
 
 def broker_addresses(url: str) -> Iterator[BrokerAddress]:
-    """Yield every broker of the URL; Celery takes several, the next where one fails.
+    """Yield every broker of the URL; if one fails, Celery tries the next.
 
-    Raises InvalidParameter, without quoting the URL, for one that names no Redis or Valkey:
-    Celery would take it for RabbitMQ's.
+    Raises InvalidParameter, without the URL, if one is neither Redis nor Valkey: Celery would take
+    it for RabbitMQ.
     """
     for one in celery_url(url).split(";"):
         yield _address(one)
@@ -44,28 +44,28 @@ def broker_addresses(url: str) -> Iterator[BrokerAddress]:
 def celery_url(url: str) -> str:
     """Return the URL as Celery needs it; raise InvalidParameter.
 
-    A socket is redis+socket://, and the check of a certificate, which kombu leaves out unasked,
-    is asked for.
+    A socket becomes redis+socket://, and certificates are checked, which kombu does not do by
+    default.
     """
     return ";".join(_for_celery(one) for one in url.split(";"))
 
 
 def client_url(url: str) -> str:
-    """Return a URL as the client of Redis needs it, which calls a socket unix://."""
+    """Return a URL as the Redis client needs it: a socket is unix://."""
     scheme, separator, rest = url.partition("://")
     return f"unix{separator}{rest}" if scheme.lower() == "redis+socket" else url
 
 
 def parse_broker_url(url: str) -> tuple[str, urlparts]:
     """Return the scheme and the parts of one URL; raise InvalidParameter."""
-    from kombu.utils.url import url_to_parts  # a library of its own, which `run` has no need of
+    from kombu.utils.url import url_to_parts  # imported late, because `run` does not need kombu
 
     try:
         parts, split = url_to_parts(url), urlsplit(url)
     except ValueError:
         raise unusable() from None
     scheme = parts.scheme.lower()
-    # An @ behind the host is the end of a password that holds a / or a #.
+    # An @ after the host means that the password holds a / or a #.
     misread = split.netloc and "@" in split.path + split.fragment
     if scheme not in SCHEMES or "://" not in url or misread:
         raise unusable()
@@ -114,14 +114,14 @@ def _connection(url: str) -> Any:
     from kombu import Connection
 
     try:
-        # kombu keeps the class of each scheme that it has met: ours must be the first for redis
+        # `memory`, because kombu caches the class of redis, and the first must be batchgen's own
         return Connection(url, transport="memory")
-    except (ValueError, TypeError, KeyError):  # its port, its query, a value of its query
+    except (ValueError, TypeError, KeyError):  # a bad port, query or value in the query
         raise unusable() from None
 
 
 def unusable() -> InvalidParameter:
-    """Return the error of a broker URL, which never quotes it."""
+    """Return the error for a broker URL; the message never quotes the URL."""
     return InvalidParameter(
         "The broker URL cannot be used. Write rediss://:password@host:6379/0 or "
         "redis+socket:///path/to/socket; percent-encode special characters (/ is %2F), and leave "

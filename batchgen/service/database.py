@@ -1,4 +1,4 @@
-"""Opening the truth: SQLite makes itself in a fresh home, PostgreSQL is upgraded by its owner."""
+"""Open the database. SQLite in the home is created and upgraded, PostgreSQL only checked."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ __all__ = ["HEAD", "current", "open_database", "upgrade"]
 def open_database(settings: Settings) -> Database:
     """Open the database with the schema of this version.
 
-    The home's own SQLite file is created and upgraded on the way; a database named by
-    `database_url` is only checked.
+    The home's own SQLite file is created and upgraded if needed. A database of `database_url` is
+    only checked.
 
     Raises:
-        DatabaseUnavailable: it cannot be reached, or is damaged.
+        DatabaseUnavailable: the database cannot be reached, or is damaged.
         SchemaMismatch: its schema is older (`batchgen db upgrade`) or newer than this version's.
-        InvalidParameter: the URL is none, or names a server without password or TLS.
-        Unavailable: the home folder cannot be made.
+        InvalidParameter: the URL is invalid, or names a server without password or TLS.
+        Unavailable: the home folder cannot be created.
     """
     check_database(settings)
     if not settings.database_url:
@@ -41,13 +41,13 @@ def open_database(settings: Settings) -> Database:
 
 
 def upgrade(settings: Settings) -> str:
-    """Bring the schema to this version's and return its revision.
+    """Upgrade the schema to that of this version and return its revision.
 
     Raises DatabaseUnavailable, SchemaMismatch (a newer schema), InvalidParameter (the URL) or
     Unavailable (the home folder).
     """
     check_database(settings)
-    # Alembic takes a while to load, and a home is upgraded once
+    # importing Alembic is slow, and a home is rarely upgraded
     from batchgen_migrations import upgrade as migrate
 
     if not settings.database_url:
@@ -57,14 +57,14 @@ def upgrade(settings: Settings) -> str:
 
 
 def current(settings: Settings) -> str | None:
-    """Return the revision the database is at, None where there is no schema."""
+    """Return the schema revision of the database, None if it has no schema."""
     check_database(settings)
     with closing(Database(settings.effective_database_url)) as database:
         return database.revision()
 
 
 def make_home(settings: Settings) -> None:
-    """Create the home folder, for its owner alone; raise Unavailable where that is impossible."""
+    """Create the home folder, for its owner only; raise Unavailable if that fails."""
     try:
         make_private(settings.home)
     except OSError as error:

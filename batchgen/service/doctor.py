@@ -1,4 +1,4 @@
-"""Whether everything batchgen needs is there."""
+"""Check that everything that batchgen needs is available."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from batchgen.storage.durable_files import exists
 from batchgen_kernels.cpu.compiler import BuildFailed, find_compiler
 
 NEEDED_PYTHON = (3, 11)
-LOW_DISK = 1 << 30  # bytes; below it a job of some size will not end
+LOW_DISK = 1 << 30  # bytes; with less, a larger job will not finish
 TORCH_TIMEOUT = 120  # seconds; the first import on a cold disk is slow
 TORCH_REPORT = (
     "import torch; cuda = torch.cuda.is_available(); "
@@ -35,26 +35,26 @@ TORCH_REPORT = (
 
 
 class Result(StrEnum):
-    """What a check found."""
+    """The result of a check."""
 
-    OK = "ok"  #: As it should be.
+    OK = "ok"  #: No problem.
     WARNING = "warning"  #: Some commands will not work.
-    FAILED = "failed"  #: Nothing works without it.
+    FAILED = "failed"  #: No command works without it.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """One thing that was looked at."""
+    """One check with its result."""
 
     name: str
     result: Result
     detail: str
-    # what to do about it
+    # advice for the user
     remedy: str | None = None
 
     @property
     def failed(self) -> bool:
-        """Whether nothing works as things stand."""
+        """True if the check failed, so that no command works."""
         return self.result is Result.FAILED
 
     def as_dict(self) -> dict[str, Any]:
@@ -63,7 +63,7 @@ class Check:
 
 
 def examine(settings: Settings) -> list[Check]:
-    """Run every check; none raises, none changes anything."""
+    """Run all checks. They raise nothing and change nothing."""
     return [check(settings) for check in CHECKS]
 
 
@@ -75,7 +75,7 @@ def _python(settings: Settings) -> Check:
 
 
 def _torch(settings: Settings) -> Check:
-    # In a process of its own: torch is large, and a broken build can take its process down.
+    # In a separate process: torch is large, and a broken build can crash the process.
     command = [sys.executable, "-c", TORCH_REPORT]
     remedy = "Install batchgen's dependencies anew, torch among them."
     try:
@@ -188,14 +188,14 @@ def _failed(name: str, detail: str, remedy: str | None = None) -> Check:
 
 
 def _nearest(folder: Path) -> Path:
-    """Return the folder, or the closest one above it that exists."""
+    """Return the folder, or its nearest parent that exists."""
     return next(path for path in (folder, *folder.parents) if _is_there(path))
 
 
 def _is_there(path: Path) -> bool:
     try:
         return exists(path)
-    except PermissionError:  # the one above it is there and denies
+    except PermissionError:  # the parent exists and denies access
         return False
 
 

@@ -1,7 +1,7 @@
-"""Whether what goes to the database and the broker could be read or forged on the way.
+"""Refuse connections to the database and the broker that others could read or forge.
 
-On this machine, by a socket or the loopback, nobody stands between. Anywhere else a server needs a
-password and TLS, unless the operator says that the network is their own (`insecure`).
+A socket or the loopback of this machine is safe. Any other server needs a password and TLS, unless
+the operator says that the network is private (`insecure`).
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ def check_exposure(settings: Settings) -> None:
 
 
 def check_database(settings: Settings) -> None:
-    """Raise InvalidParameter where a remote PostgreSQL lacks password or TLS.
+    """Raise InvalidParameter if a remote PostgreSQL lacks password or TLS.
 
-    Also where libpq would refuse the URL. One that is none is left to whoever opens it: that says
-    what is wrong.
+    It is also raised if libpq would refuse the URL. A URL that cannot be parsed is not checked
+    here, because opening it raises a better error.
     """
     if not settings.database_url:
         return
@@ -36,7 +36,7 @@ def check_database(settings: Settings) -> None:
     if url.get_backend_name() != "postgresql":
         return
     for server in destinations(url):
-        if settings.insecure or not _is_far(server):
+        if settings.insecure or not _is_remote(server):
             continue
         lacks = [] if server.has_password else ["no password"]
         if not server.has_tls:
@@ -46,11 +46,11 @@ def check_database(settings: Settings) -> None:
 
 
 def check_broker(settings: Settings) -> None:
-    """Raise InvalidParameter where a remote broker lacks password or TLS, or the URL is none."""
+    """Raise InvalidParameter if a remote broker lacks password or TLS, or the URL is invalid."""
     if not settings.broker_url:
         return
     for broker in broker_addresses(settings.broker_url):
-        if settings.insecure or not _is_far(broker):
+        if settings.insecure or not _is_remote(broker):
             continue
         lacks = [] if broker.has_password else ["no password"]
         if not broker.has_tls:
@@ -66,18 +66,18 @@ def _refuse(what: str, host: str, lacks: list[str], example: str) -> None:
     name = f"{what}_url"
     raise InvalidParameter(
         f"The {what} at {host} is on another machine, and BATCHGEN_{name.upper()} has "
-        f"{' and '.join(lacks)}. Write {example}, or set BATCHGEN_INSECURE=1 (--insecure) where "
-        "nobody else is on the network between.",
+        f"{' and '.join(lacks)}. Write {example}, or set BATCHGEN_INSECURE=1 (--insecure) if "
+        "the network between is private.",
         param=name,
     )
 
 
-def _is_far(server: Destination | BrokerAddress) -> bool:
-    return bool(server.host) and not _is_near(server.host)
+def _is_remote(server: Destination | BrokerAddress) -> bool:
+    return bool(server.host) and not _is_local(server.host)
 
 
-def _is_near(host: str) -> bool:
-    if host.startswith(("/", "@")):  # a unix socket, the second in the abstract namespace
+def _is_local(host: str) -> bool:
+    if host.startswith(("/", "@")):  # a unix socket; @ is the abstract namespace
         return True
     name = host.strip("[] ")
     if name.lower() == "localhost":

@@ -1,4 +1,4 @@
-"""A job as its dataset tells of it, where no database does any more."""
+"""Build the record of a job from its dataset when there is no database any more."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from pathlib import Path
 
 from batchgen.core.states import JobState
 from batchgen.dataset.manifest import Manifest, read_manifest
-from batchgen.jobs.records import LOCAL_TENANT, JobRecord, Progress
+from batchgen.jobs.job_records import LOCAL_TENANT, JobRecord, Progress
 from batchgen.service.views import JobView
 
 
 def view_of_dataset(folder: Path) -> JobView:
-    """Return the job of a finished dataset; raise Corrupt where the folder is none."""
+    """Return the job of a finished dataset; raise Corrupt if the folder is not a dataset."""
     manifest = read_manifest(folder)
     totals = manifest.totals
     progress = Progress(
@@ -29,10 +29,10 @@ def view_of_dataset(folder: Path) -> JobView:
 
 
 def job_of_dataset(manifest: Manifest) -> JobRecord:
-    """Return the job that a manifest was written for; when it was computed, no manifest says."""
+    """Return the job of a manifest. The manifest does not say when it started or ended."""
     meta = manifest.meta
     return JobRecord(
-        id=0,  # of no database
+        id=0,  # not in a database
         public_id=meta.job_id,
         tenant_id=LOCAL_TENANT,
         idem_key=meta.job_id,

@@ -1,7 +1,7 @@
-"""Where a connection to PostgreSQL would go, asked of libpq itself.
+"""Ask libpq to which servers a PostgreSQL URL would connect.
 
-A URL says only a part of it: PG… variables, a service file, a password file and defaults say the
-rest, and `host` in the query goes before the host in front of the path.
+The URL alone does not say it: PG… variables, a service file, a password file and defaults add to
+it, and `host` in the query overrides the host before the path.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from batchgen.errors import InvalidParameter
 if TYPE_CHECKING:
     from sqlalchemy import URL
 
-# libpq fills in every value, then refuses this one, before it looks up a name or opens a socket.
+# libpq resolves all values, then refuses this one before it looks up a name or opens a socket.
 NOWHERE = "batchgen-only-asks"
 TLS_MODES = frozenset({"verify-ca", "verify-full"})
-ROOT_CERTIFICATE = "~/.postgresql/root.crt"  # with it, `require` checks the server's certificate
+ROOT_CERTIFICATE = "~/.postgresql/root.crt"  # with it, `require` checks certificates
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Destination:
-    """One server that a connection may be made to."""
+    """One server that libpq may connect to."""
 
-    # what is connected to: a name, an address, or a socket's folder
+    # a name, an address, or the folder of a socket
     host: str
     has_password: bool
-    # the server has to prove with a certificate who it is
+    # the server must have a valid certificate
     has_tls: bool
 
 
@@ -48,13 +48,13 @@ def _servers(values: dict[str, str]) -> Iterator[tuple[str, str, str]]:
     hosts, addresses, ports = (
         values.get(name, "").split(",") for name in ("host", "hostaddr", "port")
     )
-    if len(ports) == 1:  # one for all
+    if len(ports) == 1:  # one port for all hosts
         ports *= max(len(hosts), len(addresses))
     return zip_longest(hosts, addresses, ports, fillvalue="")
 
 
 def _destination(arguments: dict[str, str], *, host: str, hostaddr: str, port: str) -> Destination:
-    # asked alone, because a password file is looked up for each host
+    # one at a time, because the password file has an entry for each host
     one = {**arguments, "host": host, "hostaddr": hostaddr, "port": port}
     values, password = _resolved(one)
     return Destination(
@@ -74,7 +74,7 @@ def _checks_certificate(values: dict[str, str]) -> bool:
 
 def _resolved(arguments: dict[str, str]) -> tuple[dict[str, str], bytes]:
     """Return every value libpq would use, and the password."""
-    from psycopg import Error  # a library of its own, which SQLite has no need of
+    from psycopg import Error  # imported late, because SQLite does not need psycopg
     from psycopg.conninfo import make_conninfo
     from psycopg.pq import PGconn
 

@@ -1,4 +1,4 @@
-"""How fast a job goes, from successive looks at it."""
+"""Compute the speed and the remaining time of a job from repeated views of it."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from batchgen.jobs.records import WorkerRecord
+from batchgen.jobs.job_records import WorkerRecord
 from batchgen.service.views import JobView
 
-TOKENS_SPAN = 30.0  # seconds of the past that the speed is taken over
-ROWS_SPAN = 300.0  # seconds; rows of one length end in waves, which a forecast must not follow
-SHORTEST = 2.0  # seconds below which a difference says too little
+TOKENS_SPAN = 30.0  # seconds over which the speed is measured
+ROWS_SPAN = 300.0  # seconds; rows of equal length end in waves, which must not change the forecast
+SHORTEST = 2.0  # seconds; a shorter difference is not used
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rates:
-    """Speed and forecast of one job; None where nothing is known yet."""
+    """The speed and forecast of one job; values are None while unknown."""
 
     rows_per_second: float | None = None
     # generated tokens
@@ -28,7 +28,7 @@ class Rates:
 
 
 class Meter:
-    """Observes one job. The first look gives averages since its start, later ones the last time.
+    """Measures one job. The first view gives averages since its start, later ones recent rates.
 
     (now, rows done)    (now, tokens)
          t0   40             t0   900        rate = (last - first) / (t_last - t_first)
@@ -37,13 +37,13 @@ class Meter:
 
     def __init__(self) -> None:
         self._rows: deque[tuple[float, float]] = deque()
-        # {worker id: [(heartbeat, tokens generated)]}: their counters stand still between beats
+        # {worker id: [(heartbeat, tokens generated)]}: counters change only with a heartbeat
         self._tokens: dict[str, deque[tuple[float, float]]] = {}
-        # of the job itself, from whose workers' leases it comes
+        # [(now, tokens generated)] of the job, as reported with its leases
         self._generated: deque[tuple[float, float]] = deque()
 
     def observe(self, view: JobView) -> Rates:
-        """Take one look into account and return the rates as of now."""
+        """Add one view and return the current rates."""
         if not view.is_running:
             self._rows.clear()
             self._tokens.clear()
@@ -61,7 +61,7 @@ class Meter:
         )
 
     def _eta(self, view: JobView, rows_per_second: float | None) -> float | None:
-        """Return the seconds that are left: by tokens until the rows tell more, then by rows."""
+        """Return the remaining seconds: from tokens, or from rows once half of them are done."""
         generated = view.progress.generated_tokens
         _append(self._generated, view.progress.now, generated, ROWS_SPAN)
         left = view.rows_total - view.rows_done
@@ -88,7 +88,7 @@ class Meter:
 
 
 def kv_utilisation(workers: tuple[WorkerRecord, ...]) -> float | None:
-    """Return the share of KV blocks in use over all `workers`, None if none has told."""
+    """Return the share of KV blocks in use over all `workers`, None if none has reported."""
     pairs = [_kv_blocks(worker.stats) for worker in workers]
     total = sum(blocks for _, blocks in pairs)
     return sum(used for used, _ in pairs) / total if total else None
@@ -102,7 +102,7 @@ def _append(samples: deque[tuple[float, float]], now: float, value: float, span:
     if samples and now == samples[-1][0]:
         return
     if samples and (now < samples[-1][0] or value < samples[-1][1]):
-        samples.clear()  # the clock was set back, or the counter began again
+        samples.clear()  # the clock was set back, or the counter restarted
     samples.append((now, value))
     while now - samples[0][0] > span and len(samples) > 2:
         samples.popleft()
@@ -116,7 +116,7 @@ def _slope(samples: deque[tuple[float, float]]) -> float | None:
 
 
 def _steady(samples: deque[tuple[float, float]]) -> float | None:
-    """Return the slope of a count that leases bring in leaps, once they are many."""
+    """Return the slope of a count that grows in steps, None while its span is too short."""
     return _slope(samples) if samples[-1][0] - samples[0][0] >= TOKENS_SPAN else None
 
 

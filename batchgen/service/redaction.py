@@ -1,7 +1,7 @@
-"""URLs with everything starred out that may be a secret.
+"""Show URLs with every possible secret replaced by stars.
 
-They are taken apart by what connects with them. What it cannot take apart is not shown at all,
-because nobody knows where in it the password is.
+The library that connects also parses the URL. A URL that it cannot parse is not shown at all,
+because any part of it may be the password.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from batchgen.errors import InvalidParameter
 from batchgen.service.broker_url import parse_broker_url
 
 HIDDEN = "***"
-# What a query may hold that is no secret; of a password, the name is shown.
+# Keys of a query whose values are not secret. Of other keys only the name is shown.
 PLAIN = frozenset(
     [
         "host",
@@ -45,7 +45,7 @@ NAMED = frozenset({"password", "sslpassword", "ssl_password"})
 
 
 def redact_database(url: str) -> str:
-    """Return the database URL without what is secret in it."""
+    """Return the database URL without its secrets."""
     if not url:
         return url
     try:
@@ -54,13 +54,13 @@ def redact_database(url: str) -> str:
         return HIDDEN
     if parsed.get_backend_name() == "sqlite":
         return f"sqlite:///{parsed.database}"
-    # parsing has moved a password of the query to its place
+    # parsing has moved a password from the query to the password field
     host = parsed.set(query={}, drivername=url.partition("://")[0])
     return host.render_as_string(hide_password=True) + _query(parsed.query)
 
 
 def redact_broker(url: str) -> str:
-    """Return the broker URL, or several, without what is secret in it."""
+    """Return the broker URL, or several, without their secrets."""
     try:
         return ";".join(_redact_one(one) for one in url.split(";")) if url else url
     except InvalidParameter:

@@ -1,4 +1,4 @@
-"""What jobs computed: their datasets, or the rows committed so far."""
+"""Results of jobs: their datasets, or the rows committed so far."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from batchgen.dataset.reader import iter_rows
 from batchgen.dataset.verify import verify_dataset
 from batchgen.errors import Corrupt, NotAllowed
 from batchgen.inputs.stored_input import parse_rows
-from batchgen.jobs.records import JobRecord, SavedSegment
+from batchgen.jobs.job_records import JobRecord, SavedSegment
 from batchgen.jobs.store import Store
 from batchgen.storage.storage import Storage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Results:
-    """The results of one home's jobs. A job is named as everywhere in `Service`.
+    """Gives access to the results of one home's jobs. `ref` names a job as in `Service`.
 
-    Every method raises JobNotFound, NotAllowed where there is no dataset (yet), and Corrupt where
-    a file is missing or damaged.
+    Every method raises JobNotFound, NotAllowed if there is no dataset (yet), and Corrupt if a file
+    is missing or damaged.
     """
 
     store: Store
@@ -42,18 +42,18 @@ class Results:
         return self._folder(self.find(ref))
 
     def export(self, ref: str, out: Path) -> Path:
-        """Place a copy of a finished dataset in a folder and return the folder.
+        """Copy a finished dataset to a folder and return the folder.
 
-        Raises OutputConflict where the folder holds something else, Corrupt where the dataset
-        is not the one that the job ended with.
+        Raises OutputConflict if the folder holds something else, Corrupt if the dataset is not
+        the one that the job ended with.
         """
         self._place(ref, out, move=False)
         return out
 
     def move(self, ref: str, out: Path) -> None:
-        """Place a finished dataset itself in a folder of the same disk; errors as in `export`.
+        """Move a finished dataset to a folder of the same disk; errors are those of `export`.
 
-        The home has none any more. Cut short, it is called again.
+        The home does not have it any more. If this is interrupted, call it again.
         """
         self._place(ref, out, move=True)
 
@@ -72,7 +72,7 @@ class Results:
     def rows(self, ref: str, *, partial: bool = False) -> Iterator[ResultRow]:
         """Return every row in input order; with `partial`, those finished so far.
 
-        Finished is what is committed, and what workers have saved of shards that are not.
+        Finished rows are those of committed shards, and those in checkpoints of other shards.
         """
         job = self.find(ref)
         if partial and job.dataset_path is None:
@@ -80,16 +80,16 @@ class Results:
         return iter_rows(self._folder(job))
 
     def openai_rows(self, ref: str, *, partial: bool = False) -> Iterator[dict[str, Any]]:
-        """Return every row in the shape of OpenAI's output and error files.
+        """Return every row in the form of OpenAI's output and error files.
 
-        The endpoint of a row is the one its input line asked for, so the input is read alongside.
+        The endpoint of a row is the one of its input line, so the input is read too.
         """
         job, rows = self.find(ref), self.rows(ref, partial=partial)
         lines = parse_rows(
             self.storage, job.input_sha256, 0, job.n_rows, defaults=job.params, model=job.model
         )
         for row in rows:
-            # both in input order; of the rows some may be missing yet
+            # both are in input order; some rows may still be missing
             line = next(line for line in lines if line.row == row.row)
             raw = isinstance(line, BadRow) or line.messages is None
             yield openai_line(row, endpoint=COMPLETIONS if raw else CHAT)
@@ -100,7 +100,7 @@ class Results:
             read_manifest(self._folder(job), sha256=job.manifest_sha256)
             export_dataset(self._folder(job), out, move=move)
         except Corrupt:
-            self.storage.check()  # a disk that went away meanwhile damages nothing
+            self.storage.check()  # if the disk was unmounted, nothing is damaged
             raise
 
     def _folder(self, job: JobRecord) -> Path:
@@ -121,7 +121,7 @@ class Results:
                 if saved.pos_start < position:
                     continue
                 if self.storage.size(saved.path) is None and saved.path != lost:
-                    lost = saved.path  # a newer one has taken its place, or a part
+                    lost = saved.path  # a newer checkpoint or a part has replaced it
                     break
                 for row in read_results(self.storage, saved.path, sha256=saved.sha256):
                     if saved.pos_start <= row.row < saved.pos_end:
@@ -132,7 +132,7 @@ class Results:
 
     def _saved(self, job: JobRecord) -> list[SavedSegment]:
         """Return the parts and checkpoints of a job, in input order."""
-        # Checkpoints first: what is committed meanwhile is found a second time, as a part.
+        # Read checkpoints first: a shard committed meanwhile is then found as a part.
         saved = {one.pos_start: one for one in self.store.leases.checkpoints_of(job.id)}
         for segment in self.store.finals.segments(job.id):
             if segment.part is not None:

@@ -1,10 +1,10 @@
 """The folder of `batchgen run -o OUT`: a home of one job while it is computed, then a dataset.
 
-OUT/.batchgen/batchgen.db inputs/ …      the home, for its owner alone, until the job has ended
+OUT/.batchgen/batchgen.db inputs/ …      the home, for its owner only, until the job has ended
 OUT/data/ OUT/errors/ OUT/README.md      the dataset, moved out of the home
-OUT/.batchgen/manifest.json              its manifest, written last; then the home goes
+OUT/.batchgen/manifest.json              its manifest, written last; then the home is removed
 
-So a reader of OUT/**/*.parquet meets each row once, and the manifest alone says what was run.
+So OUT/**/*.parquet holds each row once, and later the manifest alone says what was run.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from batchgen.dataset.verify import check_file
 from batchgen.errors import BatchgenError, Corrupt, InvalidParameter, NotAllowed, OutputConflict
 from batchgen.inputs.record_file import MAX_RECORD_BYTES
 from batchgen.inputs.stored_input import input_key
-from batchgen.jobs.records import JobRecord
+from batchgen.jobs.job_records import JobRecord
 from batchgen.models.record import ModelRecord
 from batchgen.requests.lines import check_defaults
 from batchgen.service.finished import job_of_dataset, view_of_dataset
@@ -41,7 +41,7 @@ DATABASE = "batchgen.db"
 
 MEND = "Put it back, or remove the folder and run again."
 
-#: What of the home is not needed any more once the dataset is there; the logs stay.
+#: Entries of the home that are removed when the dataset is complete; the logs are kept.
 WORKING_COPIES = (
     *("inputs", "parts", "datasets"),
     *(f"{DATABASE}-journal", STORE_ID, "coordinator.lock"),
@@ -49,57 +49,59 @@ WORKING_COPIES = (
 
 
 class RunFolder:
-    """One output folder and the job it is for."""
+    """One output folder with its job."""
 
     def __init__(self, out: Path, settings: Settings) -> None:
         self.out = out.absolute()
-        #: Where models come from: the user's own home.
+        #: The folder of models in the user's own home.
         self.models = settings.home / "models"
         #: The settings of the home below the folder: SQLite, no broker.
         self.settings = settings.model_copy(
             update={"home": self.out / HOME, "database_url": "", "broker_url": ""}
         )
         self.service = Service(self.settings, models=self.models)
-        # Folders that `open` made, the home first; none where somebody else made the home.
+        # Folders that `open` created, the home first; empty if the home existed.
         self._made: list[Path] = []
 
     def open(
         self, source: BinaryIO, submission: Submission, *, notice: Notice | None = None
     ) -> JobRecord:
-        """Return the job of this folder, made now or by an earlier run with the same request.
+        """Return the job of this folder, created now or by an earlier run with the same request.
 
         Raises:
-            OutputConflict: the folder holds another job, another dataset, or files of somebody
-                else; nothing was touched.
+            OutputConflict: the folder holds another job, another dataset or other files; nothing
+                was changed.
             Corrupt: a file of the finished dataset is missing or changed.
-            UnknownModel, InvalidParameter, InvalidInput: as `Service.submit`; what was made of
-                the folder until then is gone again.
+            UnknownModel, InvalidParameter, InvalidInput: as `Service.submit`; folders created by
+                this call are removed again.
         """
         model = self.service.models.get(submission.model)
         check_defaults(dict(submission.params), model.max_length)
         job = self._finished() or self._job()
         if job is not None:
-            # Of another input, which a pipe may never end, no more is read than of the right one.
-            self._refuse_other(job, submission, model, _sha256_of(source, most=self._most(job)))
+            # A pipe with another input may never end, so read only as much as the right input has.
+            self._refuse_other(
+                job, submission, model, _sha256_of(source, most=self._input_limit(job))
+            )
             return job
         check_free(self.out)
         self._make_home()
         try:
             return self._submit(source, submission, notice)
         except BaseException:
-            if not self._holds_job():  # another `run` may have been faster
+            if not self._holds_job():  # another `run` may have created the job meanwhile
                 self.undo()
             raise
 
     @property
     def is_settled(self) -> bool:
-        """Whether nothing of the home is left to be moved or removed."""
+        """True if nothing of the home is left to be moved or removed."""
         return not exists(self.settings.home / DATABASE)
 
     def deliver(self, job: JobRecord) -> JobView:
         """Move the dataset of an ended job to its place, remove the home, and return the job.
 
-        Interrupted at any point, it is simply called again. A job that failed keeps its home.
+        If this is interrupted, call it again. The home of a failed job is kept.
         """
         if exists(self.out / MANIFEST):
             if not self.is_settled:
@@ -113,7 +115,7 @@ class RunFolder:
         return dataclasses.replace(view, dataset=self.out)
 
     def _remove_working_copies(self) -> None:
-        """Remove them, the database last: as long as it is there, something is left to do."""
+        """Remove them, the database last: its presence means that the removal is not complete."""
         self.service.close()
         for name in WORKING_COPIES:
             path = self.settings.home / name
@@ -121,33 +123,33 @@ class RunFolder:
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
-        self.settings.home.chmod(self.out.stat().st_mode)  # whoever reads it may verify it
+        self.settings.home.chmod(self.out.stat().st_mode)  # readers of OUT may verify it
         (self.settings.home / DATABASE).unlink(missing_ok=True)
 
     def undo(self) -> None:
-        """Remove what `open` made of the folder; nothing where an earlier run had made it."""
+        """Remove the folders that `open` created; nothing if an earlier run created them."""
         if not self._made:
             return
         self.service.close()
         home, *above = self._made
         shutil.rmtree(home, ignore_errors=True)
-        with suppress(OSError):  # somebody else's file has appeared in it
+        with suppress(OSError):  # another program has created a file in it
             for folder in above:
                 folder.rmdir()
         self._made = []
 
     def _finished(self) -> JobRecord | None:
-        """Return the job whose dataset lies here; raise Corrupt where it is not whole."""
+        """Return the job of the dataset in the folder; raise Corrupt if it is not complete."""
         if not exists(self.out / MANIFEST):
             return None
         manifest = read_manifest(self.out)
-        for entry in (*manifest.data_files(), *manifest.error_files()):  # the card is a person's
+        for entry in (*manifest.data_files(), *manifest.error_files()):  # users may edit the card
             if problem := check_file(self.out, entry):
                 raise Corrupt(f"The dataset in {self.out} is not whole: {problem} {MEND}")
         return job_of_dataset(manifest)
 
-    def _most(self, job: JobRecord) -> int | None:
-        """Return the bytes that the input had, or could have had where it is not kept any more."""
+    def _input_limit(self, job: JobRecord) -> int | None:
+        """Return the bytes of the job's input, or an upper bound if it is not kept any more."""
         if exists(self.out / MANIFEST):
             return job.n_rows * MAX_RECORD_BYTES
         return self.service.storage.size(input_key(job.input_sha256))
@@ -161,7 +163,7 @@ class RunFolder:
     def _holds_job(self) -> bool:
         try:
             return self._job() is not None
-        except BatchgenError:  # not even a database
+        except BatchgenError:  # there is no usable database
             return False
 
     def _make_home(self) -> None:
@@ -184,7 +186,7 @@ class RunFolder:
         try:
             keyed = dataclasses.replace(submission, idempotency_key=KEY)
             return self.service.submit(source, keyed, notice=notice)
-        except NotAllowed as error:  # another `run` on this folder was faster
+        except NotAllowed as error:  # another `run` has created its job here meanwhile
             raise self._conflict("another prompt file or other parameters") from error
 
     def _refuse_other(
@@ -211,7 +213,7 @@ class RunFolder:
 
 
 def _sha256_of(source: BinaryIO, *, most: int | None) -> str:
-    """Return the SHA-256 of what is left of a source, or of more than `most` bytes of it."""
+    """Return the SHA-256 of the rest of a source; stop after more than `most` bytes."""
     digest = hashlib.sha256()
     n_read = 0
     while (most is None or n_read <= most) and (chunk := source.read(CHUNK)):

@@ -1,4 +1,4 @@
-"""What may be done with batchgen, without a terminal: the library under the command."""
+"""The service: all operations on the jobs, datasets and models of one home."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from batchgen.core.states import JobState
 from batchgen.database.identity import open_storage
 from batchgen.errors import JobNotFound, NotAllowed, UnknownModel
-from batchgen.jobs.records import JobRecord, WorkerRecord
+from batchgen.jobs.job_records import JobRecord, WorkerRecord
 from batchgen.jobs.store import Store
 from batchgen.models.record import ModelRecord
 from batchgen.models.registry import Registry
@@ -30,48 +30,48 @@ if TYPE_CHECKING:
     from batchgen.service.results import Results
     from batchgen.service.submission import Notice, Submission
 
-MISSED_BEATS = 3  # heartbeats a live worker may be late by
+MISSED_BEATS = 3  # heartbeats that a live worker may miss
 PUBLIC_ID = re.compile("[0-9a-f]{32}")
 BEGINNING = re.compile("[0-9a-f]{4,32}")  # or end
-PAGE = 500  # jobs read at a time where all are looked at
+PAGE = 500  # jobs read at a time when all are searched
 
 
 class Service:
-    """One home: its jobs, its datasets, its models.
+    """Operates on one home: its jobs, its datasets and its models.
 
     service = Service(Settings())
     with open("prompts.jsonl", "rb") as rows:
         job = service.submit(rows, Submission(model="smollm2-135m"))
     service.status(job.public_id).rows_done
 
-    A job is named by its id, by the first characters of it, or by its name, which means the
-    newest job of that name. Every method raises
-    DatabaseUnavailable or SchemaMismatch where the truth cannot be reached, and JobNotFound for
-    a job that does not exist; what reads or writes files raises StoreMismatch where the home is
-    not the one that the database belongs to. Nothing is opened until the first call.
+    A job is named by its id, by the first characters of it, or by its name, which means the newest
+    job of that name. Every method raises DatabaseUnavailable or SchemaMismatch if the database
+    cannot be used, and JobNotFound for a job that does not exist. A method that reads or writes
+    files raises StoreMismatch if the home is not the one that the database belongs to. Nothing is
+    opened until the first call.
     """
 
     def __init__(self, settings: Settings, *, models: Path | None = None) -> None:
         self.settings = settings
-        #: The registry; `batchgen run` takes the user's, whatever home its job lives in.
+        #: The registry; `batchgen run` uses the user's, although its job has a home of its own.
         self.models = Registry(models or settings.home / "models")
 
     @cached_property
     def store(self) -> Store:
-        """The truth in SQL."""
+        """The store: the transactions of the database."""
         return Store(open_database(self.settings))
 
     @cached_property
     def storage(self) -> LocalStorage:
-        """The files of the home; raises StoreMismatch where they are not the database's."""
+        """The storage of the home; its methods raise StoreMismatch if it is the wrong home."""
         storage = open_storage(self.store.database, self.settings.home)
         storage.check()
         return storage
 
     @cached_property
     def results(self) -> Results:
-        """What jobs computed."""
-        from batchgen.service.results import Results  # and with it pyarrow, which takes a while
+        """The results of jobs."""
+        from batchgen.service.results import Results  # imports pyarrow, which is slow
 
         return Results(store=self.store, storage=self.storage, find=self.job)
 
@@ -102,7 +102,7 @@ class Service:
     def model(self, name: str) -> ModelRecord:
         """Return a registered model.
 
-        Raises UnknownModel, but StoreMismatch where another home is the one that has the models.
+        Raises UnknownModel, or StoreMismatch if this is the wrong home, which has other models.
         """
         try:
             return self.models.get(name)
@@ -112,13 +112,13 @@ class Service:
             raise
 
     def job(self, ref: str) -> JobRecord:
-        """Return the job that `ref` names, the newest of several."""
+        """Return the job that `ref` names; if there are several, the newest."""
         return self.find(ref)[0]
 
     def find(self, ref: str) -> list[JobRecord]:
-        """Return the jobs that `ref` names, newest first; raise JobNotFound where there is none.
+        """Return the jobs that `ref` names, newest first; raise JobNotFound if there is none.
 
-        An id and a unique beginning or end of one name one job, a name all that were given it.
+        An id, or a unique beginning or end of it, names one job. A name means all jobs with it.
         """
         if PUBLIC_ID.fullmatch(ref):
             return [self.store.jobs.get(ref)]
@@ -140,45 +140,45 @@ class Service:
         return self.store.jobs.list(states=states, limit=limit)
 
     def jobs(self, *, state: str | None = None, limit: int = 100) -> list[JobView]:
-        """Look at several jobs, newest first."""
+        """Return views of several jobs, newest first."""
         workers = self.workers()
         return [self._view(job, workers) for job in self.records(state=state, limit=limit)]
 
     def status(self, ref: str) -> JobView:
-        """Look at one job."""
+        """Return a view of one job."""
         return self._view(self.job(ref), self.workers())
 
     def pause(self, ref: str) -> JobView:
-        """Hold a job back; its finished rows are kept. Raises NotAllowed once it has ended."""
+        """Pause a job; its finished rows are kept. Raises NotAllowed if it has ended."""
         return self._view(self.store.jobs.pause(self.job(ref).id), self.workers())
 
     def resume(self, ref: str) -> JobView:
-        """Let a paused job go on; raises NotAllowed once it has ended."""
+        """Resume a paused job; raise NotAllowed if it has ended."""
         return self._view(self.store.jobs.resume(self.job(ref).id), self.workers())
 
     def cancel(self, ref: str) -> JobView:
         """Stop a job for good; rows without an answer become error rows.
 
-        A coordinator, or `batchgen cancel` itself, writes its dataset then. Raises NotAllowed
-        where there is nothing to stop any more; cancelled twice is cancelled.
+        A coordinator, or `batchgen cancel` itself, writes its dataset then. Raises NotAllowed if
+        there is nothing to stop any more. To cancel a job twice is no error.
         """
         return self._view(self.store.jobs.cancel(self.job(ref).id), self.workers())
 
     def removable(self, ref: str) -> str:
-        """Return the id of the job that `ref` names, or of one that was removed a while ago."""
+        """Return the id of the job that `ref` names; the job may be removed already."""
         removed = PUBLIC_ID.fullmatch(ref) and self._remover.is_removed(ref)
         return ref if removed else self.job(ref).public_id
 
     def remove(self, ref: str) -> None:
-        """Delete a job that has ended, its files, and its input where no other job uses it.
+        """Delete a job that has ended, its files, and its input if no other job uses it.
 
-        A job that was cancelled and that nobody holds counts as ended. Raises NotAllowed where a
-        job may go on. Removed twice is removed.
+        A cancelled job also counts as ended if no worker and no finaliser works on it. Raises
+        NotAllowed if a job may go on. To remove a job twice is no error.
         """
         self._remover.remove(self.removable(ref))
 
     def finish_removals(self) -> None:
-        """Delete the files of removed jobs whose removal was cut off."""
+        """Delete the files of removed jobs whose removal was interrupted."""
         for removal in self._remover.unfinished():
             self._remover.finish(removal)
 
@@ -189,30 +189,30 @@ class Service:
         return Remover(self.store.database, self.storage)
 
     def fsck(self) -> list[Violation]:
-        """Check the invariants of every job, in SQL and on disk; an empty list is sound."""
+        """Check the invariants of every job, in SQL and on disk; [] means no error."""
         from batchgen.repair.invariants import check_invariants
 
         return check_invariants(self.store, self.storage)
 
     def adopt(self) -> Iterator[Finding]:
-        """Register what a restored database forgot; see `batchgen.repair.adoption`."""
+        """Register parts that a restored database does not know; see `batchgen.repair.adoption`."""
         from batchgen.repair.adoption import Adopter
 
         return Adopter(self.store, self.storage).adopt()
 
     def collector(self) -> Collector:
-        """Return what finds and removes the files that nobody will ever read."""
+        """Return the collector, which finds and removes files that will never be read."""
         from batchgen.repair.garbage import Collector
 
         return Collector(self.store, self.storage, min_age=self.settings.garbage_age)
 
     def workers(self) -> tuple[WorkerRecord, ...]:
-        """Return the workers whose heartbeat is fresh."""
+        """Return the workers that have sent a heartbeat recently."""
         fresh = MISSED_BEATS * self.settings.heartbeat_interval
         return tuple(self.store.workers.list(alive_within=fresh))
 
     def remove_model(self, name: str) -> None:
-        """Remove a model; raises NotAllowed while a job that has not ended needs it."""
+        """Remove a model; raise NotAllowed while a job that has not ended needs it."""
         self.models.get(name)
         using = [job for job in self._all_jobs() if job.model == name and not job.state.ended]
         if using:
@@ -238,6 +238,6 @@ class Service:
         )
 
     def _dataset_of(self, job: JobRecord) -> Path | None:
-        # Where it lies is known without looking at the store.
+        # Without a guard: the path of the dataset does not depend on the store.
         files = LocalStorage(self.settings.home)
         return files.path(job.dataset_path) if job.dataset_path else None

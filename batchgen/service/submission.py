@@ -1,4 +1,4 @@
-"""Turning a prompt file into a durable job."""
+"""Turn a prompt file into a durable job."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from batchgen.errors import Corrupt, InvalidParameter
 from batchgen.failpoints import reach
 from batchgen.inputs.ingest import OnInvalid, StoredInput, ingest
 from batchgen.inputs.stored_input import index_key, input_key
-from batchgen.jobs.records import JobRecord, NewJob
+from batchgen.jobs.job_records import JobRecord, NewJob
 from batchgen.jobs.store import Store
 from batchgen.models.record import ModelRecord
 from batchgen.requests.lines import check_defaults
@@ -25,7 +25,7 @@ Notice = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submission:
-    """What a user asks for beside the rows. Times are text as `calendar.times` reads it."""
+    """The request of a user, without the rows. Times are text for `calendar.times`."""
 
     # registry name
     model: str
@@ -33,19 +33,19 @@ class Submission:
     params: Mapping[str, Any] = field(default_factory=dict)
     on_invalid: OnInvalid | str = OnInvalid.REFUSE
     name: str | None = None
-    # higher goes first
+    # a higher number goes first
     priority: int = 0
     not_before: str | None = None
     # hours of the day, such as 22:00-06:00 Europe/Berlin
     window: str | None = None
     deadline: str | None = None
-    # submits with the same key and content are one job
+    # submits with the same key and content create one job
     idempotency_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
-    """When a job may run; seconds since the epoch."""
+    """The times at which a job may run, in seconds since the epoch."""
 
     not_before: float = 0.0
     deadline: float | None = None
@@ -63,15 +63,15 @@ def submit(
 ) -> JobRecord:
     """Store the rows of `source` and queue a job on them; the job is durable on return.
 
-    `notice` is called with what its user should know of the rows, a line at a time. Everything
-    but the rows is checked before the first of them is read.
+    `notice` is called with each message for the user about the rows. All other arguments are
+    checked before the first row is read.
 
     Raises:
         InvalidParameter: a parameter, a time or a window cannot be used.
-        EmptyInput, BadLines: the rows cannot be used; nothing is kept of them.
+        EmptyInput, BadLines: the rows cannot be used; they are not stored.
         NotAllowed: the idempotency key belongs to a job with other content.
-        DatabaseUnavailable, SchemaMismatch: the truth cannot be reached.
-        StoreMismatch: the files would not lie where the database's workers look for them.
+        DatabaseUnavailable, SchemaMismatch: the database cannot be used.
+        StoreMismatch: the home is not the one whose files the workers of the database read.
     """
     check_defaults(dict(submission.params), model.max_length)
     timing = check_timing(submission)
@@ -89,12 +89,12 @@ def submit(
 
 def check_timing(submission: Submission) -> Timing:
     """Read the times of a submission; raise InvalidParameter."""
-    # Only distances count from this machine's clock; it is never compared with the database's.
+    # Only distances count from this machine's clock; it is not compared with the database's.
     now = time.time()
     start, end = submission.not_before, submission.deadline
     not_before = parse_time(start, now=now, param="not_before") if start is not None else 0.0
     deadline = parse_time(end, now=now, param="deadline") if end is not None else None
-    # With a key the store decides: the job may be there since before the deadline.
+    # With a key the store checks this: the job may exist since before the deadline.
     earliest = not_before if submission.idempotency_key else max(now, not_before)
     if deadline is not None and deadline <= earliest:
         raise InvalidParameter(
@@ -146,7 +146,7 @@ def _keep_input(
     storage: Storage,
     model: ModelRecord,
 ) -> None:
-    """Store the rows again where the removal of another job took them between two steps."""
+    """Store the rows again if the removal of another job has deleted them meanwhile."""
     keys = (input_key(job.input_sha256), index_key(job.input_sha256))
     if all(storage.size(key) is not None for key in keys):
         return

@@ -1,6 +1,6 @@
-"""Files and folders that are still there after a power cut, who may use them, and their sums.
+"""Functions for files and folders: durable on disk, permissions, copies and SHA-256.
 
-Modes follow the umask: a file is made as any other, and what batchgen keeps loses its write bits.
+Modes follow the umask. Files that batchgen keeps lose their write bits.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ def fsync(path: Path) -> None:
 
 
 def make_folder(path: Path, *, mode: int = 0o777) -> None:
-    """Create a folder and its missing parents, each entered durably in the folder above it.
+    """Create a folder and its missing parents, and fsync the parent of each.
 
-    `mode`, less the umask, is that of the folder itself; one that exists stays as it is.
+    The folder itself gets `mode` less the umask. A folder that exists is not changed.
     """
     if path.is_dir():
         return
@@ -38,20 +38,20 @@ def make_folder(path: Path, *, mode: int = 0o777) -> None:
     try:
         fsync(path.parent)
     except OSError:
-        with suppress(OSError):  # so that it is made, and entered, again
+        with suppress(OSError):  # then the next call creates and fsyncs it again
             path.rmdir()
         raise
 
 
 def make_private(folder: Path) -> None:
-    """Create a folder that its owner alone may enter; one that exists stays as it is."""
+    """Create a folder that only its owner may enter. A folder that exists is not changed."""
     make_folder(folder, mode=0o700)
 
 
 def exists(path: Path) -> bool:
-    """Tell whether something is there; raise PermissionError where that may not be known.
+    """Return whether the path exists; raise PermissionError if this user may not know.
 
-    `Path.exists` says no to both on newer Pythons.
+    `Path.exists` of newer Pythons returns False in both cases.
     """
     try:
         path.stat()
@@ -61,19 +61,19 @@ def exists(path: Path) -> bool:
 
 
 def make_read_only(path: Path) -> None:
-    """Take away everybody's right to write to a file; it can still be renamed and removed."""
+    """Remove all write bits of a file. It can still be renamed and removed."""
     path.chmod(path.stat().st_mode & ~WRITING)
 
 
 def copy_file(source: Path, target: Path) -> None:
-    """Write a new file of the same bytes: blocks may be shared until one is written, no inode is.
+    """Copy a file to a new inode. The file system may share blocks until one copy is written.
 
-    Raises FileExistsError where there is a file already.
+    Raises FileExistsError if `target` exists.
     """
     with source.open("rb") as reader, target.open("xb") as writer:
         try:
             fcntl.ioctl(writer, FICLONE, reader.fileno())
-        except OSError:  # a file system without such copies, or another one
+        except OSError:  # the file system cannot share blocks, or `target` is on another one
             shutil.copyfileobj(reader, writer, 1 << 20)
 
 

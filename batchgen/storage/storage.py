@@ -1,4 +1,4 @@
-"""Where bytes lie: a key names a file, a write is all or nothing."""
+"""Storage of files by key. A write stores the whole file or nothing."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from batchgen.storage.durable_files import fsync, make_folder, make_private, mak
 
 
 class Guard(Protocol):
-    """Says whether a folder is the store that a database speaks of."""
+    """Checks that a folder is the store that the database belongs to."""
 
     def check(self) -> bool:
-        """Raise StoreMismatch unless it is; return False where there is nothing to compare."""
+        """Raise StoreMismatch if it is not; return False if the database has no store yet."""
         ...
 
     def establish(self) -> None:
-        """Make it the store of a database that has none yet; raise StoreMismatch."""
+        """Make the folder the store of a database that has none yet; raise StoreMismatch."""
         ...
 
 
 class Storage(Protocol):
-    """What the rest of batchgen knows of storage; nothing above it knows of renames.
+    """The interface of storage for the rest of batchgen.
 
-    Every method but `path` raises StoreMismatch where the store is not seen: it may be away for a
-    while, or another one. A missing file is a fact only beside the right store. What is stored is
-    never written again: its files are read-only on disk.
+    Every method except `path` raises StoreMismatch if the right store is not mounted: only in the
+    right store does a missing file mean that the file is lost. A stored file is read-only and is
+    never written again.
     """
 
     def write(self, key: str) -> PendingWrite:
@@ -56,9 +56,9 @@ class Storage(Protocol):
         ...
 
     def check(self, top: str = "") -> bool:
-        """Raise StoreMismatch unless the store is seen, and with it its folder `top`.
+        """Raise StoreMismatch if the right store, or its folder `top`, is not there.
 
-        Returns False where nobody has said yet which store it must be.
+        Returns False if the database does not name a store yet.
         """
         ...
 
@@ -68,7 +68,7 @@ class Storage(Protocol):
 
 
 class PendingWrite:
-    """A file on its way to `key`: temporary name, fsync, rename, fsync of the folder.
+    """One file being written: temporary name, fsync, rename to `key`, fsync of the folder.
 
     with storage.write("parts/7/0.e1.parquet") as pending:
         pending.file.write(b"…")          # or hand pending.path to a library
@@ -81,7 +81,7 @@ class PendingWrite:
         *,
         read_only: bool = False,
     ) -> None:
-        """Prepare the write; `check` raises where the disk is not the one that is meant."""
+        """Prepare the write; `check` raises if the wrong disk, or none, is mounted."""
         self._check = check or _unchecked
         self.target = target
         self.path = target.with_name(f".{target.name}.{secrets.token_hex(6)}.tmp")
@@ -106,20 +106,20 @@ class PendingWrite:
                 self.path.rename(self.target)
                 reach("storage.renamed")
         finally:
-            # still there only where something failed
+            # it exists only if something failed
             self.path.unlink(missing_ok=True)
         if kind is None:
             fsync(self.target.parent)
-            self._check()  # else it may lie below the place where the disk belongs
+            self._check()  # without the disk, the file is in its mount point
 
 
 def _unchecked() -> None:
-    """Believe in the disk."""
+    """Check nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class LocalStorage:
-    """Keys are paths below one root folder; without a guard the folder is always believed."""
+    """Stores files below one root folder; a key is a path. Without a guard no store is checked."""
 
     root: Path
     guard: Guard | None = None
@@ -131,14 +131,14 @@ class LocalStorage:
     def open(self, key: str) -> BinaryIO:
         """Open `key` for reading.
 
-        Raises FileNotFoundError, and StoreMismatch where the whole folder is not there.
+        Raises FileNotFoundError, or StoreMismatch if its whole folder is missing.
         """
         path = self.path(key)
         try:
             return path.open("rb")
         except FileNotFoundError:
             self.check(key.partition("/")[0])
-        # It was away a moment ago, perhaps: missing is what is missing between two looks.
+        # The disk may have come back just now: a file is missing only if the second try fails too.
         try:
             return path.open("rb")
         except FileNotFoundError:
@@ -148,8 +148,7 @@ class LocalStorage:
     def path(self, key: str) -> Path:
         """Return the path of `key`.
 
-        Raises InvalidParameter where it would leave the root, NotADirectoryError where a link
-        leads out of it.
+        Raises InvalidParameter if the key leaves the root, NotADirectoryError if a link does.
         """
         if key.startswith("/") or ".." in key.split("/") or "\0" in key:
             raise InvalidParameter(f"{key!r} is not a storage key.")
@@ -179,7 +178,7 @@ class LocalStorage:
             self.check()
 
     def check(self, top: str = "") -> bool:
-        """Raise StoreMismatch unless the store is seen, and its folder `top` with files in it."""
+        """Raise StoreMismatch if the right store is not there, or its folder `top` is empty."""
         is_known = self.guard is None or self.guard.check()
         if top and not _holds_anything(self.root / top):
             raise not_there(self.root / top)
@@ -196,7 +195,7 @@ class LocalStorage:
 
 
 def not_there(folder: Path) -> StoreMismatch:
-    """Return the error of a folder that a disk should have and has not."""
+    """Return the error for a folder that should be on the disk and is missing or empty."""
     return StoreMismatch(
         f"The folder {folder} is not there, or is empty. See that BATCHGEN_HOME is right and its "
         "disk is mounted."
@@ -204,7 +203,7 @@ def not_there(folder: Path) -> StoreMismatch:
 
 
 def _holds_anything(folder: Path) -> bool:
-    """Return whether there is something in a folder: where a disk is away there is not."""
+    """Return whether a folder has any entry. A mount point without its disk has none."""
     try:
         return any(folder.iterdir())
     except (FileNotFoundError, NotADirectoryError):
@@ -212,12 +211,12 @@ def _holds_anything(folder: Path) -> bool:
 
 
 def is_disk_trouble(error: BaseException) -> bool:
-    """Tell whether the operating system refused a file, rather than Arrow what is in it."""
+    """Return whether the operating system raised this error, and not Arrow for bad content."""
     return isinstance(error, OSError) and error.errno is not None
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[BinaryIO]:
-    """Write one local file all or nothing, outside any storage root."""
+    """Write one file outside any storage root, completely or not at all."""
     with PendingWrite(path) as pending:
         yield pending.file

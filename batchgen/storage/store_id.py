@@ -20,9 +20,9 @@ _ID: Final = re.compile(r"[0-9a-f]{32}")
 
 
 def read_store_id(root: Path) -> str | None:
-    """Return the id of the store in a folder, None where there is none that can be read.
+    """Return the id of the store in a folder, None if there is no valid id.
 
-    Raises OSError where the folder refuses to be read.
+    Raises OSError if the file cannot be read.
     """
     try:
         text = (root / STORE_ID).read_text(encoding="ascii", errors="replace").strip()
@@ -32,10 +32,10 @@ def read_store_id(root: Path) -> str | None:
 
 
 def ensure_store_id(root: Path) -> str | None:
-    """Return the id of the store in a folder, giving it one first where it has none.
+    """Return the id of the store in a folder; create one first if it has none.
 
-    Of several processes that do so at once exactly one writes the file. Returns None where there
-    is a file that holds no id.
+    If several processes call this at once, exactly one writes the file. Returns None if the file
+    exists and holds no valid id.
     """
     if not exists(root / STORE_ID):
         make_private(root)
@@ -55,12 +55,12 @@ def _write_once(root: Path, store: str) -> None:
 
 
 def _place(pending: Path, target: Path) -> None:
-    """Give a whole file its name unless another process was faster."""
+    """Give a complete file its name, unless another process has already done so."""
     try:
-        os.link(pending, target)  # unlike a rename it never replaces
+        os.link(pending, target)  # unlike a rename, a link never replaces a file
     except FileExistsError:
         return
-    except OSError:  # a file system without hard links: no half of it can be seen for long
+    except OSError:  # no hard links here: others may see a partial file for a moment
         with suppress(FileExistsError), target.open("xb") as file:
             file.write(pending.read_bytes())
             file.flush()

@@ -11,7 +11,7 @@ from batchgen_cli.presentation import job_json
 from batchgen_cli.references import newest
 
 if TYPE_CHECKING:
-    from batchgen.jobs.records import JobRecord
+    from batchgen.jobs.job_records import JobRecord
     from batchgen.service import JobView
 
 Find = Callable[[App, str], str]

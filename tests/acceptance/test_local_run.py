@@ -15,7 +15,7 @@ import pytest
 from batchgen.core.states import JobState, ShardState
 from batchgen.database.database import Database
 from batchgen.errors import HomeLocked, JobNotFound, ModelError
-from batchgen.jobs.records import JobRecord
+from batchgen.jobs.job_records import JobRecord
 from batchgen.jobs.sharding import MIN_SHARD_ROWS
 from batchgen.jobs.store import Store
 from batchgen.models.record import ModelRecord

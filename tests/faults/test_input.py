@@ -19,7 +19,7 @@ from batchgen.core.rows import ResultRow
 from batchgen.core.states import JobState
 from batchgen.errors import BadLines, BatchgenError, EmptyInput, InvalidInput
 from batchgen.inputs.stored_input import input_key
-from batchgen.jobs.records import JobRecord
+from batchgen.jobs.job_records import JobRecord
 from batchgen.jobs.sharding import MIN_SHARD_ROWS
 from batchgen.service import Service
 from batchgen.service.submission import Submission

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from batchgen.jobs.records import JobRecord
+from batchgen.jobs.job_records import JobRecord
 from batchgen.service import Service
 from batchgen.settings import Settings
 from batchgen_cli.main import cli

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 
-from batchgen.jobs.records import JobRecord
+from batchgen.jobs.job_records import JobRecord
 from tests.support.homes import pin_model
 from tests.unit.cli.conftest import Command
 

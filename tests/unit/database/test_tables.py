@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from sqlalchemy import event
 
-from batchgen.core.states import ShardState
+from batchgen.core.states import JobState, ShardState
 from batchgen.database.database import Database
-from batchgen.database.tables import metadata, shard_is
-from batchgen.jobs.records import JobRecord
+from batchgen.database.tables import TEXT_LIMIT, metadata, shard_is, storable
+from batchgen.jobs.job_records import JobRecord
 from batchgen.jobs.store import Store
-from tests.support.jobs import MODEL, OWNER, TTL, claim_first, part_of, running_job
+from tests.support.jobs import MODEL, OWNER, TTL, claim_first, part_of, running_job, shard
 
 Call = Callable[[Store, JobRecord], object]
 
@@ -82,3 +82,25 @@ def test_every_constraint_has_a_name() -> None:
         if constraint.name is None
     ]
     assert unnamed == []
+
+
+@pytest.mark.parametrize(
+    ("words", "stored"),
+    [
+        ("no space left", "no space left"),
+        ("a\0b", "a b"),
+        ("half a \ud83d", "half a ?"),
+        ("ü€😀", "ü€😀"),
+        ("x" * (TEXT_LIMIT + 1), "x" * TEXT_LIMIT),
+    ],
+)
+def test_words_become_storable(words: str, stored: str) -> None:
+    assert storable(words) == stored
+
+
+def test_any_words_of_an_exception_can_be_reported(store: Store) -> None:
+    job = running_job(store)
+    lease = claim_first(store, job)
+    store.leases.release(lease, error="\0\ud83d")
+    assert shard(store, lease.shard_id).last_error == " ?"
+    assert store.jobs.fail(job.id, "\0\ud83d").state is JobState.FAILED

@@ -8,7 +8,7 @@ import pytest
 from batchgen.core.states import JobState, ShardState, StopReason
 from batchgen.database.database import now_db
 from batchgen.jobs.dispatch import JOBS_AT_ONCE
-from batchgen.jobs.records import JobRecord
+from batchgen.jobs.job_records import JobRecord
 from batchgen.jobs.store import Store
 from tests.support.jobs import (
     MODEL,

@@ -17,7 +17,7 @@ from batchgen.jobs.estimates import (
     estimate,
     measured_rate,
 )
-from batchgen.jobs.records import WorkerRecord
+from batchgen.jobs.job_records import WorkerRecord
 from batchgen.jobs.store import Store
 from tests.support.jobs import MODEL, commit_all, new_job, running_job
 from tests.support.views import a_worker

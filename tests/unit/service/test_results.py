@@ -8,7 +8,7 @@ import pytest
 from batchgen.core.rows import ResultRow
 from batchgen.dataset.parts import part_key, write_part
 from batchgen.errors import Corrupt, JobNotFound, NotAllowed
-from batchgen.jobs.records import JobRecord
+from batchgen.jobs.job_records import JobRecord
 from batchgen.service import Service
 from batchgen.service.results import row_json
 from batchgen_workers.shard.finisher import footer_of

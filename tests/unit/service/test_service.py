@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from batchgen.errors import JobNotFound, NotAllowed, UnknownModel
-from batchgen.jobs.records import JobRecord
+from batchgen.jobs.job_records import JobRecord
 from batchgen.service import Service
 from batchgen.settings import Settings
 from tests.support.homes import answer_some, finish, pin_model

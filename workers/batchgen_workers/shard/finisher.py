@@ -28,7 +28,7 @@ from batchgen.errors import (
 )
 from batchgen.failpoints import reach
 from batchgen.inputs.stored_input import input_key
-from batchgen.jobs.records import Lease
+from batchgen.jobs.job_records import Lease
 from batchgen.jobs.store import Store
 from batchgen.storage.storage import Storage, not_there
 from batchgen_workers.cancellation import CancelToken

@@ -10,7 +10,7 @@ import pytest
 
 from batchgen.core.states import ShardState
 from batchgen.dataset.parts import part_key, write_part
-from batchgen.jobs import submission
+from batchgen.jobs import job_creation
 from batchgen.jobs.store import Store
 from batchgen.models.record import ModelRecord
 from batchgen.repair.invariants import check_invariants
@@ -103,7 +103,7 @@ def test_a_shard_whose_leases_were_lost_again_and_again_is_computed_apart(
 def test_two_workers_finish_one_long_shard_together(
     store: Store, home: Path, model: ModelRecord, monkeypatch: pytest.MonkeyPatch, hold: Hold
 ) -> None:
-    monkeypatch.setattr(submission, "shard_ranges", lambda n_rows, *_: [(0, n_rows)])
+    monkeypatch.setattr(job_creation, "shard_ranges", lambda n_rows, *_: [(0, n_rows)])
     job = submit_rows(store, home, model, questions(400))
     hold.after(11)
     with (

@@ -14,7 +14,7 @@ import pytest
 from batchgen.core.row_lengths import RowLengths
 from batchgen.core.states import JobState, ShardState
 from batchgen.errors import Corrupt
-from batchgen.jobs import submission
+from batchgen.jobs import job_creation
 from batchgen.jobs.store import Store
 from batchgen.models.record import ModelRecord
 from batchgen.repair.invariants import check_invariants
@@ -123,7 +123,7 @@ def test_a_job_of_equal_rows_has_speed_an_end_and_rows_before_its_shard_is_commi
 def test_long_answers_make_several_parts_of_one_shard(
     store: Store, home: Path, model: ModelRecord, hold: Hold, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(submission, "shard_ranges", lambda n_rows, *_: [(0, n_rows)])
+    monkeypatch.setattr(job_creation, "shard_ranges", lambda n_rows, *_: [(0, n_rows)])
     job = submit_rows(store, home, model, questions(200))
     hold.after(3)
     few: dict[str, Any] = {"engine": {"max_num_seqs": 2}, "limits": ResultLimits(part_bytes=1500)}

@@ -1,4 +1,4 @@
-"""Submitting: one job and all of its shards, in one transaction."""
+"""Create a job with all of its shards, in one transaction."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from batchgen.database.tables import inputs, jobs, shards, upsert
 from batchgen.errors import InvalidParameter, NotAllowed
 from batchgen.jobs import totals
 from batchgen.jobs.estimates import Estimate, estimate
-from batchgen.jobs.records import JobRecord, NewJob
+from batchgen.jobs.job_records import JobRecord, NewJob
 from batchgen.jobs.sharding import plan_shards, shard_ranges
 
 NAME_LIMIT = 200  # characters
@@ -25,7 +25,7 @@ PRIORITY_LIMIT = 1_000_000
 
 
 def check_new(new: NewJob) -> NewJob:
-    """Return the submission with its window in canonical form and a key of its own if it has none.
+    """Return the new job with its window in canonical form, and with a random key if it has none.
 
     Raises InvalidParameter.
     """
@@ -46,10 +46,10 @@ def check_new(new: NewJob) -> NewJob:
     )
 
 
-def submit(connection: Connection, new: NewJob, now: float) -> JobRecord:
-    """Insert a checked submission, or return the job that its key already names.
+def create_job(connection: Connection, new: NewJob, now: float) -> JobRecord:
+    """Insert a checked new job, or return the job that its key already names.
 
-    Raises NotAllowed where that job is another one, InvalidParameter where the deadline is past.
+    Raises NotAllowed if that job asks for other work, InvalidParameter if the deadline is past.
     """
     known = _known(connection, new)
     if known is not None:
@@ -79,7 +79,7 @@ def _known(connection: Connection, new: NewJob) -> JobRecord | None:
 
 
 def _same_work(job: JobRecord, new: NewJob) -> bool:
-    # not_before and deadline are left out: '+2h' said twice is two moments
+    # without not_before and deadline: '+2h' means another time in each call
     return (
         job.input_sha256,
         job.model,

@@ -1,4 +1,4 @@
-"""What the store takes and returns: rows of the truth, and leases on them."""
+"""Records that the store takes and returns: jobs, shards, leases, parts, workers."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ LOCAL_TENANT = "local"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewJob:
-    """What a caller submits; the store adds ids, times and shards."""
+    """A job as a caller submits it. The store adds ids, times and shards."""
 
     input_sha256: str
     input_bytes: int
     n_rows: int
-    # of its rows, for the size of its shards; None where nobody has looked
+    # of its rows, to choose the size of shards; None if not measured
     lengths: RowLengths | None = None
     model: str
     model_sha256: str
@@ -39,14 +39,14 @@ class NewJob:
     deadline: float | None = None
     # '22:00-06:00 Europe/Berlin', the text of a Window
     window: str | None = None
-    # Two submits with one key are one job; None never meets another.
+    # Two submits with the same key create one job; None is never the same.
     idem_key: str | None = None
     tenant_id: str = LOCAL_TENANT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobRecord:
-    """One job as SQL has it."""
+    """One job, as stored in SQL."""
 
     id: int
     public_id: str
@@ -76,7 +76,7 @@ class JobRecord:
     started_at: float | None
     finalizing_at: float | None
     ended_at: float | None
-    # expected of all answers of a row together, None where nothing is known
+    # expected for all answers of one row together, None if unknown
     answer_tokens: float | None = None
 
     @classmethod
@@ -90,13 +90,13 @@ class JobRecord:
         return cls(**values)
 
     def log_context(self) -> dict[str, Any]:
-        """Return what a log line about this job carries."""
+        """Return the fields of a log line about this job."""
         return {"job": self.public_id, "model": self.model}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardRecord:
-    """One shard as SQL has it."""
+    """One shard, as stored in SQL."""
 
     id: int
     job_id: int
@@ -128,7 +128,7 @@ class ShardRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
-    """One worker's right to compute one shard, and all it needs to do so."""
+    """The right of one worker to compute one shard, with all that it needs for that."""
 
     shard_id: int
     epoch: int
@@ -144,7 +144,7 @@ class Lease:
     lost: int
     # engine deaths seen while its rows were active
     deaths: int
-    # times that it ended in a way that a repetition may not mend
+    # failures that a repetition may not fix
     failures: int = 0
     input_sha256: str
     index_path: str | None
@@ -154,37 +154,37 @@ class Lease:
 
     @property
     def seq(self) -> int:
-        """The number that names the shard's files; unique in the database."""
+        """The number in the names of the shard's files; unique in the database."""
         return self.shard_id
 
     @property
     def n_rows(self) -> int:
-        """Rows of the shard."""
+        """The number of rows of the shard."""
         return self.pos_end - self.pos_start
 
     def log_context(self) -> dict[str, Any]:
-        """Return what a log line about this lease carries."""
+        """Return the fields of a log line about this lease."""
         return {"job": self.job_public_id, "shard": self.shard_id, "epoch": self.epoch}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Renewal:
-    """What a worker learns from renewing a lease."""
+    """The answer to the renewal of a lease: the state of the job and a request to split."""
 
     state: JobState
     paused: bool
-    # others have nothing to do and could compute what is untouched
+    # idle workers could compute the rows that have not begun: split the shard
     give_up: bool = False
 
     @property
     def goes_on(self) -> bool:
-        """Whether the job still wants this shard computed now."""
+        """True while the job needs this shard computed now."""
         return self.state is JobState.RUNNING and not self.paused
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinalLease:
-    """One finaliser's right to write one job's dataset."""
+    """The right of one finaliser to write the dataset of one job."""
 
     epoch: int
     owner: str
@@ -193,7 +193,7 @@ class FinalLease:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointRecord:
-    """The finished rows of a shard that is not finished."""
+    """The checkpoint of a shard: its finished rows, before all are finished."""
 
     shard_id: int
     epoch: int
@@ -205,7 +205,7 @@ class CheckpointRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SavedSegment:
-    """The finished rows of a leaf shard that is not committed, and which rows are the shard's."""
+    """The checkpoint of a leaf shard that is not committed, with the positions of the shard."""
 
     pos_start: int
     pos_end: int
@@ -234,7 +234,7 @@ class PartRecord:
     cached_tokens: int
     preemptions: int
     copies: int
-    # None where nothing was measured
+    # None if nothing was measured
     kv_utilisation: float | None
     sharing_saving: float | None
     n_stop: int
@@ -242,12 +242,12 @@ class PartRecord:
 
     @property
     def finish_reasons(self) -> FinishReasons:
-        """Why its answers ended."""
+        """The numbers of its answers by finish reason."""
         return FinishReasons(stop=self.n_stop, length=self.n_length)
 
     @property
     def kv(self) -> KVTotals:
-        """What its rows did to the KV pool."""
+        """The KV totals of its rows."""
         return KVTotals(
             rows=0 if self.kv_utilisation is None else self.n_ok,
             preemptions=self.preemptions,
@@ -259,12 +259,12 @@ class PartRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SegmentRecord:
-    """One leaf shard in input order: its part, or a range that was never computed."""
+    """One leaf shard: its positions and its part, if it has one."""
 
     pos_start: int
     pos_end: int
     state: ShardState
-    # None exactly where the shard is stopped (or, while the job runs, not yet committed)
+    # None if the shard is stopped (or, while the job runs, not yet committed)
     part: PartRecord | None
 
 
@@ -279,14 +279,14 @@ class WorkerRecord:
     pool_blocks: int
     version: str
     stats: dict[str, Any]
-    # Filled by the database's clock; ignored when a worker sends its heartbeat.
+    # Set by the database's clock; ignored in the heartbeat of a worker.
     started_at: float = 0.0
     heartbeat_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """How far a job is."""
+    """The progress of a job."""
 
     # shards
     committed: int = 0
@@ -300,7 +300,7 @@ class Progress:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int = 0
-    # of shards that workers hold: rows that ended, their tokens, and those of rows that have not
+    # of leased shards: finished rows, their tokens, and the tokens of rows being computed
     rows_in_work: int = 0
     tokens_in_work: int = 0
     tokens_running: int = 0
@@ -310,10 +310,10 @@ class Progress:
 
     @property
     def generated_tokens(self) -> int:
-        """Tokens of answers so far, of rows that are being computed too."""
+        """The number of answer tokens so far, also of rows that are being computed."""
         return self.completion_tokens + self.tokens_in_work + self.tokens_running
 
     @property
     def fraction(self) -> float:
-        """Share of rows done, 0 to 1."""
+        """The share of rows done, 0 to 1."""
         return self.rows_done / self.n_rows if self.n_rows else 1.0

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from batchgen.core.states import JobState
-from batchgen.jobs.records import Progress, Renewal
+from batchgen.jobs.job_records import Progress, Renewal
 from batchgen.jobs.store import Store
 from tests.support.jobs import claim_first, running_job
 
