@@ -113,6 +113,6 @@ def find_program() -> Path:
         if path is not None:
             return Path(path)
     raise BrokerUnavailable(
-        "No broker is configured and no Valkey or Redis is installed. Install one of them, "
+        "No broker is configured, and no program to start one is found: install Valkey or Redis, "
         "or set BATCHGEN_BROKER_URL."
     )
