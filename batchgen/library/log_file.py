@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from structlog.processors import JSONRenderer
 from structlog.stdlib import ProcessorFormatter
 
-from batchgen_workers.exceptions import trace
-
-if TYPE_CHECKING:
-    from structlog.typing import EventDict, WrappedLogger
+from batchgen_workers.logs import format_exception
 
 NAME: Final = "run.log"
 LOGGERS: Final = ("batchgen", "batchgen_migrations", "batchgen_workers")
@@ -29,7 +25,9 @@ def log_file(home: Path) -> Iterator[None]:
     """
     handler = logging.FileHandler(home / NAME, encoding="utf-8")
     remove_meta = ProcessorFormatter.remove_processors_meta
-    handler.setFormatter(ProcessorFormatter(processors=[remove_meta, _traced, JSONRenderer()]))
+    handler.setFormatter(
+        ProcessorFormatter(processors=[remove_meta, format_exception, JSONRenderer()])
+    )
     loggers = [logging.getLogger(name) for name in LOGGERS]
     before = [(logger.level, logger.propagate) for logger in loggers]
     for logger in loggers:
@@ -44,12 +42,3 @@ def log_file(home: Path) -> Iterator[None]:
             logger.setLevel(level)
             logger.propagate = propagate
         handler.close()
-
-
-def _traced(logger: WrappedLogger, name: str, event: EventDict) -> EventDict:
-    """Replace an exception by its traceback without the message, which may quote a prompt."""
-    found = event.pop("exc_info", None)
-    error = found[1] if isinstance(found, tuple) else sys.exc_info()[1] if found is True else found
-    if isinstance(error, BaseException):
-        event["exception"] = trace(error)
-    return event

@@ -1,3 +1,3 @@
-"""The batchgen command: click commands over the service and the local stack."""
+"""The batchgen command: click commands that call the service and the local stack."""
 
 from __future__ import annotations

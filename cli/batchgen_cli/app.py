@@ -1,4 +1,4 @@
-"""What one invocation of the command shares: its flags, its settings, its service."""
+"""The state of one invocation of the command: its flags, its settings, its service."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class App:
-    """One run of `batchgen`. Settings are read, and the home opened, when first asked for."""
+    """One run of `batchgen`. It reads the settings and opens the home at first use."""
 
     output: Output = field(default_factory=Output)
     verbose: bool = False
@@ -32,20 +32,20 @@ class App:
 
     @cached_property
     def settings(self) -> Settings:
-        """Return the settings in force; raise InvalidParameter for a value that cannot be used."""
+        """Return the settings in force; raise InvalidParameter for an invalid value."""
         from batchgen.configuration import load_settings
 
         return load_settings(home=self.home, engine=self.engine, insecure=self.insecure)
 
     @cached_property
     def service(self) -> Service:
-        """Return the library of this home."""
+        """Return the Service of this home."""
         from batchgen.service import Service
 
         return Service(self.settings)
 
     def close(self) -> None:
-        """Close what was opened."""
+        """Close the service if it was opened."""
         if "service" in vars(self):
             self.service.close()
 

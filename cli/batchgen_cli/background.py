@@ -1,9 +1,9 @@
-"""`batchgen up` in the background: a session of its own, its log in the home.
+"""Starts `batchgen up` in the background: in a session of its own, with its log in the home.
 
-this process                       the one that stays
+this process                       background process
   start ───────────────────────────► no terminal, no standard input
-  wait ◄──── a byte of the pipe ──── it has the home, and its first process
-  say who it is, end               or its end: what it said, its exit status
+  wait ◄──── a byte in the pipe ──── it holds the home, and its first process runs
+  print its pid, end                 or the pipe is closed: it failed; print its log and exit alike
 """
 
 from __future__ import annotations
@@ -23,36 +23,36 @@ LOG = Path("logs") / "up.log"  # in the home
 
 
 def start(app: App, models: Sequence[str]) -> None:
-    """Start `batchgen up` in the background and return once it has begun; raise Exit if not."""
+    """Start `batchgen up` in the background and return once it is ready; raise Exit if it fails."""
     from batchgen.service.database import make_home
     from batchgen_workers.service.local_process import environment_of
 
     make_home(app.settings)
     path = app.settings.home.absolute() / LOG
     path.parent.mkdir(exist_ok=True)
-    ready, theirs = os.pipe()
-    with path.open("ab") as log, closing(os.fdopen(ready, "rb")) as told:
-        began = log.tell()
+    receiver, sender = os.pipe()
+    with path.open("ab") as log, closing(os.fdopen(receiver, "rb")) as ready:
+        log_start = log.tell()
         process = subprocess.Popen(
-            _command(app, models, theirs),
-            # the folder stays: paths in the settings may be relative to it
+            _command(app, models, sender),
+            # the current folder stays, because paths in the settings may be relative to it
             env={**os.environ, **environment_of(app.settings)},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            pass_fds=(theirs,),
+            pass_fds=(sender,),
             start_new_session=True,
         )
-        os.close(theirs)
-        if not told.read(1):
-            click.echo(_since(path, began), err=True, nl=False)
+        os.close(sender)
+        if not ready.read(1):
+            click.echo(_log_from(path, log_start), err=True, nl=False)
             raise click.exceptions.Exit(process.wait())
     app.output.note(f"batchgen runs in the background (pid {process.pid}). Its log: {path}")
     app.output.note("Stop it with: batchgen down")
 
 
 def say_ready(descriptor: int) -> None:
-    """Tell who started this process that it has begun."""
+    """Report to the process that started this one that it is ready."""
     os.write(descriptor, b"!")
     os.close(descriptor)
 
@@ -66,7 +66,7 @@ def _command(app: App, models: Sequence[str], descriptor: int) -> list[str]:
     ]
 
 
-def _since(path: Path, began: int) -> str:
+def _log_from(path: Path, start: int) -> str:
     with path.open("rb") as log:
-        log.seek(began)
+        log.seek(start)
         return log.read().decode(errors="replace")

@@ -1,4 +1,4 @@
-"""Settings as the command shows them: where each came from, and no secrets."""
+"""Settings as the command shows them: with the origin of each, and without secrets."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ class Setting:
 
     @property
     def variable(self) -> str:
-        """The environment variable that sets it."""
+        """The environment variable of the setting."""
         return variable_of(self.name)
 
 
 def show_settings(settings: Settings, *, flags: Mapping[str, Any]) -> list[Setting]:
-    """List every setting in force, with the place it came from."""
+    """List every setting in force, with its origin."""
     sources = [("flag", flags), *_sources()]
     return [
         Setting(

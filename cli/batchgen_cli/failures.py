@@ -1,4 +1,4 @@
-"""How a command ends: every exception becomes one message and one exit code."""
+"""Turns every exception that ends a command into one message and one exit code."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Exit codes:
 
 
 def exit_code_of(error: BaseException, app: App) -> int:
-    """Report an exception that ended a command, and return the exit code it stands for."""
+    """Print the error that ended a command, and return its exit code."""
     if isinstance(error, click.exceptions.Abort | KeyboardInterrupt):
         app.output.warn("Interrupted.")
         return INTERRUPTED
@@ -42,7 +42,7 @@ def exit_code_of(error: BaseException, app: App) -> int:
         error.show()
         return error.exit_code
     if isinstance(error, OSError) and error.errno == errno.EPIPE:
-        return FAILED  # a reader such as `head` went away in peace
+        return FAILED  # a reader such as `head` has closed the pipe, which is no error
     if debugging(app):
         app.output.warn("".join(traceback.format_exception(error)).rstrip())
     if isinstance(error, PermissionError):
@@ -55,7 +55,7 @@ def exit_code_of(error: BaseException, app: App) -> int:
 
 
 def debugging(app: App) -> bool:
-    """Tell whether tracebacks are wanted: --verbose, or BATCHGEN_DEBUG in the environment."""
+    """Return whether tracebacks are shown: --verbose, or BATCHGEN_DEBUG in the environment."""
     return app.verbose or os.environ.get("BATCHGEN_DEBUG", "") not in ("", "0")
 
 
@@ -72,8 +72,8 @@ def _unexpected(error: BaseException, app: App) -> BatchgenError:
 
 
 def _write_log(error: BaseException, app: App) -> Path | None:
-    """Append the traceback to a log file and return its path, None where no disk takes it."""
-    from batchgen_workers.exceptions import trace  # without what it quotes: a row, perhaps
+    """Append the traceback to a log file and return its path, None if none can be written."""
+    from batchgen_workers.exceptions import trace  # it leaves out messages that may quote a row
 
     text = f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {' '.join(sys.argv[:2])}\n{trace(error)}\n"
     for folder in _log_folders(app):

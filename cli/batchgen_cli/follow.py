@@ -1,4 +1,4 @@
-"""Following jobs until they end."""
+"""Shows the progress of a job until it ends."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
     from batchgen.service import JobView, Service
 
 POLL_INTERVAL = 0.5  # seconds between two looks at a job
-PATIENCE = 60.0  # seconds that a database may be away, or busy, while a job is followed
+PATIENCE = 60.0  # seconds that a database may be unavailable or busy while a job is followed
 
 
 def look(service: Service, job: str, output: Output, *, patience: float = PATIENCE) -> JobView:
-    """Return how a job is; a database that is away or busy is waited for.
+    """Return the view of a job; wait for a database that is unavailable or busy.
 
     Raises DatabaseUnavailable after `patience` seconds.
     """
 
-    def say(state: tenacity.RetryCallState) -> None:
+    def note_once(state: tenacity.RetryCallState) -> None:
         if state.attempt_number == 1 and state.outcome is not None:
             output.note(f"Waiting: {state.outcome.exception()}")
 
@@ -37,14 +37,14 @@ def look(service: Service, job: str, output: Output, *, patience: float = PATIEN
         wait=tenacity.wait_fixed(POLL_INTERVAL),
         stop=tenacity.stop_after_delay(patience),
         sleep=lambda seconds: sleep(seconds),
-        before_sleep=say,
+        before_sleep=note_once,
         reraise=True,
     )
     return retrying(service.status, job)
 
 
 def follow(service: Service, job: str, display: ProgressDisplay, output: Output) -> JobView:
-    """Show a job until it ends and return how it ended; the caller handles Ctrl-C."""
+    """Show a job until it ends and return its last view; the caller handles Ctrl-C."""
     from batchgen.service import Meter
 
     meter = Meter()
@@ -58,7 +58,7 @@ def follow(service: Service, job: str, display: ProgressDisplay, output: Output)
 
 
 def watch(service: Service, job: str, output: Output) -> None:
-    """Follow a job; end with its exit code. Ctrl-C detaches and leaves the job alone."""
+    """Follow a job and exit with its exit code. Ctrl-C ends the command but not the job."""
     try:
         view = follow(service, job, choose_display(output), output)
     except KeyboardInterrupt:
@@ -76,7 +76,7 @@ def outcome(view: JobView) -> int:
 
 
 def say_end(view: JobView, output: Output, dataset: Path | None) -> None:
-    """Say how a job ended; `dataset` is where its dataset lies for this user."""
+    """Print how a job ended; `dataset` is the path that the user reads its dataset at."""
     if view.job.error:
         output.note(f"The job failed: {view.job.error}")
     elif view.rows_failed:

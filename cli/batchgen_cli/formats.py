@@ -1,4 +1,4 @@
-"""Numbers and times as people read them."""
+"""Formats numbers and times for people."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ SHORT_ID = 12  # characters of a job id: its millisecond of birth, unique in pra
 
 
 def duration(seconds: float | None) -> str:
-    """Write a span in its two largest units: `42s`, `1m 20s`, `2h 03m`, `3d 04h`."""
+    """Format a duration in its two largest units: `42s`, `1m 20s`, `2h 03m`, `3d 04h`."""
     if seconds is None:
         return "-"
     whole = max(0, round(seconds))

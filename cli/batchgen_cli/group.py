@@ -1,4 +1,4 @@
-"""Command groups that load a command when it is run, and the boundary where errors end."""
+"""Command groups that import a command when it is run, and turn errors into exit codes."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from batchgen_cli.params import as_param
 Sections = Mapping[str, Mapping[str, str]]
 
 
-class NothingEmpty(click.Command):
-    """A command that takes no empty value: it comes of a shell variable that is not set."""
+class NonEmptyArguments(click.Command):
+    """A command that refuses empty values: they come from shell variables that are not set."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Read the arguments; raise BadParameter for an empty one, naming it."""
+        """Parse the arguments; raise BadParameter that names an empty one."""
         if not ctx.resilient_parsing:
             given, _, _ = self.make_parser(ctx).parse_args(args=list(args))
             for param in self.get_params(ctx):
@@ -36,7 +36,7 @@ def _is_empty(value: Any) -> bool:
     return any(isinstance(each, str) and not each.strip() for each in values)
 
 
-class Command(NothingEmpty):
+class Command(NonEmptyArguments):
     """A command whose help ends with examples."""
 
     def __init__(self, *args: Any, examples: Sequence[str] = (), **kwargs: Any) -> None:
@@ -44,7 +44,7 @@ class Command(NothingEmpty):
         self.examples = examples
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Read the arguments; say how a decoding parameter is given where it is no option."""
+        """Parse the arguments; for a decoding parameter written as an option, suggest --param."""
         try:
             return super().parse_args(ctx, list(args))
         except click.exceptions.NoSuchOption as error:
@@ -65,10 +65,10 @@ def _takes_params(command: click.Command) -> bool:
     return any(param.name == "params" for param in command.params)
 
 
-class LazyGroup(NothingEmpty, click.Group):
+class LazyGroup(NonEmptyArguments, click.Group):
     """A group that imports the module of a command only when it is needed.
 
-    A module of `batchgen_cli.commands` holds one `command`.
+    Each module of `batchgen_cli.commands` has one `command`.
     """
 
     def __init__(self, *args: Any, sections: Sections | None = None, **kwargs: Any) -> None:
@@ -94,7 +94,7 @@ class LazyGroup(NothingEmpty, click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command; a name that does not exist brings up the ones that come close."""
+        """Return the command; for an unknown name raise NoSuchCommand with similar names."""
         try:
             return super().resolve_command(ctx, args)
         except click.exceptions.NoSuchCommand as error:
@@ -116,13 +116,13 @@ class LazyGroup(NothingEmpty, click.Group):
                 )
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the epilog as it stands: it is a table."""
+        """Write the epilog without wrapping, because it is a table."""
         if self.epilog:
             formatter.write("\n" + self.epilog)
 
 
 class RootGroup(LazyGroup):
-    """The group at the top: no exception passes it, every one has its exit code."""
+    """The top group: it catches every exception and turns it into an exit code."""
 
     def main(
         self,
@@ -136,7 +136,7 @@ class RootGroup(LazyGroup):
         app = extra.setdefault("obj", App())
         try:
             code = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
-            sys.stdout.flush()  # while a failure still has its exit code
+            sys.stdout.flush()  # here, so that a failure gets an exit code
         except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 (the process ends here)
             code = exit_code_of(error, app)
         finally:

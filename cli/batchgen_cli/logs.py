@@ -1,4 +1,4 @@
-"""Where the log of `batchgen run` goes: a file in its home, so that the terminal stays readable."""
+"""Sends the log of `batchgen run` to a file, so that the terminal stays readable."""
 
 from __future__ import annotations
 

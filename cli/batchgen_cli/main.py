@@ -1,4 +1,4 @@
-"""The `batchgen` command: the table of its commands, each loaded only when it runs."""
+"""The `batchgen` command and the table of its subcommands, which are imported when they run."""
 
 from __future__ import annotations
 

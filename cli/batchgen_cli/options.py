@@ -75,7 +75,7 @@ def insecure_option(function: F) -> F:
 
 
 def job_argument(function: F) -> F:
-    """Add JOB: an id, the first characters of one, or a name, which means its newest job."""
+    """Add JOB: an id, the first characters of an id, or a name, which means its newest job."""
     return click.argument("job", metavar="JOB", shell_complete=_complete_jobs)(function)
 
 
@@ -100,7 +100,7 @@ def model_option(function: F) -> F:
 
 
 def input_options(function: F) -> F:
-    """Add what says how the lines of a prompt file are read."""
+    """Add the options for reading the lines of a prompt file."""
     function = click.option(
         "--on-invalid",
         type=click.Choice(["refuse", "row-error"]),
@@ -112,7 +112,7 @@ def input_options(function: F) -> F:
 
 
 def param_option(function: F) -> F:
-    """Add --param KEY=VALUE… and --columns, which is a parameter of the whole job."""
+    """Add --param KEY=VALUE… and --columns; both are passed on in `params`."""
 
     @wraps(function)
     def with_columns(
@@ -145,7 +145,7 @@ def _decoding_option(function: F) -> F:
 
 
 def engine_options(function: F) -> F:
-    """Add the engine's flags; each left out keeps its setting."""
+    """Add the engine's flags; a flag that is not given leaves its setting unchanged."""
     for name, metavar, text in reversed(
         [
             ("device", "DEVICE", "auto, cpu or cuda:N."),
@@ -163,10 +163,10 @@ def engine_options(function: F) -> F:
             (
                 "preemption",
                 "HOW",
-                "What rows do that give up their blocks: auto, swap or recompute.",
+                "What happens to rows that lose their blocks: auto, swap or recompute.",
             ),
             ("swap-memory", "SIZE", "Host memory for swapped-out rows: bytes or a fraction."),
-            ("kernels", "NAME", "What attends: auto, reference, cpu or triton."),
+            ("kernels", "NAME", "Attention kernels: auto, reference, cpu or triton."),
             ("threads", "N", "CPU threads of the engine; 0: OMP_NUM_THREADS or every core."),
         ]
     ):
@@ -182,7 +182,7 @@ def engine_options(function: F) -> F:
 
 
 def complete_models(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    """Offer the names of registered models."""
+    """Return the names of registered models that begin with `incomplete`."""
     return _matching(lambda app: app.service.models.names(), ctx, incomplete)
 
 
@@ -197,7 +197,7 @@ def _complete_jobs(ctx: click.Context, param: click.Parameter, incomplete: str) 
 def _matching(words: Callable[[App], list[str]], ctx: click.Context, begun: str) -> list[str]:
     try:
         return [word for word in words(ctx.find_object(App) or App()) if word.startswith(begun)]
-    except BatchgenError:  # an error would be printed into the line that is being typed
+    except BatchgenError:  # the shell would print an error into the line that is being typed
         return []
 
 

@@ -1,4 +1,4 @@
-"""The one place that prints: data on stdout, everything said to a person on stderr."""
+"""All printing of the command: data to stdout, messages to stderr."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import click
 
 from batchgen.errors import BatchgenError
 
-PIPE_WIDTH = 10_000  # columns of a table nobody looks at: never cut, never wrapped
+PIPE_WIDTH = 10_000  # columns of a table that goes to a pipe: nothing is cut or wrapped
 
 
 class Format(StrEnum):
-    """How a command writes its data."""
+    """The format in which a command writes its data."""
 
     HUMAN = "human"  #: Tables and sentences.
     JSON = "json"  #: One JSON document, or one JSON event a line.
@@ -34,16 +34,16 @@ class Column:
 
 @dataclass(slots=True, kw_only=True)
 class Output:
-    """Writes what a command found, in the format its user asked for."""
+    """Writes the data and messages of a command, in the format that the user chose."""
 
     format: Format = Format.HUMAN
 
     def data(self, text: str) -> None:
-        """Write one line of data, whatever the format."""
+        """Write one line of data, in every format."""
         click.echo(text)
 
     def raw(self, chunk: bytes) -> None:
-        """Write bytes of data as they are."""
+        """Write bytes of data unchanged."""
         sys.stdout.buffer.write(chunk)
 
     def document(self, value: Any) -> None:
@@ -51,21 +51,21 @@ class Output:
         click.echo(_json(value, indent=True))
 
     def event(self, value: Mapping[str, Any]) -> None:
-        """Write one JSON object on a line of its own, at once."""
+        """Write one JSON object on a line of its own, and flush it."""
         click.echo(_json(value))
         sys.stdout.flush()
 
     def note(self, text: str) -> None:
-        """Say something to a person; other formats leave it out."""
+        """Write a message to stderr; formats other than HUMAN leave it out."""
         if self.format is Format.HUMAN:
             click.echo(text, err=True)
 
     def warn(self, text: str) -> None:
-        """Say something a person must see, whatever the format."""
+        """Write a message to stderr, in every format."""
         click.echo(text, err=True)
 
     def record(self, value: Any, *, quiet: str, human: Callable[[], str]) -> None:
-        """Write one thing: its JSON, its id, or its description."""
+        """Write one item: its JSON, its id, or its description."""
         if self.format is Format.JSON:
             self.document(value)
         else:
@@ -80,7 +80,7 @@ class Output:
         json: Callable[[Any], Any],
         empty: str,
     ) -> None:
-        """Write many things: a JSON list, their ids, or a table; `empty` says there are none."""
+        """Write many items: a JSON list, their ids, or a table; without rows write `empty`."""
         if self.format is Format.JSON:
             self.document([json(row) for row in rows])
         elif self.format is Format.QUIET:
@@ -92,7 +92,7 @@ class Output:
             _print_table(rows, columns)
 
     def error(self, error: BatchgenError) -> None:
-        """Write what went wrong on stderr."""
+        """Write an error to stderr."""
         if self.format is Format.JSON:
             kind = type(error).__name__
             body = {"type": kind, "message": error.message, "exit_code": error.exit_code}
@@ -102,7 +102,7 @@ class Output:
 
 
 def is_terminal(stream: TextIO | None) -> bool:
-    """Tell whether a person looks at the stream; one that is not there is no terminal."""
+    """Return whether the stream is a terminal; None and a closed stream are none."""
     return stream is not None and not stream.closed and stream.isatty()
 
 

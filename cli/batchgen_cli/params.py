@@ -12,12 +12,12 @@ import orjson
 
 
 class KeyValue(click.ParamType[tuple[str, Any]]):
-    """KEY=VALUE; the value is JSON where it parses, else the text itself.
+    """KEY=VALUE; the value is parsed as JSON if it is JSON, else it is the text itself.
 
     temperature=0     → 0
     stop=["\\n\\n"]     → a list
     stop=END          → "END"
-    regex=@FILE       → what the file holds; @@ begins a text with one @
+    regex=@FILE       → the content of the file; @@ stands for a text that begins with @
     """
 
     name = "KEY=VALUE"
@@ -51,12 +51,12 @@ def _content(text: str) -> str:
         return text
     if text.startswith("@@"):
         return text[1:]
-    # an editor ends the last line, which is not meant
+    # editors add a final line end, which is no part of the value
     return Path(text[1:]).expanduser().read_text(encoding="utf-8").removesuffix("\n")
 
 
 def parse_value(text: str) -> Any:
-    """Read text as JSON where it is JSON, else keep it."""
+    """Return the value of JSON text, or the text itself if it is not JSON."""
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError:
@@ -64,7 +64,7 @@ def parse_value(text: str) -> Any:
 
 
 class Names(click.ParamType[tuple[str, ...]]):
-    """NAME[,NAME]: names in one word, apart by commas."""
+    """NAME[,NAME]: names in one word, separated by commas."""
 
     name = "NAME[,NAME]"
 
@@ -81,8 +81,8 @@ class Names(click.ParamType[tuple[str, ...]]):
 
 
 def as_param(option: str, args: Sequence[str]) -> str | None:
-    """Return how the decoding parameter that `option` is called like is given, None for others."""
-    from batchgen.requests.fields import SHORTHAND_FIELDS  # only where a command line is wrong
+    """Return a hint how to give a decoding parameter that was written as an option, else None."""
+    from batchgen.requests.fields import SHORTHAND_FIELDS  # needed only for a wrong command line
 
     name = option.lstrip("-").replace("-", "_")
     if name not in SHORTHAND_FIELDS:
@@ -102,7 +102,7 @@ def _value_of(option: str, args: Sequence[str]) -> str | None:
 def collect(
     ctx: click.Context, param: click.Parameter, pairs: tuple[tuple[str, Any], ...]
 ) -> dict[str, Any]:
-    """Turn repeated --param options into one dict; naming a key twice is a usage error."""
+    """Return repeated --param options as one dict; raise BadParameter if a key comes twice."""
     collected: dict[str, Any] = {}
     for key, value in pairs:
         if key in collected:

@@ -1,4 +1,4 @@
-"""What the command shows of a job, a worker, a model: as JSON and as text."""
+"""Describes jobs, workers and engines, as JSON and as text."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def worker_json(worker: WorkerRecord) -> dict[str, Any]:
 
 
 def job_json(view: JobView) -> dict[str, Any]:
-    """Return a job as JSON: identity, what was asked, how far it is."""
+    """Return a job as JSON: its identity, its parameters and its progress."""
     job, progress = view.job, view.progress
     return {
         "id": job.public_id,
@@ -143,13 +143,13 @@ def job_text(view: JobView, rates: Rates) -> str:
 
 
 def outcomes(view: JobView) -> str:
-    """Say how many rows failed, and how many answers were cut."""
+    """Return the number of rows that failed, and of answers that were cut, as text."""
     failed = f"{count(view.rows_failed)} failed"
     return f"{failed}, {count(view.rows_cut)} cut at max_tokens" if view.rows_cut else failed
 
 
 def facts_text(facts: dict[str, str | None]) -> str:
-    """Align names and values; facts without a value are left out."""
+    """Return one line a fact, with the values aligned; leave out facts without a value."""
     shown = {name: value for name, value in facts.items() if value}
     width = max(len(name) for name in shown) + 2
     return "\n".join(f"{name + ':':<{width}}{value}" for name, value in shown.items())
@@ -191,14 +191,14 @@ def _share(worker: WorkerRecord, part: str, whole: str) -> str:
 
 
 def engine_text(info: EngineInfo) -> str:
-    """Say how an engine computes, and why so."""
+    """Describe the number type, the device and the kernels of an engine."""
     return f"Computing {info.dtype} on {info.device} by " + _kernels(
         info.kernels, info.kernels_reason
     )
 
 
 def _workers(view: JobView) -> str | None:
-    """Say what the workers of a job that has not ended compute with, each way once."""
+    """Describe devices and kernels of a job's workers; None once the job has ended."""
     if view.has_ended:
         return None
     ways = Counter(

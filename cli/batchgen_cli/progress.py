@@ -1,4 +1,4 @@
-"""How a running job is shown: a live bar, a line now and then, JSON events, or not at all."""
+"""Shows a running job as a live bar, as lines, as JSON events, or not at all."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
     from batchgen.service import JobView, Rates
 
-PLAIN_INTERVAL = 10.0  # seconds between lines where no terminal shows a bar
+PLAIN_INTERVAL = 10.0  # seconds between lines if stderr is no terminal
 EVENT_INTERVAL = 1.0  # seconds between JSON events
 
 
 class ProgressDisplay(Protocol):
-    """Shows one job until it ends; `follow` calls `update` after every look at the job."""
+    """Shows one job until it ends; `follow` calls `update` with each new view of the job."""
 
     def update(self, view: JobView, rates: Rates) -> None:
-        """Show the job as it stands."""
+        """Show the present state of the job."""
         ...
 
     def __enter__(self) -> Self: ...
@@ -47,7 +47,7 @@ def choose_display(output: Output) -> ProgressDisplay:
 
 
 def sentence(view: JobView, rates: Rates) -> str:
-    """Say in one line how far the job is."""
+    """Describe the progress of a job in one line."""
     facts = [
         f"{count(view.rows_done)}/{count(view.rows_total)} rows",
         outcomes(view),

@@ -1,7 +1,7 @@
-"""The job that a JOB of the command line means, and a word where it could mean another.
+"""Finds the job that a JOB on the command line means.
 
-A name that was given every night means the newest of its jobs. What cannot be undone is done to a
-job that is the only one it could be done to.
+If several jobs have the name, the newest is meant, and a warning names it. A command that cannot be
+undone refuses a name that several jobs have.
 """
 
 from __future__ import annotations
@@ -20,37 +20,39 @@ LISTED = 5  # jobs named in a message
 
 
 def newest(app: App, ref: str) -> str:
-    """Return the id of the newest job that `ref` names; say so where there are others.
+    """Return the id of the newest job that `ref` names; warn if it names others too.
 
     Raises JobNotFound.
     """
-    return _told(app, ref, app.service.find(ref))
+    return _id_with_warning(app, ref, app.service.find(ref))
 
 
 def only_running(app: App, ref: str) -> str:
-    """Return the id of the one job of that name that has not ended, of the newest if all have.
+    """Return the id of the only job named `ref` that has not ended, or of the newest if all have.
 
-    Raises JobNotFound, NotAllowed where several have not ended.
+    Raises JobNotFound, and NotAllowed if several have not ended.
     """
     found = app.service.find(ref)
     running = [job for job in found if not job.state.ended]
     if len(running) > 1:
         raise _ambiguous(ref, running)
-    return _told(app, ref, found, running[0] if running else found[0])
+    return _id_with_warning(app, ref, found, running[0] if running else found[0])
 
 
 def only(app: App, ref: str) -> str:
-    """Return the id of the one job that `ref` names; raise JobNotFound, NotAllowed for several."""
+    """Return the id of the only job that `ref` names; raise JobNotFound, NotAllowed for several."""
     try:
         found = app.service.find(ref)
     except JobNotFound:
-        return app.service.removable(ref)  # whose removal was cut off, or is done
+        return app.service.removable(ref)  # a job whose removal was interrupted, or is done
     if len(found) > 1:
         raise _ambiguous(ref, found)
     return found[0].public_id
 
 
-def _told(app: App, ref: str, found: Sequence[JobRecord], meant: JobRecord | None = None) -> str:
+def _id_with_warning(
+    app: App, ref: str, found: Sequence[JobRecord], meant: JobRecord | None = None
+) -> str:
     meant = meant or found[0]
     if len(found) > 1:
         which = "newest" if meant is found[0] else "one that has not ended"

@@ -1,4 +1,4 @@
-"""What the long-running commands need before they start."""
+"""Checks that the long-running commands make before they start."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from batchgen_cli.app import App
 
 
 def need_broker(app: App) -> None:
-    """Raise BrokerUnavailable unless a broker is configured; say so where it does not answer.
+    """Raise BrokerUnavailable unless a broker is configured; warn if it does not answer.
 
-    Nothing is sent to one that is on another machine without password or TLS: InvalidParameter.
+    Raises InvalidParameter, and sends nothing, if it is on another machine without password or TLS.
     """
     if not app.settings.broker_url:
         raise BrokerUnavailable(

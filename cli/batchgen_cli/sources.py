@@ -1,7 +1,7 @@
-"""The FILE of a command: a path, or - for standard input.
+"""Opens the FILE of a command: a path, or - for standard input.
 
 file, link                 read to its end
-named pipe                 read to its end; waited for while nobody writes to it
+named pipe                 read to its end; waits for a writer first
 folder, socket, device     refused, except the null device and a terminal
 """
 
@@ -23,7 +23,7 @@ import click
 from batchgen.errors import MissingInput
 from batchgen_cli.output import is_terminal
 
-PATIENCE: Final = 1_000  # milliseconds until a wait for the writer of a pipe is worth a word
+PATIENCE: Final = 1_000  # milliseconds of waiting for the writer of a pipe until a message
 
 
 @contextmanager
@@ -31,7 +31,7 @@ def open_input(file: str) -> Iterator[BinaryIO]:
     """Open FILE for reading.
 
     Raises:
-        MissingInput: it does not exist, is no file or pipe, may not be read, or is a closed stream.
+        MissingInput: it does not exist, is no file or pipe, cannot be read, or is a closed stream.
     """
     if file == "-":
         if sys.stdin is None or sys.stdin.closed:
@@ -52,7 +52,7 @@ def _open_file(path: Path) -> BinaryIO:
     try:
         if path.is_socket():
             raise OSError(errno.ENXIO, "it is a socket")
-        # Opening waits for nobody: a pipe has a wait of its own, which says so.
+        # Opening a pipe must not wait for its writer: `_await_writer` does, with a message.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
         try:
             _check_kind(descriptor)
@@ -69,7 +69,7 @@ def _open_file(path: Path) -> BinaryIO:
 
 
 def _await_writer(descriptor: int, path: Path) -> None:
-    """Wait for the first byte of a named pipe: until then it has nothing, not even an end."""
+    """Wait for the first byte of a named pipe: before that, a read would return end of file."""
     if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
         return
     pipe = select.poll()
@@ -89,7 +89,10 @@ def _check_standard_input() -> None:
 
 
 def _check_kind(descriptor: int) -> None:
-    """Raise OSError for what is neither a file nor a pipe: a device may never end."""
+    """Raise OSError unless it is a file, a pipe, a terminal or the null device.
+
+    Other devices may never end.
+    """
     status = os.fstat(descriptor)
     if stat.S_ISDIR(status.st_mode):
         raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))

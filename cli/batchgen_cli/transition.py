@@ -1,4 +1,4 @@
-"""Moving several jobs to another state, one after the other."""
+"""Moves several jobs to another state, one after the other."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def apply(
     find: Find = newest,
     then: Callable[[Collection[int]], None] | None = None,
 ) -> None:
-    """Move each job and print it; every one is looked up with `find` before the first moves.
+    """Look up all jobs with `find`, then move each with `move`, then print them.
 
     `then` is called with the internal ids of the moved jobs before they are printed.
     """

@@ -1,4 +1,4 @@
-"""Alembic's environment: runs in the connection and transaction that the runner opened."""
+"""Alembic's environment; it uses the connection and transaction that the runner opened."""
 
 from __future__ import annotations
 

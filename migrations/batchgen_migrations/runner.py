@@ -1,4 +1,4 @@
-"""Running the migrations: whole or not at all, one runner at a time."""
+"""Runs the migrations in one transaction, one runner at a time."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from batchgen.database.revisions import REVISIONS
 from batchgen.database.tables import metadata
 from batchgen.storage.durable_files import make_private
 
-#: Names the lock that keeps two runners apart on PostgreSQL.
+#: The id of the lock that keeps two runners apart on PostgreSQL.
 ADVISORY_LOCK = 0x6261746368  # "batch"
 
 
 def upgrade(url: str) -> str:
-    """Bring the database to the newest schema, making a missing SQLite file; return its revision.
+    """Upgrade the database to the newest schema and return its revision; create an SQLite file.
 
-    Killed half-way, nothing has happened. Raises DatabaseUnavailable, SchemaMismatch where the
-    database is newer than this code.
+    If it is killed half-way, the database is unchanged. Raises DatabaseUnavailable, and
+    SchemaMismatch if the database is newer than this code.
     """
     with closing(Database.create(url)) as database:
         if database.file is not None:
@@ -39,13 +39,13 @@ def upgrade(url: str) -> str:
 
 
 def downgrade(url: str, revision: str) -> None:
-    """Take the schema back to `revision` ("base" is none at all), with what its tables held."""
+    """Downgrade the schema to `revision`, "base" for no tables; data in dropped columns is lost."""
     with closing(Database(url)) as database, _migrating(database) as config:
         command.downgrade(config, revision)
 
 
 def current(url: str) -> str | None:
-    """Return the revision of the database, None where it has no schema; write nothing."""
+    """Return the revision of the database, None if it has no schema; write nothing."""
     with closing(Database(url)) as database:
         return database.revision()
 
@@ -59,7 +59,7 @@ def check(url: str) -> list[str]:
 
 @contextmanager
 def _migrating(database: Database) -> Iterator[Config]:
-    """Yield Alembic's configuration inside one transaction that no other runner shares."""
+    """Yield Alembic's configuration, in one transaction and under a lock against other runners."""
     with database.begin() as connection:
         _lock(connection)
         config = Config()

@@ -1,4 +1,4 @@
-"""One word to everything that waits for the same work: it is not wanted any more."""
+"""A token that tells every thread which waits for the same work that it was cancelled."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from contextlib import contextmanager
 
 
 class CancelToken:
-    """Is cancelled once, for good, from any thread.
+    """A flag that any thread can set once, with callbacks that wake the threads that wait.
 
-    with token.calling(condition_notifier):   # a waiter that looks at `is_cancelled`
+    with token.calling(wake):   # `wake` notifies a waiter, which checks `is_cancelled`
         …
     """
 
     def __init__(self) -> None:
-        #: Set once cancelled; for libraries that wait for an event.
+        #: Set once the token is cancelled; for libraries that wait for an event.
         self.event = threading.Event()
-        # A dict for its order.
+        # A dict, because it keeps the order.
         self._callbacks: dict[object, Callable[[], None]] = {}
         self._lock = threading.Lock()
 
     @property
     def is_cancelled(self) -> bool:
-        """Whether the work is not wanted any more."""
+        """True once the token was cancelled."""
         return self.event.is_set()
 
     def cancel(self) -> None:
-        """Say so, and call every callback; the second time changes nothing."""
+        """Cancel the token and call every callback; a second call does nothing."""
         with self._lock:
             self.event.set()
             callbacks = list(self._callbacks.values())
@@ -37,9 +37,9 @@ class CancelToken:
 
     @contextmanager
     def calling(self, callback: Callable[[], None]) -> Iterator[None]:
-        """Have `callback` called once if the token is cancelled during the block, or was before.
+        """Call `callback` once if the token is cancelled before or during the block.
 
-        It is called on the thread that cancels, with no lock held.
+        The thread that cancels calls it, and holds no lock of the token.
         """
         handle = object()
         with self._lock:
@@ -54,9 +54,9 @@ class CancelToken:
                 self._callbacks.pop(handle, None)
 
     def wait_for(self, condition: threading.Condition, happened: Callable[[], bool]) -> bool:
-        """Wait on a condition, whose lock is held, until `happened`; return False if cancelled.
+        """Wait until `happened` is true or the token is cancelled; return `happened()`.
 
-        What happened first counts where both did.
+        The caller holds the lock of `condition`.
         """
 
         def wake() -> None:
@@ -69,4 +69,4 @@ class CancelToken:
 
 
 def _nothing() -> None:
-    """The callback has a place: it is called later."""
+    """Do nothing; it stands in for a callback that was stored to be called later."""

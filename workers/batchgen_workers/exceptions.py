@@ -1,4 +1,4 @@
-"""Exceptions in words that a log may hold: where and what, never the text of a row."""
+"""Describes exceptions for logs: the place and the kind, never the text of a row."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import traceback
 
 from batchgen.errors import BatchgenError
 
-# What they say is about the machine or the model; other messages could quote a row.
+# Their messages are about the machine or the model; other messages could quote a row.
 HARMLESS = (BatchgenError, MemoryError, OSError, RuntimeError, ImportError)
 MESSAGE_LIMIT = 500  # characters
 
 
 def describe(error: BaseException) -> str:
-    """Say what failed without quoting a row."""
+    """Return a description of an error that quotes no row."""
     if isinstance(error, BatchgenError):
         return error.message
     said = str(error).strip()[:MESSAGE_LIMIT] if isinstance(error, HARMLESS) else ""
@@ -20,14 +20,14 @@ def describe(error: BaseException) -> str:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether an engine wanted more memory than there was, in Python's words or torch's."""
+    """Return whether an error of Python or of torch means that memory ran out."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
 
 
 def trace(error: BaseException) -> str:
-    """Return where an exception came from, its causes first, and a description of each."""
+    """Return the traceback of an exception, its causes first, with a description of each."""
     parts = []
     seen: BaseException | None = error
     while seen is not None:

@@ -1,4 +1,4 @@
-"""Logs: short nouns with fields, to standard error; a prompt or an answer is never a field."""
+"""Logs: short events with fields, on standard error. No field ever holds a prompt or an answer."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SHARED: list[Processor] = [
 
 
 def get_logger(name: str) -> FilteringBoundLogger:
-    """Return the logger of one module; it goes through `logging`, whoever configured that."""
+    """Return the logger of one module; its lines go through the handlers of `logging`."""
     logger: FilteringBoundLogger = structlog.wrap_logger(
         logging.getLogger(name),
         processors=[
@@ -39,8 +39,8 @@ def configure_logging(*, verbose: bool = False, json: bool | None = None) -> Non
     """Send every log line of this process to standard error.
 
     Args:
-        verbose: show details too, not only what changed.
-        json: one object a line; None decides by whether somebody is watching.
+        verbose: log at debug level too.
+        json: write one JSON object a line; None does so unless standard error is a terminal.
     """
     as_json = not sys.stderr.isatty() if json is None else json
     renderer: Processor = (
@@ -52,7 +52,7 @@ def configure_logging(*, verbose: bool = False, json: bool | None = None) -> Non
             foreign_pre_chain=_SHARED,
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                _format_exception,
+                format_exception,
                 renderer,
             ],
         )
@@ -62,13 +62,16 @@ def configure_logging(*, verbose: bool = False, json: bool | None = None) -> Non
     )
     for noisy in ("alembic", "amqp", "celery", "kombu", "redis"):
         logging.getLogger(noisy).setLevel(logging.INFO if verbose else logging.WARNING)
-    # Python would print the message of an exception that nobody caught, whatever it quotes.
+    # Python would print the message of an uncaught exception, which may quote a prompt.
     sys.excepthook = lambda kind, error, frames: _log_uncaught(error)
     threading.excepthook = lambda uncaught: _log_uncaught(uncaught.exc_value)
 
 
-def _format_exception(logger: WrappedLogger, name: str, event: EventDict) -> EventDict:
-    """Put where an exception came from in place of the exception."""
+def format_exception(logger: WrappedLogger, name: str, event: EventDict) -> EventDict:
+    """Replace the exception of a log event by its trace, which quotes no prompt.
+
+    It is a structlog processor.
+    """
     found = event.pop("exc_info", None)
     error = found[1] if isinstance(found, tuple) else sys.exc_info()[1] if found is True else found
     if isinstance(error, BaseException):

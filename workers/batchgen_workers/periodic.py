@@ -1,4 +1,4 @@
-"""A thread that does one small thing again and again until it is told to stop."""
+"""A thread that repeats one short action until it is stopped."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ log = get_logger(__name__)
 
 
 class PeriodicThread:
-    """Calls `action` every `interval` seconds, and at once when nudged."""
+    """Calls `action` every `interval` seconds, and at once when nudged.
+
+    An action that raises is logged and called again after the interval.
+    """
 
     def __init__(self, name: str, interval: float, action: Callable[[], None]) -> None:
         self._name = name
@@ -23,15 +26,15 @@ class PeriodicThread:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
-        """Begin; the first call is made at once."""
+        """Start the thread; it makes the first call at once."""
         self._thread.start()
 
     def nudge(self) -> None:
-        """Do not wait for the rest of the interval."""
+        """Call the action now instead of after the rest of the interval."""
         self._nudged.set()
 
     def stop(self) -> None:
-        """Let the call in progress end, and make no more."""
+        """Wait for the call in progress to end, and make no more calls."""
         self._stopping = True
         self._nudged.set()
         if self._thread.is_alive():
@@ -42,9 +45,9 @@ class PeriodicThread:
             try:
                 self._action()
             except BatchgenError as error:
-                # the next tick tries again
-                log.warning("tick failed", periodic=self._name, error=error.message)
+                # the next call tries again
+                log.warning("periodic action failed", thread=self._name, error=error.message)
             except Exception:
-                log.exception("tick failed", periodic=self._name)
+                log.exception("periodic action failed", thread=self._name)
             self._nudged.wait(self._interval)
             self._nudged.clear()

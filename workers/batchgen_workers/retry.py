@@ -1,4 +1,4 @@
-"""Doing a thing to the database until it is done: an absent database costs time, never work."""
+"""Retries database calls while the database is unavailable, so that no work is lost."""
 
 from __future__ import annotations
 
@@ -25,61 +25,65 @@ Result = TypeVar("Result")
 def retry_while_unavailable(
     action: Callable[[], Result], *, what: str, token: CancelToken
 ) -> Result:
-    """Call `action` until the database takes it, and return what it returns.
+    """Call `action` until it does not raise DatabaseUnavailable, and return its result.
 
-    Raises DatabaseUnavailable once `token` is cancelled, and whatever else `action` raises (Fenced)
-    at once.
+    `what` names the action in the log. Raises DatabaseUnavailable once `token` is cancelled.
+    Any other error of `action`, such as Fenced, is raised at once.
     """
 
-    def say(state: tenacity.RetryCallState) -> None:
-        error = state.outcome.exception() if state.outcome else None
+    def log_error(error: BaseException | None) -> None:
         log.warning("database unavailable", during=what, error=str(error))
 
-    retrying = tenacity.Retrying(
-        retry=tenacity.retry_if_exception_type(DatabaseUnavailable),
-        wait=tenacity.wait_exponential_jitter(multiplier=FIRST_PAUSE, max=LONGEST_PAUSE),
-        stop=tenacity.stop_when_event_set(token.event),
-        sleep=tenacity.sleep_using_event(token.event),
-        before_sleep=say,
-        reraise=True,
-    )
-    return retrying(action)
+    is_retried = tenacity.retry_if_exception_type(DatabaseUnavailable)
+    return _retrying(is_retried, token, log_error)(action)
 
 
 def await_database(settings: Settings, token: CancelToken) -> Database:
-    """Open the database, however long it is away, and say once that it is waited for.
+    """Open the database; wait while it is unavailable, and log that once.
 
-    Raises DatabaseUnavailable once `token` is cancelled; DatabaseDamaged, and whatever else
-    `open_checked` raises, at once.
+    Raises DatabaseUnavailable once `token` is cancelled. DatabaseDamaged and every other error of
+    `open_checked` are raised at once.
     """
-    said = False
+    logged = False
 
-    def say(state: tenacity.RetryCallState) -> None:
-        nonlocal said
-        error = state.outcome.exception() if state.outcome else None
-        if not said:
+    def log_once(error: BaseException | None) -> None:
+        nonlocal logged
+        if not logged:
             log.warning("waiting for the database", error=str(error))
-        said = True
+        logged = True
 
-    retrying = tenacity.Retrying(
-        retry=tenacity.retry_if_exception(may_come_back),
-        wait=tenacity.wait_exponential_jitter(multiplier=FIRST_PAUSE, max=LONGEST_PAUSE),
-        stop=tenacity.stop_when_event_set(token.event),
-        sleep=tenacity.sleep_using_event(token.event),
-        before_sleep=say,
-        reraise=True,
-    )
-    database = retrying(open_checked, settings)
-    if said:
+    is_retried = tenacity.retry_if_exception(may_come_back)
+    database = _retrying(is_retried, token, log_once)(open_checked, settings)
+    if logged:
         log.info("database back", database=database.shown)
     return database
 
 
-def open_checked(settings: Settings) -> Database:
-    """Open the database and see that the home is its store.
+def _retrying(
+    is_retried: tenacity.retry_base,
+    token: CancelToken,
+    on_retry: Callable[[BaseException | None], None],
+) -> tenacity.Retrying:
+    """Return a caller that retries until `token` is cancelled; `on_retry` gets each error."""
 
-    Raises what `open_database` does (DatabaseUnavailable, SchemaMismatch, InvalidParameter), and
-    StoreMismatch.
+    def before_sleep(state: tenacity.RetryCallState) -> None:
+        on_retry(state.outcome.exception() if state.outcome else None)
+
+    return tenacity.Retrying(
+        retry=is_retried,
+        wait=tenacity.wait_exponential_jitter(multiplier=FIRST_PAUSE, max=LONGEST_PAUSE),
+        stop=tenacity.stop_when_event_set(token.event),
+        sleep=tenacity.sleep_using_event(token.event),
+        before_sleep=before_sleep,
+        reraise=True,
+    )
+
+
+def open_checked(settings: Settings) -> Database:
+    """Open the database and check that it belongs to the store in the home.
+
+    Raises the errors of `open_database` (DatabaseUnavailable, SchemaMismatch, InvalidParameter),
+    and StoreMismatch.
     """
     database = open_database(settings)
     try:
@@ -91,5 +95,5 @@ def open_checked(settings: Settings) -> Database:
 
 
 def may_come_back(error: BaseException) -> bool:
-    """Tell whether an error says that the database is away, and nothing worse."""
+    """Return whether the database is only unavailable, so that a retry may succeed."""
     return isinstance(error, DatabaseUnavailable) and not isinstance(error, DatabaseDamaged)

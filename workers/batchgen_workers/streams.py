@@ -1,9 +1,9 @@
-"""Standard streams that are closed or full: no terminal, and no reason to stop working.
+"""Replaces the standard streams, so that a closed or full one does not stop the process.
 
-stdin    closed    sys.stdin is None: whoever has to read it says so
-stdout   closed    what is written goes nowhere, as with >/dev/null
-         full      the first write that fails is OutputRefused, a closed pipe BrokenPipeError
-stderr   closed, full or a closed pipe: what is said there is lost, and nothing else
+stdin    closed    sys.stdin is None: the code that reads it reports that
+stdout   closed    what is written is lost, as with >/dev/null
+         full      the first write that fails raises OutputRefused, a closed pipe BrokenPipeError
+stderr   closed, full or a closed pipe: what is written is lost, no error is raised
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ STDIN, STDOUT, STDERR = 0, 1, 2
 
 
 def prepare_streams() -> None:
-    """Make standard streams that can be relied on; the first thing a process does.
+    """Open standard streams that are closed, and wrap stdout and stderr. Call it first.
 
-    A descriptor that is closed would be given to the next file that is opened: a database, say,
-    into which a log line then goes.
+    The kernel would give a closed descriptor to the next file that is opened, such as a database,
+    and log lines would be written into it.
     """
     for descriptor in (STDIN, STDOUT, STDERR):
         if not _is_open(descriptor):
-            # the lowest that is free: this very one
+            # the kernel picks the lowest free descriptor, which is this one
             os.open(os.devnull, os.O_RDWR)
             os.set_inheritable(descriptor, True)
-    sys.stdout = _text(_Product(STDOUT, "w", closefd=False), sys.stdout, errors="strict")
-    sys.stderr = _text(_Remarks(STDERR, "w", closefd=False), sys.stderr, errors="backslashreplace")
+    sys.stdout = _text(_Stdout(STDOUT, "w", closefd=False), sys.stdout, errors="strict")
+    sys.stderr = _text(_Stderr(STDERR, "w", closefd=False), sys.stderr, errors="backslashreplace")
 
 
-class _Remarks(io.FileIO):
-    """Standard error: a write that fails is as good as one that does not."""
+class _Stderr(io.FileIO):
+    """Standard error: a write that fails is ignored."""
 
     def write(self, data: ReadableBuffer, /) -> int:
         with memoryview(data) as view:
@@ -48,14 +48,14 @@ class _Remarks(io.FileIO):
                 return view.nbytes
 
 
-class _Product(io.FileIO):
-    """Standard output: the first write that fails raises, the rest is dropped."""
+class _Stdout(io.FileIO):
+    """Standard output: the first write that fails raises, later writes are dropped."""
 
     _refused = False
 
     def write(self, data: ReadableBuffer, /) -> int:
         with memoryview(data) as view:
-            if self._refused:  # what is flushed at the end would only fail again
+            if self._refused:  # the flush at exit would only fail again
                 return view.nbytes
             try:
                 return super().write(view)

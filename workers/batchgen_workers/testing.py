@@ -1,6 +1,6 @@
-"""A fake engine: the contract of the real one without a model, for tests and for scale runs.
+"""A fake engine with the interface of the real one but no model, for tests and scale runs.
 
-Answers depend on the prompt, the seed and the temperature alone, as a real engine's should.
+An answer depends only on the prompt, the seed and the temperature, as with the real engine.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ REFUSING = "batchgen_workers.testing:refusing_engine"
 
 BROKEN = "batchgen_workers.testing:broken_engine"
 
-SEGV = "!!SEGV"  # a row with this in its prompt ends the process as a wild pointer does
+SEGV = "!!SEGV"  # a row with this in its prompt ends the process by a segmentation fault
 EXIT = "!!EXIT"  # a row with this in its prompt ends the process
 RAISE = "!!RAISE"  # a row with this in its prompt makes the step fail
 HANG = "!!HANG"  # a row with this in its prompt is never answered
-OOM = "!!OOM"  # rows with this and a number run out of memory where more of them run at once
+OOM = "!!OOM"  # with a number after it: memory runs out if more such rows run at once
 NAN = "!!NAN"  # a row with this in its prompt has logits that are not numbers
-MAX_LENGTH = 4096  # words a prompt and its answer may have
-DEFAULT_TOKENS = 4  # words of an answer whose row does not say how many
+MAX_LENGTH = 4096  # words that a prompt and its answer may have
+DEFAULT_TOKENS = 4  # words of an answer if its row sets no max_tokens
 SLOW_STEP = 0.02  # seconds
-HOLD = "BATCHGEN_TEST_HOLD"  # environment: while this file is there, no more rows end than it says
-HOLD_POLL = 0.005  # seconds between two looks of an engine that holds every row it has
+HOLD = "BATCHGEN_TEST_HOLD"  # variable with the path of a file: it limits the rows that may end
+HOLD_POLL = 0.005  # seconds between two steps of an engine that holds all of its rows
 CACHED_TOKENS = 1  # of every prompt
 _GREEDY = re.compile(f"{OOM}(\\d*)")
-# What every row does to a pool that is not there.
+# The KV use that every row reports; there is no KV pool.
 KV = KVUse(preemptions=1, copies=2, utilisation=0.75, sharing_saving=0.25)
 
 
@@ -62,8 +62,8 @@ class _Row:
 class FakeEngine:
     """Adds one word to every running row at each step.
 
-    While the file that `HOLD` names is there, it ends as many rows as stand in it and no more: the
-    others wait for their last word until the file is gone or another one says how many more.
+    While the file that `HOLD` names exists, only as many rows end as the number in it. The others
+    wait for their last word until the file is removed, or replaced by one with a new number.
     """
 
     def __init__(self, config: EngineConfig, *, step_seconds: float = 0.0) -> None:
@@ -74,13 +74,13 @@ class FakeEngine:
         self._refused: list[Generation] = []
         self._steps = self._prompt_tokens = self._generated = self._answered = 0
         self._busy = 0.0
-        # The hold in force, and how many rows were answered before it.
+        # The file in force, and the number of rows that were answered before it.
         self._held_by: tuple[int, int] | None = None
         self._answered_before = 0
 
     @property
     def info(self) -> EngineInfo:
-        """What a real engine would have settled on."""
+        """The configuration, as a real engine would report it."""
         return EngineInfo(
             model=self._config.model_name,
             device="cpu",
@@ -95,15 +95,15 @@ class FakeEngine:
         )
 
     def encode(self, request: GenerationRequest) -> GenerationRequest:
-        """Return the row as it is: there are no tokens here."""
+        """Return the row unchanged, because this engine has no tokens."""
         return request
 
     def admit(self, encoded: GenerationRequest) -> None:
-        """Take a row that was encoded."""
+        """Take an encoded row."""
         self.add(encoded)
 
     def add(self, request: GenerationRequest) -> None:
-        """Take a row; an empty or too long prompt ends with an error at the next step."""
+        """Take a row; if its prompt is empty or too long, the next step returns an error."""
         prompt = _prompt_of(request)
         error = _refusal(prompt)
         if error is not None:
@@ -113,12 +113,12 @@ class FakeEngine:
         self._rows[request.key] = _Row(request, prompt, time.monotonic())
 
     def abort(self, keys: list[int]) -> None:
-        """Forget rows; unknown keys are ignored."""
+        """Forget rows; ignore unknown keys."""
         for key in keys:
             self._rows.pop(key, None)
 
     def has_unfinished(self) -> bool:
-        """Whether a step would do anything."""
+        """Return whether a step has rows to work on."""
         return bool(self._rows or self._refused)
 
     def step(self) -> list[Generation]:
@@ -128,7 +128,7 @@ class FakeEngine:
         _run_out_of_memory(running)
         moving = self._not_held(running)
         for row in running:
-            _work_magic(row.prompt)
+            _obey_markers(row.prompt)
         for row in moving:
             row.words.append(_word(row))
         if running and not moving:
@@ -147,7 +147,7 @@ class FakeEngine:
         return ended
 
     def progress(self) -> dict[int, int]:
-        """Return how many words the rows have that are being answered, by key."""
+        """Return {key: words} of the rows that are being answered."""
         return {key: len(row.words) for key, row in self._rows.items() if row.words}
 
     def _not_held(self, running: list[_Row]) -> list[_Row]:
@@ -183,7 +183,7 @@ class FakeEngine:
 
 
 def _hold() -> tuple[tuple[int, int] | None, int]:
-    """Return which file holds the engines now, if any, and how many rows each may end under it."""
+    """Return the identity of the file in force, None without one, and the number in it."""
     if HOLD not in os.environ:
         return None, 0
     try:
@@ -195,12 +195,12 @@ def _hold() -> tuple[tuple[int, int] | None, int]:
 
 
 def slow_engine(config: EngineConfig) -> FakeEngine:
-    """Return an engine that takes its time, for faults that come at random moments."""
+    """Return an engine with slow steps, for faults at random moments."""
     return FakeEngine(config, step_seconds=SLOW_STEP)
 
 
 def broken_engine(config: EngineConfig) -> FakeEngine:
-    """Return an engine that dies of every row there is."""
+    """Return an engine whose process dies at its first step."""
     return _BrokenEngine(config)
 
 
@@ -210,12 +210,12 @@ class _BrokenEngine(FakeEngine):
 
 
 def refusing_engine(config: EngineConfig) -> FakeEngine:
-    """Fail as the engine does for a model it cannot compute."""
+    """Raise UnsupportedModel, as the engine does for a model that it cannot compute."""
     raise UnsupportedModel(f"{config.model_name} bypasses the attention interface.")
 
 
 def answer_to(prompt: str, *, seed: int | None, tokens: int = DEFAULT_TOKENS) -> str:
-    """Return the text the fake engine gives to a raw prompt decoded greedily or with `seed`."""
+    """Return the fake engine's answer to a raw prompt; `seed` None stands for greedy decoding."""
     return " ".join(_words(prompt, seed, at) for at in range(tokens))
 
 
@@ -247,7 +247,7 @@ def _run_out_of_memory(running: list[_Row]) -> None:
         raise MemoryError
 
 
-def _work_magic(prompt: str) -> None:
+def _obey_markers(prompt: str) -> None:
     if SEGV in prompt:
         os.kill(os.getpid(), signal.SIGSEGV)
     if EXIT in prompt:

@@ -1,3 +1,3 @@
-"""One module for each command; it holds `command`, and imports what is heavy when it runs."""
+"""One module for each command: it defines `command`, and imports heavy modules when it runs."""
 
 from __future__ import annotations

@@ -21,23 +21,23 @@ from batchgen_cli.transition import apply
 def command(app: App, jobs: tuple[str, ...]) -> None:
     """Stop jobs for good.
 
-    Rows that have an answer keep it; the others become error rows batch_cancelled, and the
-    dataset is written as for any job: by a coordinator, or here where none does it and no worker
-    holds rows of the job. Cancelling again what is cancelled changes nothing.
+    Rows that have an answer keep it; the others become error rows batch_cancelled. A coordinator
+    writes the dataset as for any job; if none runs and no worker holds rows of the job, this
+    command writes it. Cancelling a cancelled job changes nothing.
 
-    A name given to several jobs means the one that has not ended; where several have not, an id
-    has to say which.
+    If several jobs have the name, the one that has not ended is meant; if several have not ended,
+    give an id.
     """
     apply(app, jobs, app.service.cancel, find=only_running, then=lambda ids: _end(app, ids))
 
 
 def _end(app: App, jobs: Collection[int]) -> None:
-    """Write the datasets that nobody else writes."""
+    """Write the datasets of the stopped jobs that no coordinator and no worker ends."""
     from batchgen_workers.service.ending import end_stopped
 
     try:
         storage = app.service.storage
     except StoreMismatch:
-        app.output.note("The home of the jobs is not seen from here: a coordinator ends them")
+        app.output.note("This machine does not see the home of the jobs: a coordinator ends them")
         return
     end_stopped(app.settings, app.service.store, storage, jobs)

@@ -1,4 +1,4 @@
-"""`batchgen completion`: the script that makes a shell complete commands, jobs and models."""
+"""`batchgen completion`: print the script with which a shell completes jobs and models."""
 
 from __future__ import annotations
 

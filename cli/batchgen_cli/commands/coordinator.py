@@ -17,8 +17,8 @@ from batchgen_cli.services import need_broker
 def command(app: App) -> None:
     """Start jobs that are due, hand their shards to workers and write their datasets.
 
-    One is enough; several on one PostgreSQL database do no harm. A database or broker that is
-    away is waited for.
+    One coordinator is enough; several on one PostgreSQL database do no harm. Waits for a database
+    or broker that is unavailable.
     """
     need_broker(app)
     from batchgen_workers.logs import configure_logging

@@ -21,7 +21,7 @@ def command() -> None:
 @output_options
 @pass_app
 def upgrade(app: App) -> None:
-    """Bring the schema to this version's; nothing happens where it is already there.
+    """Upgrade the schema to the one of this version; do nothing if it is that already.
 
     A SQLite database in the home folder is created and upgraded without this command.
     """
@@ -37,7 +37,7 @@ def upgrade(app: App) -> None:
 @output_options
 @pass_app
 def current(app: App) -> None:
-    """Print the revision the database is at."""
+    """Print the revision of the database."""
     from batchgen.service import database
 
     revision = database.current(app.settings)
@@ -48,7 +48,7 @@ def current(app: App) -> None:
 @output_options
 @pass_app
 def check(app: App) -> None:
-    """Exit 3 unless the schema is the one this version needs."""
+    """Exit 3 unless the schema is the one that this version needs."""
     from batchgen.service import database
 
     revision = database.current(app.settings)

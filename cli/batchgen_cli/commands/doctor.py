@@ -23,7 +23,7 @@ COLUMNS = (
 def command(app: App) -> None:
     """Check Python, torch, the compiler, the database, its schema, the broker, disk and models.
 
-    Exits 3 if any check fails; a warning names what is missing for some commands only.
+    Exits 3 if any check fails; a warning is about something that only some commands need.
     """
     from batchgen.service.doctor import examine
 

@@ -19,7 +19,7 @@ from batchgen_cli.options import verbose_option
 def command(app: App) -> None:
     """End the `batchgen up` of this home, in the background or not, and wait until it has ended.
 
-    Rows that are finished are kept; the others begin anew. Exits 4 where none runs.
+    Finished rows are kept; the others are computed again later. Exits 4 if none runs.
     """
     from batchgen_workers.service.home_lock import STACK_LOCK, await_free, holder
 
@@ -32,7 +32,7 @@ def command(app: App) -> None:
     try:
         os.kill(found.pid, signal.SIGTERM)
     except ProcessLookupError:
-        pass  # it ended just now
+        pass  # it has ended meanwhile
     except PermissionError:
         raise NotAllowed(f"`batchgen up` is {found}, of another user. Ask that user.") from None
     app.output.note(f"Stopping {found} …")

@@ -104,7 +104,7 @@ def verify(app: App, name: str) -> None:
 @output_options
 @pass_app
 def rm(app: App, names: tuple[str, ...]) -> None:
-    """Remove models; jobs that are not done and need one are named and stop the removal."""
+    """Remove models; stop at one that unfinished jobs need, and name these jobs."""
     for name in names:
         app.service.remove_model(name)
         app.output.note(f"Removed {name}")

@@ -17,7 +17,7 @@ from batchgen_cli.transition import apply
 def command(app: App, jobs: tuple[str, ...]) -> None:
     """Hold jobs back until resume.
 
-    Rows that are finished are kept. Workers give up the rows they are computing; after resume
-    those begin anew.
+    Finished rows are kept. Workers drop the rows that they are computing; after resume these are
+    computed again.
     """
     apply(app, jobs, app.service.pause)

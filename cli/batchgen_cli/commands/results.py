@@ -1,4 +1,4 @@
-"""`batchgen results`: where a dataset lies, a copy of it, or its rows as JSON Lines."""
+"""`batchgen results`: print the path of a dataset, copy it, or write its rows as JSON Lines."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ if TYPE_CHECKING:
 @output_options
 @pass_app
 def command(app: App, file: str, out: Path, **asked: Any) -> None:
-    """Run, show progress, say how it ended."""
+    """Run the job, show its progress, print how it ended."""
     from batchgen.library.folder_run import FolderRun
     from batchgen.service.submission import Submission
 

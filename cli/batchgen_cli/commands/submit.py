@@ -37,8 +37,8 @@ from batchgen_cli.sources import open_input
 )
 @click.option("--priority", type=int, default=0, help="Jobs with a higher number go first.")
 @click.option("--not-before", metavar="TIME", help="Start then: '22:00', '+2h', RFC 3339.")
-@click.option("--window", metavar="SPAN", help="Run in it only: '22:00-06:00 Europe/Berlin'.")
-@click.option("--deadline", metavar="TIME", help="What is not done then becomes error rows.")
+@click.option("--window", metavar="SPAN", help="Run only then: '22:00-06:00 Europe/Berlin'.")
+@click.option("--deadline", metavar="TIME", help="Rows without an answer then become error rows.")
 @click.option(
     "--idempotency-key", metavar="KEY", help="Submitting again with the same key adds no job."
 )

@@ -38,8 +38,8 @@ from batchgen_cli.options import complete_models, engine_options, insecure_optio
 def command(app: App, models: tuple[str, ...], detach: bool, ready: int | None) -> None:
     """Run everything on this machine until Ctrl-C: a coordinator and a worker for each model.
 
-    Brings its own broker where BATCHGEN_BROKER_URL names none. Ends with its terminal, unless
-    --detach is given. A home has one at a time.
+    Starts a broker of its own if BATCHGEN_BROKER_URL names none. Ends with its terminal, unless
+    --detach is given. Only one can run on a home.
     """
     for model in models:
         app.service.model(model)

@@ -56,7 +56,7 @@ def command(app: App, file: str, model: str | None, params: dict[str, Any]) -> N
 
 
 def _context(app: App, model: str | None) -> int | None:
-    """Return the tokens that the model holds, None where it is not here to ask."""
+    """Return the most tokens that the model holds, None if the model is not registered here."""
     if model is None:
         return None
     models = app.service.models
@@ -65,7 +65,7 @@ def _context(app: App, model: str | None) -> int | None:
     except UnknownModel:
         if Spelling(models.names()).meant(model):
             raise
-        return None  # lines can be checked where no model is
+        return None  # the other checks of the lines need no model
 
 
 def _show(app: App, file: str, report: ValidationReport) -> None:
@@ -84,7 +84,7 @@ def _show(app: App, file: str, report: ValidationReport) -> None:
     for problem in report.problems:
         quiet = app.output.format is Format.QUIET
         app.output.data(str(problem.line) if quiet else str(problem))
-    # A line may have two problems: it cannot be used, and its id is another's.
+    # A line may have two problems: it cannot be used, and another line has its id.
     if hidden := report.n_bad - len({problem.line for problem in report.problems}):
         app.output.note(f"… and {count(hidden)} more")
     if report.ended_early:

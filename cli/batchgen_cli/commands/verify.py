@@ -28,7 +28,7 @@ def command(app: App, dataset: str) -> None:
 
     if exists(Path(dataset)) and Path(dataset).is_dir():
         folder, problems = Path(dataset), verify_dataset(Path(dataset))
-    elif os.sep in dataset:  # no job has such a name for long: a folder is meant
+    elif os.sep in dataset:  # it contains a path separator: a folder is meant
         raise InvalidParameter(f"The folder {dataset} does not exist.", param="dataset")
     else:
         job, results = newest(app, dataset), app.service.results

@@ -25,14 +25,16 @@ if TYPE_CHECKING:
     examples=["batchgen wait nightly && echo done", "batchgen wait 0199a1 --timeout 3600"],
 )
 @jobs_argument
-@click.option("--timeout", type=click.FloatRange(0), metavar="SECONDS", help="Give up then.")
+@click.option(
+    "--timeout", type=click.FloatRange(0), metavar="SECONDS", help="Wait at most this long."
+)
 @output_options
 @pass_app
 def command(app: App, jobs: tuple[str, ...], timeout: float | None) -> None:
     """Wait until every JOB has ended.
 
-    Exits 0 if every row of each has an answer, whatever ended it, 1 if not, 124 if --timeout ran
-    out.
+    Exits 0 if every row of every JOB has an answer, even if it was cancelled; 1 if not; 124 if
+    --timeout ran out.
     """
     ids = [newest(app, job) for job in jobs]
     give_up = float("inf") if timeout is None else time.monotonic() + timeout

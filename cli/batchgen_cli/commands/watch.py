@@ -18,6 +18,6 @@ from batchgen_cli.references import newest
 def command(app: App, job: str) -> None:
     """Follow a job until it ends. Ctrl-C detaches; the job goes on.
 
-    Exits 0 if every row has an answer, whatever ended the job, and 1 if one has none.
+    Exits 0 if every row has an answer, even if the job was cancelled, and 1 if one has none.
     """
     follow.watch(app.service, newest(app, job), app.output)

@@ -22,7 +22,7 @@ from batchgen_cli.services import need_broker
 def command(app: App, model: str) -> None:
     """Compute the shards of one model until SIGTERM; finished rows are kept.
 
-    Needs the broker and the database that the coordinator uses; while they are away it waits.
+    Needs the broker and the database that the coordinator uses; waits while they are unavailable.
     """
     app.service.model(model)
     need_broker(app)

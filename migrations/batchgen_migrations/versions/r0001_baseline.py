@@ -17,7 +17,7 @@ TABLES = ("inputs", "jobs", "shards", "parts", "checkpoints", "workers")
 
 
 def upgrade() -> None:
-    """Create every table, those that others refer to first."""
+    """Create every table, referenced tables first."""
     _create_inputs()
     _create_jobs()
     _create_shards()

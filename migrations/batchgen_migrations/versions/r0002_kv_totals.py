@@ -1,4 +1,4 @@
-"""What the rows of a part did to the KV pool, and their cached tokens."""
+"""Adds KV pool totals and cached tokens to parts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MEANS = ("kv_utilisation", "sharing_saving")
 
 
 def upgrade() -> None:
-    """Add the columns to parts: counts begin at 0, means are unknown for parts that exist."""
+    """Add the columns to parts; counts begin at 0, and the means of existing parts are unknown."""
     for name in COUNTS:
         op.add_column("parts", sa.Column(name, sa.BigInteger(), server_default="0", nullable=False))
     for name in MEANS:
@@ -23,6 +23,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop the columns with what they held."""
+    """Drop the columns and their data."""
     for name in (*MEANS, *COUNTS):
         op.drop_column("parts", name)

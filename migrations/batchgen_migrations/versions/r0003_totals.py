@@ -1,4 +1,4 @@
-"""The sums of a job's parts, kept beside them, and an index of the shards in work."""
+"""Adds a table with the sums of a job's parts, and an index of the shards in work."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ COUNTS = (
 WEIGHED = ("kv_utilisation", "sharing_saving")
 BEGUN = "rows_done > 0 AND state <> 'committed'"
 
-#: Of the parts that are there already.
+#: Adds up the parts that exist already.
 ADD_UP = """
     INSERT INTO totals
     SELECT j.id, count(p.shard_id), coalesce(sum(p.n_rows), 0), coalesce(sum(p.n_ok), 0),
@@ -34,7 +34,7 @@ ADD_UP = """
 
 
 def upgrade() -> None:
-    """Make the table, add up what was committed, and make the index."""
+    """Create the table, add up the committed parts, and create the index."""
     op.create_table(
         "totals",
         sa.Column("job_id", KEY, autoincrement=False, nullable=False),
@@ -54,7 +54,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop both: the parts still say it all."""
+    """Drop both; the parts still hold the data."""
     op.drop_index("shard_begun", table_name="shards")
     op.drop_table("totals")
 

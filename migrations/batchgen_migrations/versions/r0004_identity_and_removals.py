@@ -1,4 +1,4 @@
-"""Which store of files the database belongs to, and the jobs whose files are being removed."""
+"""Adds the id of the database's file store, and the jobs whose files are being removed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Make both tables, empty: the store is looked at by the first process that needs it."""
+    """Create both tables, empty; the first process that opens the store fills in its id."""
     op.create_table(
         "identity",
         sa.Column("id", sa.Integer(), autoincrement=False, nullable=False),
@@ -31,6 +31,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop both: the store keeps its id, and files of removed jobs stay where they are."""
+    """Drop both tables; the store keeps its id, and files of removed jobs are left."""
     op.drop_table("removals")
     op.drop_table("identity")

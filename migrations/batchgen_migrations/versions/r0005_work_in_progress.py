@@ -1,4 +1,4 @@
-"""What a lease says of itself, failures of a shard, and tokens of rows that are being computed."""
+"""Adds the length of leases, failures of shards, and tokens of rows that are being computed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ JOB_COLUMNS = ("final_seconds", "answer_tokens")
 
 
 def upgrade() -> None:
-    """Add the columns: counts begin at 0, how long a lease lasts is unknown until it is renewed."""
+    """Add the columns; counts begin at 0, and the length of a lease is unknown until a renewal."""
     for name, kind in SHARD_COUNTS.items():
         op.add_column("shards", sa.Column(name, kind, server_default="0", nullable=False))
     op.add_column("shards", sa.Column("lease_seconds", sa.Double(), nullable=True))
@@ -28,7 +28,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop the columns with what they held."""
+    """Drop the columns and their data."""
     for name in JOB_COLUMNS:
         op.drop_column("jobs", name)
     for name in (*SHARD_COUNTS, "lease_seconds"):

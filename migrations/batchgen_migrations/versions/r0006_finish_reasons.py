@@ -1,4 +1,4 @@
-"""Why the answers of a part, and of all parts of a job, ended."""
+"""Adds counts of finish reasons to parts and to the totals of a job."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ COUNTS = ("n_stop", "n_length")
 
 
 def upgrade() -> None:
-    """Add the columns: of parts that exist nobody knows, so they are in neither count."""
+    """Add the columns; existing parts are in neither count, because their reasons are unknown."""
     for table in TABLES:
         for name in COUNTS:
             column = sa.Column(name, sa.BigInteger(), server_default="0", nullable=False)
@@ -23,7 +23,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop the columns with what they held; the files of the parts still say it."""
+    """Drop the columns and their data; the files of the parts still hold the finish reasons."""
     for table in TABLES:
         for name in reversed(COUNTS):
             op.drop_column(table, name)

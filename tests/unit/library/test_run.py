@@ -92,7 +92,7 @@ def test_prompts_become_a_dataset(run: Run, out: Path, capfd: pytest.CaptureFixt
     assert capfd.readouterr() == ("", "")
     assert loggers == (logging.root.handlers, logging.root.level)
     log = (out / ".batchgen" / "run.log").read_text()
-    assert "taken over" in log and SECRET not in log
+    assert "dead leases released" in log and SECRET not in log
 
 
 def test_a_finished_folder_is_returned_and_another_run_refused(

@@ -1,4 +1,4 @@
-"""Encodes rows beside the steps: a slow chat template never holds up the rows that run.
+"""Encodes rows on a thread of their own, so that a slow chat template delays no running row.
 
 reader thread                         encoder thread                     step thread
   Add    ─► waiting [request …] ─►      engine.encode(request) ─► inbox ─►  engine.admit
@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 
 from batchgen.core.rows import GenerationRequest
 
-NICENESS = 10  # of the encoder thread: where cores are scarce, the step goes first
+NICENESS = 10  # of the encoder thread: if cores are scarce, the step thread goes first
 
 Encode: TypeAlias = Callable[[GenerationRequest], Any]
 
@@ -29,22 +29,22 @@ class Encoder:
     def __init__(
         self, *, on_encoded: Callable[[Any], None], on_failure: Callable[[Exception], None]
     ) -> None:
-        """Take rows from now on; they are encoded once `start` was called.
+        """Accept rows; they are encoded once `start` was called.
 
         Args:
-            on_encoded: called with what `encode` returned, unless the row was aborted meanwhile.
+            on_encoded: called with the result of `encode`, unless the row was aborted meanwhile.
                 It must not block.
-            on_failure: called once with what `encode` raised; nothing is encoded after it.
+            on_failure: called once with the error of `encode`; no row is encoded after it.
         """
         self._on_encoded = on_encoded
         self._on_failure = on_failure
         self._waiting: deque[GenerationRequest] = deque()
-        # The key of the row in work; None between two rows, and once it was aborted.
+        # Key of the row that is being encoded; None between two rows, and once it was aborted.
         self._current: int | None = None
         self._changed = threading.Condition()
 
     def start(self, encode: Encode) -> None:
-        """Start the thread; it calls `encode` with one request at a time, as long as it lives."""
+        """Start the thread, which calls `encode` with one request at a time."""
         threading.Thread(target=self._run, args=(encode,), name="encoder", daemon=True).start()
 
     def put(self, requests: Sequence[GenerationRequest]) -> None:
@@ -54,7 +54,7 @@ class Encoder:
             self._changed.notify()
 
     def abort(self, keys: Collection[int]) -> None:
-        """Forget rows: `on_encoded` is not called for them any more. Unknown keys are ignored."""
+        """Forget rows: `on_encoded` is not called for them any more. Ignore unknown keys."""
         unwanted = frozenset(keys)
         with self._changed:
             self._waiting = deque(one for one in self._waiting if one.key not in unwanted)
@@ -62,7 +62,7 @@ class Encoder:
                 self._current = None
 
     def _run(self, encode: Encode) -> None:
-        _yield_to_the_step()
+        _lower_priority()
         try:
             while True:
                 request = self._next()
@@ -78,14 +78,14 @@ class Encoder:
             return request
 
     def _deliver(self, key: int, encoded: Any) -> None:
-        # Under the lock: an abort comes before the row is delivered, and stops it, or after.
+        # Under the lock: an abort comes either before the delivery, and stops it, or after it.
         with self._changed:
             if self._current == key:
                 self._current = None
                 self._on_encoded(encoded)
 
 
-def _yield_to_the_step() -> None:
-    if sys.platform == "linux":  # a thread has a niceness of its own there only
+def _lower_priority() -> None:
+    if sys.platform == "linux":  # only there a thread has a niceness of its own
         with suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)

@@ -1,8 +1,8 @@
-"""Frames: what crosses the socket between a worker and its engine child.
+"""Frames: the messages between a worker and its engine process, and the socket that carries them.
 
-worker                                  engine child
+worker                                  engine process
   Start   ───────────────────────────►    loads the model
-          ◄───────────────────────────  Ready | Failed, then the child ends
+          ◄───────────────────────────  Ready | Failed, then the process ends
   Add, Abort ────────────────────────►    steps
           ◄───────────────────────────  Results, Report …
   end of file ───────────────────────►    the process exits at once
@@ -27,17 +27,17 @@ from batchgen.core.rows import Generation, GenerationRequest
 from batchgen.engine.config import EngineConfig
 from batchgen.errors import BatchgenError
 
-MAX_FRAME = 256 * 2**20  # bytes; a longer one can only be garbage
+MAX_FRAME = 256 * 2**20  # bytes; a longer frame is refused as garbage
 ROWS_PER_FRAME = 32  # a line of input is 1 MiB at most, so a frame of rows stays below MAX_FRAME
 LENGTH = struct.Struct(">I")
 
 
 class Start(msgspec.Struct, frozen=True, kw_only=True, tag="start"):
-    """The first frame to a child."""
+    """The first frame to an engine process."""
 
     # Model, device and sizes.
     config: EngineConfig
-    # `module:name` of what is called with the config; only tests name anything but the engine.
+    # `module:name` of the callable that makes the engine from the config; tests name other ones.
     factory: str
 
 
@@ -51,7 +51,7 @@ class Add(msgspec.Struct, frozen=True, kw_only=True, tag="add"):
 
 
 class Abort(msgspec.Struct, frozen=True, kw_only=True, tag="abort"):
-    """Rows nobody waits for any more; unknown keys are ignored."""
+    """Rows whose answers are not wanted any more; unknown keys are ignored."""
 
     keys: list[int]
 
@@ -59,16 +59,16 @@ class Abort(msgspec.Struct, frozen=True, kw_only=True, tag="abort"):
 class Ready(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
     """The model is loaded."""
 
-    # What the engine settled on.
+    # The configuration that the engine chose.
     info: EngineInfo
 
 
 class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
-    """The last frame of a child that knows why it ends."""
+    """The last frame of an engine process that can report why it ends."""
 
     # Name of the exception class.
     code: str
-    # For a person; never a row's text.
+    # For a person; it quotes no row.
     message: str
 
 
@@ -82,10 +82,10 @@ class Results(msgspec.Struct, frozen=True, kw_only=True, tag="results"):
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report"):
-    """How far the engine is, a few times a second while it works and once when it is idle."""
+    """The engine's progress, sent a few times a second while it works and once when it is idle."""
 
     stats: EngineStats
-    # Tokens of rows that are being answered, by key.
+    # {key: tokens} of rows that are being answered.
     progress: dict[int, int] = {}
 
 
@@ -112,7 +112,7 @@ class FrameStream(Generic[Incoming]):
         )
 
     def send(self, frame: ToEngine | FromEngine) -> None:
-        """Write one frame whole; raise OSError where the other end is gone, or FrameError."""
+        """Write one frame; raise OSError if the other end is gone, FrameError if it is too long."""
         payload = self._encoder.encode(frame)
         if len(payload) > MAX_FRAME:
             raise FrameError(f"A frame of {len(payload)} bytes is too long to send.")
@@ -136,14 +136,14 @@ class FrameStream(Generic[Incoming]):
             raise FrameError(f"A frame cannot be read: {error}") from error
 
     def close(self) -> None:
-        """End the conversation: the other side reads end of file, a waiting receive too."""
-        with suppress(OSError):  # the other side was faster
+        """Close the socket: the other side, and a `receive` that waits here, read end of file."""
+        with suppress(OSError):  # the other side has closed it already
             self._socket.shutdown(socket.SHUT_RDWR)
         with self._sending:  # a sender that waited for room has failed by now
             self._socket.close()
 
     def _read(self, count: int) -> bytearray | None:
-        """Return exactly `count` bytes, None where the stream ends before."""
+        """Return exactly `count` bytes, None if the stream ends before."""
         data = bytearray(count)
         view, have = memoryview(data), 0
         while have < count:

@@ -1,4 +1,4 @@
-"""The worker's side of one engine child, from its start to its death."""
+"""Starts one engine process, speaks to it, and reports when it has ended."""
 
 from __future__ import annotations
 
@@ -43,84 +43,84 @@ from batchgen_workers.logs import get_logger
 
 SERVER = "batchgen_workers.engine_process.server"
 ENGINE = "batchgen.engine.engine:Engine"
-CLOSE_TIMEOUT = 5.0  # seconds a child may take to notice end of file
-# An OpenMP thread waits for its team by spinning, five milliseconds by default. Where something
-# else wants the core, what it waits for cannot run meanwhile: one busy neighbour made steps 12
-# times as slow. Less than a millisecond bridges what Python does between two calls of the kernels.
+CLOSE_TIMEOUT = 5.0  # seconds that the process may take to exit after end of file
+# An OpenMP thread waits for its team by spinning, five milliseconds by default. If another process
+# wants the core, the thread that is waited for cannot run meanwhile: one busy neighbour made steps
+# 12 times as slow. Less than a millisecond covers the Python code between two calls of kernels.
 OPENMP = {"GOMP_SPINCOUNT": "50000"}
-# A child reads the files of one model: it asks no hub for more, and has no use for a password.
+# The process reads the files of one model: it needs no hub and no password.
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
 SECRETS = frozenset({"BATCHGEN_DATABASE_URL", "BATCHGEN_BROKER_URL", "PGPASSWORD", "HF_TOKEN"})
-# What a child says of its model is the user's to mend, and keeps its own exit code.
+# Errors that the user can fix; they keep their class, and so their exit code.
 REFUSALS = (ModelError, InvalidParameter, Corrupt, OutOfMemory)
 
 log = get_logger(__name__)
 
 
 class EngineProcess:
-    """One spawned engine child. Any thread may send; results arrive on the reader thread.
+    """One spawned engine process. Any thread may send; results arrive on the reader thread.
 
     process = EngineProcess(config)
     info = process.start(token)
     process.on_results = print
     process.send(requests)
 
-    It knows the rows that the child has by their keys and nothing else; how many there may be,
-    and what becomes of their answers, its owner says.
+    It keeps only the keys of the rows that the engine has. Its owner limits their number and
+    handles their answers.
     """
 
     def __init__(
         self, config: EngineConfig, *, factory: str = ENGINE, log_file: Path | None = None
     ) -> None:
-        """Prepare a child; `log_file` takes what it prints, None is our own standard error."""
+        """Prepare the process; its output goes to `log_file`, None is our own standard error."""
         self._config = config
         self._factory = factory
         self._log_file = log_file
-        #: Tokens of rows that are being answered, by key, as the child last told.
+        #: {key: tokens} of rows that are being answered, as of the last report.
         self.progress: Mapping[int, int] = {}
-        #: Called once, on the reader thread, with the keys in flight, when the child is gone.
+        #: Called once, on the reader thread, with the keys in flight, when the process has ended.
         self.on_death: Callable[[list[int]], None] = lambda keys: None
         #: Called on the reader thread with rows that ended and were not aborted.
         self.on_results: Callable[[list[Generation]], None] = lambda generations: None
-        #: Filled by the child: what it settled on, its counters, why it ended.
+        #: Received from the engine: its configuration, its counters, the reason of its end.
         self.info: EngineInfo | None = None
         self.stats: EngineStats | None = None
         self.failure: BatchgenError | None = None
-        #: Whether it ended for want of memory, or by a SIGKILL that was not ours: neither says
-        #: anything of the rows it had.
+        #: True if memory ran out, or if a SIGKILL came that was not ours. Then the rows are not to
+        #: blame for the end.
         self.ran_out_of_memory = False
         self.was_killed = False
-        #: When the first row was sent, seconds since the epoch.
+        #: The time at which the first row was sent, seconds since the epoch.
         self.first_row_at: float | None = None
-        # Of the rows that the child has.
+        # Keys of the rows that the engine has.
         self._keys: set[int] = set()
         self._lock = threading.Lock()
         self._answered = threading.Event()
         self._dead = threading.Event()
         self._moved_at = time.monotonic()
-        # Whether its death is our doing.
+        # True if this object killed the process.
         self._ended_here = False
 
     @property
     def pid(self) -> int:
-        """The child's process id."""
+        """The process id."""
         return self._process.pid
 
     @property
     def is_dead(self) -> bool:
-        """Whether the child is gone; it never comes back."""
+        """True once the process has ended."""
         return self._dead.is_set()
 
     @property
     def outstanding(self) -> int:
-        """Rows that the engine holds."""
+        """The number of rows that the engine has."""
         return len(self._keys)
 
     def start(self, token: CancelToken) -> EngineInfo:
-        """Spawn the child and wait until its model is loaded; return what it settled on.
+        """Spawn the process, wait until the model is loaded, and return the engine's configuration.
 
-        Raises the child's own error (UnsupportedModel, InvalidParameter …), or EngineFailed
-        where it ended without a word or `token` was cancelled.
+        Raises the engine's own error (UnsupportedModel, InvalidParameter …), or EngineFailed if it
+        ended without one or `token` was cancelled.
         """
         ours, theirs = socket.socketpair()
         self._stream: FrameStream[FromEngine] = FrameStream(ours, FromEngine)
@@ -139,13 +139,13 @@ class EngineProcess:
         return self.info
 
     def send(self, requests: Sequence[GenerationRequest]) -> None:
-        """Hand rows to the child; raise EngineFailed where it is gone and has none of them."""
+        """Send rows to the engine; raise EngineFailed if it has ended and got none of them."""
         self._register(requests)
         for part in in_frames(requests):
             self._send(Add(requests=list(part)))
 
     def abort(self, keys: Iterable[int]) -> None:
-        """Take rows back: `on_results` gets none of them any more."""
+        """Take rows back: `on_results` is not called for them any more."""
         with self._lock:
             known = self._keys.intersection(keys)
             self._keys -= known
@@ -153,18 +153,18 @@ class EngineProcess:
             self._send(Abort(keys=sorted(known)))
 
     def stalled_for(self) -> float:
-        """Return the seconds since the engine last moved although it has rows; 0 without rows."""
+        """Return the seconds since the engine last made progress; 0 if it has no rows."""
         if not self._keys or self.is_dead or self.info is None:
             self._moved_at = time.monotonic()
         return time.monotonic() - self._moved_at
 
     def kill(self) -> None:
-        """End the child at once; what follows is its death."""
+        """Kill the process; `on_death` follows."""
         self._ended_here = True
         self._process.kill()
 
     def close(self) -> None:
-        """End the child and wait for it; nothing happens where it was never started."""
+        """End the process and wait for it; do nothing if it was never started."""
         if not hasattr(self, "_process"):
             return
         self._stream.close()
@@ -176,8 +176,8 @@ class EngineProcess:
         self._dead.wait(CLOSE_TIMEOUT)
 
     def _spawn(self, theirs: socket.socket) -> subprocess.Popen[bytes]:
-        # Spawned, never forked: no lock of ours is held in there. -P: a file of the user's named
-        # torch.py in the current folder is not imported. Its output never mixes with our data.
+        # Spawned, not forked, so that it holds none of our locks. -P: a user's file named torch.py
+        # in the current folder is not imported. Its output never mixes with our data.
         command = [sys.executable, "-P", "-m", SERVER, str(theirs.fileno())]
         sink = _open_log(self._log_file)
         try:
@@ -205,7 +205,7 @@ class EngineProcess:
             self.first_row_at = time.time()
 
     def _send(self, frame: Start | Add | Abort) -> None:
-        with suppress(OSError):  # the reader sees the same end and tells everybody
+        with suppress(OSError):  # the reader thread sees the same end and reports it
             self._stream.send(frame)
 
     def _read(self) -> None:
@@ -215,7 +215,7 @@ class EngineProcess:
         except FrameError as error:
             self.failure = error
         finally:
-            self._bury()
+            self._report_death()
 
     def _on_frame(self, frame: FromEngine) -> None:
         match frame:
@@ -242,12 +242,12 @@ class EngineProcess:
             self._keys.difference_update(generation.key for generation in wanted)
         self.on_results(wanted)
 
-    def _bury(self) -> None:
+    def _report_death(self) -> None:
         code = self._await_end()
         self.was_killed = code == -signal.SIGKILL and not self._ended_here
         self._stream.close()
         if self.failure is None:
-            self.failure = EngineFailed(f"The engine process ended ({_how(code)}).")
+            self.failure = EngineFailed(f"The engine process ended ({_exit_reason(code)}).")
         with self._lock:
             self._dead.set()
             keys = sorted(self._keys)
@@ -256,7 +256,7 @@ class EngineProcess:
         self.on_death(keys)
 
     def _await_end(self) -> int:
-        """Return the exit status of a child that has closed its socket, and may hang."""
+        """Return the exit status; kill the process if it has closed its socket but hangs."""
         try:
             return self._process.wait(CLOSE_TIMEOUT)
         except subprocess.TimeoutExpired:
@@ -282,5 +282,5 @@ def _as_error(code: str, message: str) -> BatchgenError:
     return EngineFailed(f"The engine failed: {message}")
 
 
-def _how(code: int) -> str:
+def _exit_reason(code: int) -> str:
     return f"signal {-code}" if code < 0 else f"exit status {code}"

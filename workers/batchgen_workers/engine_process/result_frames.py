@@ -1,4 +1,4 @@
-"""Answers cut into frames: by rows, and by bytes where log-probabilities make them long."""
+"""Cuts answers into frames, by rows and, as log-probabilities make them long, by bytes."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from batchgen.core.rows import Generation, RowError
 from batchgen_workers.engine_process.frames import MAX_FRAME, ROWS_PER_FRAME
 
 FRAME_BYTES = MAX_FRAME // 4  # of answers in one frame, as `weight` counts them
-CHARACTER = 4  # bytes that one takes at most
-TOKEN = 5  # bytes of a token id at most
+CHARACTER = 4  # bytes that a character takes at most
+TOKEN = 5  # bytes that a token id takes at most
 
 TOO_LARGE = RowError(
     code="result_too_large",
@@ -23,7 +23,7 @@ TOO_LARGE = RowError(
 def in_result_frames(generations: Iterable[Generation]) -> Iterator[list[Generation]]:
     """Yield the answers in pieces that each fit into one frame.
 
-    A row that would not fit alone has an error instead: it must not end the engine for all others.
+    A row that does not fit alone gets an error, so that it does not end the engine for all rows.
     """
     piece: list[Generation] = []
     size = 0
@@ -42,7 +42,7 @@ def in_result_frames(generations: Iterable[Generation]) -> Iterator[list[Generat
 
 
 def weight(generation: Generation) -> int:
-    """Return how many bytes an answer may take on the wire, what is small left out."""
+    """Return the bytes that an answer takes on the wire at most; small fields are not counted."""
     return sum(
         CHARACTER * len(choice.text) + len(choice.logprobs or "") + TOKEN * len(choice.tokens or ())
         for choice in generation.choices

@@ -1,4 +1,4 @@
-"""The engine's own process, the only one that loads a model.
+"""The program of the engine process, the only process that loads a model.
 
     python -m batchgen_workers.engine_process.server FD
 
@@ -50,23 +50,23 @@ REPORT_INTERVAL = 0.25  # seconds between reports while the engine works
 
 
 class EngineLike(Protocol):
-    """What the child needs of an engine; the fake one of `testing` has the same."""
+    """The methods of an engine that the server calls; the fake one of `testing` has them too."""
 
     @property
     def info(self) -> EngineInfo:
-        """What the engine settled on."""
+        """The configuration that the engine chose."""
         ...
 
     def encode(self, request: GenerationRequest) -> Any:
-        """Return what `admit` takes of a row; called on one thread, beside all else."""
+        """Return a row in the form that `admit` takes; called on the encoder thread only."""
         ...
 
     def admit(self, encoded: Any) -> None:
-        """Take a row; one that cannot be computed ends with an error at the next step."""
+        """Take a row; if it cannot be computed, the next step returns it with an error."""
         ...
 
     def abort(self, keys: list[int]) -> None:
-        """Forget rows; unknown keys are ignored."""
+        """Forget rows; ignore unknown keys."""
         ...
 
     def step(self) -> list[Generation]:
@@ -74,7 +74,7 @@ class EngineLike(Protocol):
         ...
 
     def has_unfinished(self) -> bool:
-        """Whether a step would do anything."""
+        """Return whether a step has rows to work on."""
         ...
 
     def stats(self) -> EngineStats:
@@ -82,7 +82,7 @@ class EngineLike(Protocol):
         ...
 
     def progress(self) -> dict[int, int]:
-        """Return how many tokens the rows have that are being answered, by key."""
+        """Return {key: tokens} of the rows that are being answered."""
         ...
 
 
@@ -91,15 +91,15 @@ Stream: TypeAlias = FrameStream[ToEngine]
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """A row that the encoder is done with."""
+    """A row that was encoded."""
 
-    #: What `EngineLike.encode` returned.
+    #: The result of `EngineLike.encode`.
     row: Any
 
 
 @dataclass(frozen=True, slots=True)
 class EncoderFailed:
-    """The last word of an encoder."""
+    """The error that ended the encoder thread."""
 
     error: Exception
 
@@ -109,7 +109,7 @@ Inbox: TypeAlias = "queue.SimpleQueue[Incoming]"
 
 
 def main(descriptor: int) -> int:
-    """Serve the worker at the other end of `descriptor` until it is gone."""
+    """Serve the worker at the other end of the socket `descriptor` until it is gone."""
     _ignore_signals()
     stream: Stream = FrameStream(socket.socket(fileno=descriptor), ToEngine)
     inbox: Inbox = queue.SimpleQueue()
@@ -131,7 +131,7 @@ def main(descriptor: int) -> int:
 
 
 class EngineServer:
-    """Steps the engine while it has rows, waits for frames while it has none."""
+    """Steps the engine while it has rows, and waits for frames while it has none."""
 
     def __init__(self, stream: Stream, inbox: Inbox, engine: EngineLike) -> None:
         self._stream = stream
@@ -145,7 +145,7 @@ class EngineServer:
             self.turn()
 
     def turn(self) -> None:
-        """Take what has come in, compute one step, send what has ended."""
+        """Take the frames that have arrived, compute one step, send the rows that ended."""
         for frame in self._take(wait=not self._engine.has_unfinished()):
             self._apply(frame)
         if self._engine.has_unfinished():
@@ -187,13 +187,13 @@ def encoder_into(inbox: Inbox) -> Encoder:
 
 
 def distribute(frame: ToEngine, inbox: Inbox, encoder: Encoder) -> None:
-    """Hand a frame to the thread that has to do with it; called on the reader thread."""
+    """Pass a frame to the thread that handles it; called on the reader thread."""
     match frame:
         case Add(requests=requests):
             encoder.put(requests)
         case Abort(keys=keys):
             encoder.abort(keys)
-            inbox.put(frame)  # after what the encoder has delivered of these rows, if anything
+            inbox.put(frame)  # it follows the rows that the encoder has delivered already
         case _:
             inbox.put(frame)
 
@@ -206,7 +206,10 @@ def _load(start: Start) -> EngineLike:
 
 @contextmanager
 def without_collection() -> Iterator[None]:
-    """Make things that stay: nothing looks for garbage among them, now or ever after."""
+    """Turn garbage collection off for the block, and exempt the objects that exist at its end.
+
+    It is for objects that live as long as the process: a search among them finds no garbage.
+    """
     gc.disable()
     try:
         yield
@@ -220,13 +223,13 @@ def _read(stream: Stream, inbox: Inbox, encoder: Encoder) -> None:
         while (frame := stream.receive()) is not None:
             distribute(frame, inbox, encoder)
     finally:
-        # The worker is gone: nobody may wait for the step in progress, nor for library threads.
+        # The worker is gone: do not wait for the step in progress, nor for threads of libraries.
         os._exit(0)
 
 
 def _ignore_signals() -> None:
-    # Ctrl-C and a service manager's SIGTERM reach the whole group; the worker still needs the
-    # engine while it drains, and closes the socket when it is done.
+    # Ctrl-C and a service manager's SIGTERM reach the whole process group. The worker still needs
+    # the engine while it drains, and closes the socket at the end.
     for number in ENDING:
         signal.signal(number, signal.SIG_IGN)
 

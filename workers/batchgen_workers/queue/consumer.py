@@ -1,4 +1,4 @@
-"""A Celery worker that only listens: it hands shard ids to a runner, and stops when told to."""
+"""Consumes a model's Celery queue: passes shard ids to a ShardRunner until it is stopped."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
     from batchgen_workers.shard.runner import ShardRunner
 
-PAUSE_AFTER_REFUSAL = 2.0  # seconds until a broker that refused is asked again
+PAUSE_AFTER_REFUSAL = 2.0  # seconds until a broker that refused a connection is tried again
 
 log = get_logger(__name__)
 
 
 class Consumer:
-    """Consumes the queue of a runner's model; one at a time in a process."""
+    """Consumes the queue of a runner's model. A process can run one consumer at a time."""
 
     def __init__(self, app: Celery, runner: ShardRunner) -> None:
         self._app = app
@@ -33,16 +33,17 @@ class Consumer:
         self._model = runner.model.name
         self._stopping = threading.Event()
         _stop_celery(None)
-        # That a message is given back when the worker drains is no news.
+        # Celery would log each message that is returned when the worker drains.
         logging.getLogger("celery.app.trace").setLevel(logging.ERROR)
         register(app, runner.run_shard)
-        app.set_default()  # Celery's pool threads look the task up there
+        app.set_default()  # Celery's pool threads look the task up in the default app
         self._controller = self._make_controller()
 
     def run(self) -> None:
-        """Consume until `stop`; an absent broker is tried again for ever, and logged.
+        """Consume until `stop`; if the broker is unavailable, log that and retry without limit.
 
-        Celery itself gives up where the broker is there and refuses: one without memory, say.
+        Celery itself ends if the broker answers but refuses, for example because its memory is
+        full. Then it is started again.
         """
         log.info("listening", model=self._model)
         self._controller.start()
@@ -52,15 +53,15 @@ class Consumer:
             self._controller.start()
 
     def stop(self) -> None:
-        """Let `run` return soon; for another thread than the one it runs in."""
+        """Let `run` return soon; called on another thread."""
         self._stopping.set()
         _stop_celery(os.EX_OK)
         hub = getattr(self._controller, "hub", None)
-        if hub is not None:  # else the loop has not begun, and ends at its first turn
+        if hub is not None:  # else the loop has not begun yet, and ends at its first turn
             hub.call_soon(_nothing)
 
     def _make_controller(self) -> Any:
-        # The bare controller: Celery's program around it would take over signals and logging.
+        # Only the controller: Celery's worker program would change signal handlers and logging.
         return self._app.WorkController(
             hostname=f"batchgen-{os.getpid()}@{socket.gethostname()}",
             pool="threads",
@@ -73,9 +74,9 @@ class Consumer:
 
 
 def _stop_celery(status: int | None) -> None:
-    # A flag of the whole process, which Celery's loop reads at each turn.
+    # Celery's loop reads this global flag at each turn.
     vars(state)["should_stop"] = status
 
 
 def _nothing() -> None:
-    """Wake the event loop."""
+    """Do nothing; the call wakes the event loop."""

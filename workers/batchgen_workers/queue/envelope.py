@@ -1,8 +1,8 @@
-"""What a message may be: an id, and an envelope written anew around it.
+"""Rewrites incoming messages: keeps the shard id, and builds a new envelope around it.
 
-Whoever reaches the broker can write envelopes, and Celery acts on what they say: unpacks bodies to
-any size, waits until a date, calls what should come next. None of it is looked at here. Of a
-message only the shard's id is taken; the rest of what Celery sees is ours.
+Every client of the broker can write envelopes, and Celery obeys their headers: it decompresses
+bodies to any size, waits until a date, calls the next task. Here they are ignored: of a message
+only the shard's id is used, and Celery sees an envelope that we wrote.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ MAX_BODY = 4096  # characters of base64; ours have about 130
 
 
 class NoMessage(ValueError):
-    """What lay in the queue is no message of ours; it is dropped."""
+    """The item in the queue is not one of our messages. It is dropped."""
 
 
 def rewritten(payload: Any) -> dict[str, Any]:
-    """Return the message as we would have written it; raise NoMessage."""
+    """Return a new message with the shard id of `payload`; raise NoMessage."""
     try:
         shard = _shard_in(payload)
         delivery = payload["properties"]["delivery_info"]

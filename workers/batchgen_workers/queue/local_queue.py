@@ -1,4 +1,4 @@
-"""The queue of `batchgen run`: shard ids within one process, where a service has a broker."""
+"""The queue of `batchgen run`: it passes shard ids within one process, in place of a broker."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from batchgen_workers.shard.claim_gate import Draining
 
 
 class LocalQueue:
-    """What `ShardPublisher` is to a broker, and what `Consumer` is to it, for one model."""
+    """A queue of shard ids for one model, with the methods of `ShardPublisher` and a consumer."""
 
     def __init__(self) -> None:
         self._ids: queue.SimpleQueue[int | None] = queue.SimpleQueue()
 
     def publish(self, model: str, shard_ids: Sequence[int]) -> list[int]:
-        """Take shards, in this order; return those that could not be taken: none."""
+        """Queue shards in this order; return those that failed, which are none."""
         for shard_id in shard_ids:
             self._ids.put(shard_id)
         return []
 
     def waiting(self, model: str) -> int:
-        """Return how many shards wait."""
+        """Return the number of queued shards."""
         return self._ids.qsize()
 
     @contextmanager
     def consumed(self, run: Callable[[int], None]) -> Iterator[None]:
-        """Call `run` with each shard, one after the other, on a thread for the block."""
+        """Call `run` with one shard after the other, on a thread that lives for the block."""
         thread = threading.Thread(target=self._consume, args=(run,), name="consumer", daemon=True)
         thread.start()
         try:

@@ -1,4 +1,4 @@
-"""Rings for shards: publishes their ids. Losing a message costs time, never a row."""
+"""Publishes the ids of ready shards. A lost message costs time but no row."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BROKEN = (KombuError, redis.exceptions.RedisError, OSError)
 
 
 class ShardPublisher:
-    """Publishes to the queues of the models; safe to share between threads."""
+    """Publishes shard ids to the queues of the models. Threads can share it."""
 
     def __init__(self, app: Celery) -> None:
         self._app = app
@@ -39,7 +39,7 @@ class ShardPublisher:
         return []
 
     def waiting(self, model: str) -> int:
-        """Return how many messages wait in a model's queue; raise BrokerUnavailable."""
+        """Return the number of messages in a model's queue; raise BrokerUnavailable."""
         try:
             with self._app.connection_for_write() as connection:
                 connection.ensure_connection(max_retries=1, interval_start=0)

@@ -1,8 +1,8 @@
-"""Redis as kombu knows it, but what is no message in a queue is dropped, not died of.
+"""kombu's Redis transport, which drops items that are no valid messages.
 
-kombu parses an item before anybody can look at it, and lets the parser's error end the consumer:
-one line of garbage, pushed by whoever can reach the queue, would stop every worker in turn. What
-Celery cannot make sense of would never be acknowledged, and hold the one place a message has.
+kombu's own transport parses an item, and a parser error ends the consumer: one line of garbage in
+the queue would stop every worker in turn. A message that Celery does not understand would never be
+acknowledged, and would keep the only place for a message.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ log = get_logger(__name__)
 
 
 class Message(virtual.Message):
-    """A message of which nothing but the shard's id was taken."""
+    """A message whose envelope was rewritten: only its shard id is kept."""
 
     def __init__(self, payload: Any, channel: Any = None, **options: Any) -> None:
         super().__init__(rewritten(payload), channel=channel, **options)
 
 
 class Channel(redis.Channel):
-    """A channel that survives what it reads."""
+    """A channel that drops items which cannot be parsed."""
 
     Message = Message
 
@@ -44,12 +44,12 @@ class Channel(redis.Channel):
 
 
 class Transport(redis.Transport):
-    """The transport of redis:// and rediss:// in our processes."""
+    """The transport for redis:// and rediss:// in our processes."""
 
     Channel = Channel
 
 
 def install() -> None:
-    """Let every connection that is opened from now on use this transport."""
+    """Register the transport for every connection that is opened from now on."""
     for scheme in ("redis", "rediss"):
         TRANSPORT_ALIASES[scheme] = f"{__name__}:Transport"

@@ -1,4 +1,4 @@
-"""Where a socket of ours can lie: the kernel takes a path of 107 bytes, and no more."""
+"""Finds a folder for our sockets: the kernel takes paths of at most 107 bytes."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from pathlib import Path
 
 from batchgen.errors import BrokerUnavailable
 
-LIMIT = 107  # bytes of sockaddr_un.sun_path, without its last, which is 0
-NAME = 56  # bytes kept for a folder and a socket in it
+LIMIT = 107  # bytes of sockaddr_un.sun_path, without the final 0
+NAME = 56  # bytes reserved for the names of a folder and a socket in it
 ELSEWHERE = ("/tmp", "/var/tmp")  # noqa: S108 (the folders in them are made for one user alone)
 
 
 def socket_root() -> Path:
-    """Return a folder with so short a path that a socket can be two names below it.
+    """Return a folder whose path is short enough for a subfolder with a socket.
 
-    It is the temporary folder where that is short enough. Raises BrokerUnavailable.
+    The temporary folder is preferred. Raises BrokerUnavailable.
     """
     temporary = Path(tempfile.gettempdir())
     runtime = [os.environ["XDG_RUNTIME_DIR"]] if os.environ.get("XDG_RUNTIME_DIR") else []

@@ -1,4 +1,4 @@
-"""The one Celery task: somebody rings for a shard."""
+"""The only Celery task: it runs the shard whose id a message carries."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ log = get_logger(__name__)
 
 
 def register(app: Celery, run: Callable[[int], None]) -> None:
-    """Let `run` be called with the id of every shard that is rung for."""
+    """Register the task, which calls `run` with the shard id of each message."""
 
-    # not shared: another app of this process has another runner
+    # not shared: another app in this process has another runner
     @app.task(name=RUN_SHARD, shared=False)
     def run_shard(shard: object) -> None:
-        # whatever else lies in the queue, anybody could have put there
+        # every client of the broker can put other values into the queue
         if not isinstance(shard, int) or isinstance(shard, bool) or not 0 < shard <= MAX_ID:
             log.warning("message ignored", reason="not a shard id")
             return
         try:
             attempt(run, shard)
         except Draining as error:
-            # back to the queue at once; the consumer has stopped by now
+            # return the message to the queue at once; the consumer has stopped by now
             raise Reject(error.message, requeue=True) from None

@@ -1,6 +1,7 @@
-"""The loop that keeps jobs moving: starts, expires, reaps, dispatches, finalises.
+"""The coordinator: starts and expires jobs, reaps leases, dispatches shards, finalises jobs.
 
-Any number may run on PostgreSQL; each statement is safe beside its like. An SQLite home has one.
+Any number of coordinators may run on PostgreSQL, because each statement is safe beside the same one
+of another coordinator. An SQLite home has one coordinator.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ from batchgen_workers.service.finaliser import Finaliser
 from batchgen_workers.service.home_lock import locked_home
 from batchgen_workers.signals import on_ending
 
-DOORBELLS_PER_SLOT = 4
-MISSED_BEATS = 3  # heartbeats a live worker may be late by
+MESSAGES_PER_SLOT = 4  # in a model's queue, at most
+MISSED_BEATS = 3  # heartbeats that a live worker may miss
 
 log = get_logger(__name__)
 
@@ -38,10 +39,10 @@ Result = TypeVar("Result")
 def run_coordinator(settings: Settings) -> None:
     """Coordinate until a signal to end comes, then close every connection.
 
-    A database that is away is waited for. Must be called in the main thread.
+    Waits for a database that is unavailable. Must be called in the main thread.
 
     Raises:
-        BrokerUnavailable: none is configured; one that is down is waited for.
+        BrokerUnavailable: none is configured. A broker that is down is waited for.
         SchemaMismatch, StoreMismatch, DatabaseDamaged: the database cannot be used.
         HomeLocked: another coordinator runs on this SQLite home.
     """
@@ -63,49 +64,49 @@ def run_coordinator(settings: Settings) -> None:
 
 
 class Publisher(Protocol):
-    """Where the ids of ready shards go: to a broker, or to a queue of this process."""
+    """Takes the ids of ready shards: a ShardPublisher or a LocalQueue."""
 
     def publish(self, model: str, shard_ids: Sequence[int]) -> list[int]:
-        """Take shards of a model, in this order; return those that could not be taken."""
+        """Queue shards of a model in this order; return those that could not be queued."""
 
     def waiting(self, model: str) -> int:
-        """Return how many shards wait; raise BrokerUnavailable."""
+        """Return the number of queued shards; raise BrokerUnavailable."""
 
 
 class Coordinator:
-    """Moves every job of one database a step at each tick.
+    """Moves every job of one database towards its end, at each tick.
 
     run_coordinator(settings)                                     a process of its own
     Coordinator(settings, store=…, publisher=…).running()          beside a worker
     """
 
     def __init__(self, settings: Settings, *, store: Store, publisher: Publisher) -> None:
-        """Prepare to coordinate over connections that are there."""
+        """Prepare to coordinate with an open store and publisher."""
         self._settings = settings
         self._publisher = publisher
         self._store = store
         storage = open_storage(store.database, settings.home)
         self.finaliser = Finaliser(store=self._store, storage=storage, ttl=settings.lease_ttl)
         self._collector = Collector(self._store, storage, min_age=settings.garbage_age)
-        self._collector.on_trouble = _say_garbage_left
-        #: Called after a job has ended here.
+        self._collector.on_trouble = _log_garbage_left
+        #: Called after this coordinator has ended a job.
         self.on_ended: Callable[[], None] = lambda: None
-        # Models whose publisher could not be rung at the last attempt.
-        self._silent: set[str] = set()
+        # Models whose shards could not be published at the last attempt.
+        self._unpublished: set[str] = set()
         # A large dataset takes minutes to write; dispatch goes on meanwhile.
-        self._periodic = [
+        self._threads = [
             PeriodicThread("coordinator", settings.coordinator_interval, self.tick),
             PeriodicThread("finaliser", settings.coordinator_interval, self.finalise),
         ]
-        # Nothing waits for this one: it is never nudged.
-        self._sweeper = PeriodicThread("garbage", settings.garbage_interval, self.collect)
+        # It is never nudged, because no job waits for it.
+        self._garbage_thread = PeriodicThread("garbage", settings.garbage_interval, self.collect)
 
     def tick(self) -> None:
-        """Start and expire jobs, take back dead leases, ring for ready shards."""
+        """Start and expire jobs, reap dead leases, publish ready shards."""
         dispatch = self._store.dispatch
-        started = _apart("starting jobs", dispatch.start_due)
-        expired = _apart("expiring jobs", dispatch.expire_due)
-        reaped = _apart("reaping leases", self._store.leases.reap)
+        started = _try_step("starting jobs", dispatch.start_due)
+        expired = _try_step("expiring jobs", dispatch.expire_due)
+        reaped = _try_step("reaping leases", self._store.leases.reap)
         if started or expired or reaped:
             log.info("jobs moved", started=started, expired=expired, leases_reaped=reaped)
         self._dispatch()
@@ -116,7 +117,7 @@ class Coordinator:
             self.on_ended()
 
     def collect(self) -> None:
-        """Remove the files that nobody will ever read."""
+        """Remove files that are not needed any more."""
         removed: list[int] = []
         try:
             for garbage in self._collector.collect():
@@ -130,20 +131,20 @@ class Coordinator:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Tick in threads of its own for the block."""
-        for periodic in (*self._periodic, self._sweeper):
-            periodic.start()
+        """Coordinate for the block, on threads of its own."""
+        for thread in (*self._threads, self._garbage_thread):
+            thread.start()
         try:
             yield
         finally:
             self.finaliser.token.cancel()
-            for periodic in (*self._periodic, self._sweeper):
-                periodic.stop()
+            for thread in (*self._threads, self._garbage_thread):
+                thread.stop()
 
     def nudge(self) -> None:
-        """Tick now: something has changed in this process."""
-        for periodic in self._periodic:
-            periodic.nudge()
+        """Tick and finalise now, because this process has changed a job."""
+        for thread in self._threads:
+            thread.nudge()
 
     def _dispatch(self) -> None:
         alive_within = MISSED_BEATS * self._settings.heartbeat_interval
@@ -151,21 +152,22 @@ class Coordinator:
         with_work = self._store.dispatch.models_with_work()
         for model in with_work:
             if slots.get(model):
-                _apart(f"ringing for {model}", partial(self._ring, model, slots[model]))
+                publish = partial(self._publish, model, slots[model])
+                _try_step(f"publishing shards of {model}", publish)
         for model in self._store.workers.idle(alive_within=alive_within):
             if model not in with_work and (shard := self._store.splits.ask(model)):
                 log.info("split asked for", model=model, shard=shard)
 
-    def _ring(self, model: str, slots: int) -> None:
-        """Ring for a few shards for each slot, counting what waits in the broker already.
+    def _publish(self, model: str, slots: int) -> None:
+        """Publish ready shards until the queue holds MESSAGES_PER_SLOT for each slot.
 
-        A shard is rung for again after a while; while workers are busy the queue must not grow
-        by repetitions.
+        A shard that stays ready is published again after a while. Messages that wait already are
+        counted, so that the queue does not grow by repetitions while workers are busy.
         """
         try:
-            limit = DOORBELLS_PER_SLOT * slots - self._publisher.waiting(model)
+            limit = MESSAGES_PER_SLOT * slots - self._publisher.waiting(model)
         except BrokerUnavailable as error:
-            self._say_silent(model, error.message)
+            self._warn_once(model, error.message)
             return
         if limit <= 0:
             return
@@ -177,25 +179,25 @@ class Coordinator:
         reach("dispatch.rung")
         if missed:
             self._store.dispatch.unmark(missed)
-            self._say_silent(model, f"{len(missed)} messages were not taken.")
-        elif model in self._silent:
-            self._silent.discard(model)
+            self._warn_once(model, f"{len(missed)} messages could not be published.")
+        elif model in self._unpublished:
+            self._unpublished.discard(model)
             log.info("broker back", model=model)
 
-    def _say_silent(self, model: str, error: str) -> None:
-        if model not in self._silent:
-            self._silent.add(model)
+    def _warn_once(self, model: str, error: str) -> None:
+        if model not in self._unpublished:
+            self._unpublished.add(model)
             log.warning("broker unavailable", model=model, error=error)
 
 
-def _say_garbage_left(job: str, error: Exception) -> None:
+def _log_garbage_left(job: str, error: Exception) -> None:
     log.warning("garbage left", job=job, error=describe(error))
 
 
-def _apart(step: str, action: Callable[[], Result]) -> Result | None:
-    """Return what `action` returns; where it fails, say so and let the rest of the tick go on.
+def _try_step(step: str, action: Callable[[], Result]) -> Result | None:
+    """Return the result of `action`; if it fails, log that, so that the tick goes on.
 
-    A database that is away ends the tick: nothing else of it would succeed.
+    Raises Unavailable, which ends the tick: its other steps would fail too.
     """
     try:
         return action()

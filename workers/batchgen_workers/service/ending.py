@@ -1,4 +1,4 @@
-"""Ends stopped jobs in the process that stopped them, where no coordinator does it."""
+"""Ends stopped jobs in the process that stopped them, if no coordinator does."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from batchgen.settings import Settings
 from batchgen.storage.storage import Storage
 from batchgen_workers.service.finaliser import Finaliser
 
-PATIENCE = 1.5  # seconds; a coordinator takes a stopped job up at its next tick
-LOOK_INTERVAL = 0.05  # seconds
+PATIENCE = 1.5  # seconds; a coordinator claims a stopped job at its next tick
+POLL = 0.05  # seconds between two looks at the jobs
 
 
 def end_stopped(settings: Settings, store: Store, storage: Storage, jobs: Collection[int]) -> None:
-    """Write the datasets of those jobs that are stopped, that no worker holds and nobody ends.
+    """Write the datasets of those stopped jobs, given by internal id, that no worker computes.
 
-    A coordinator goes first, and goes on with what it has begun. Jobs that workers hold are left
-    to them; jobs are internal ids.
+    Waits for a coordinator to do it first, and does not disturb one that has begun. A job with
+    leased shards is left to its workers.
     """
     store.leases.reap()
-    give_up = time.monotonic() + PATIENCE
-    while (waiting := _unheld(store, jobs)) and time.monotonic() < give_up:
-        time.sleep(LOOK_INTERVAL)
+    deadline = time.monotonic() + PATIENCE
+    while (waiting := _without_lease(store, jobs)) and time.monotonic() < deadline:
+        time.sleep(POLL)
     if waiting:
         finaliser = Finaliser(store=store, storage=storage, ttl=settings.lease_ttl)
         finaliser.run_once(only=waiting)
 
 
-def _unheld(store: Store, jobs: Collection[int]) -> set[int]:
+def _without_lease(store: Store, jobs: Collection[int]) -> set[int]:
     return {
         job
         for job in jobs

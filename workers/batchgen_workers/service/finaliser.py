@@ -1,4 +1,4 @@
-"""Writes the dataset of every job whose shards are final, under a lease of its own."""
+"""Writes the dataset of every job whose shards are final, under a final lease of the job."""
 
 from __future__ import annotations
 
@@ -37,31 +37,31 @@ from batchgen_workers.shard.claim_gate import Draining
 from batchgen_workers.shard.failure_limit import MAX_FAILURES
 from batchgen_workers.shard.lease_keeper import RENEWALS_PER_TTL
 
-ROWS_AT_ONCE = 1000  # error rows of one segment
-PAUSE_AFTER_TROUBLE = 15.0  # seconds until a dataset is tried again that could not be written
+ROWS_AT_ONCE = 1000  # error rows that are held in memory together
+PAUSE_AFTER_TROUBLE = 15.0  # seconds until a dataset that could not be written is tried again
 
 log = get_logger(__name__)
 
 
 @dataclass(slots=True, kw_only=True)
 class Finaliser:
-    """Ends jobs; any number may run, each job has one at a time."""
+    """Writes datasets and ends their jobs. Many may run; a job has one finaliser at a time."""
 
     store: Store
     storage: Storage
-    # Seconds a job's final lease lasts unrenewed.
+    # Seconds that a job's final lease lasts without a renewal.
     ttl: float
-    # Cancelled when a dataset in progress is to be left to another finaliser.
+    # Once it is cancelled, a dataset in progress is left to another finaliser.
     token: CancelToken = field(default_factory=CancelToken)
-    # {job id: when it may be tried again, by the monotonic clock}
+    # {job id: time of the next attempt, by the monotonic clock}
     _not_before: dict[int, float] = field(default_factory=dict)
-    # {job id: failures of another kind than a full disk or an absent database}
+    # {job id: number of failures other than a full disk or an unavailable database}
     _failures: Counter[int] = field(default_factory=Counter)
 
     def run_once(self, *, only: Container[int] | None = None) -> int:
-        """Write every dataset that is due and return how many jobs ended.
+        """Write every dataset that is due and return the number of jobs that ended.
 
-        `only` are internal ids of jobs; the others are left alone.
+        With `only`, a set of internal job ids, other jobs are skipped.
         """
         now = time.monotonic()
         due = [
@@ -85,7 +85,7 @@ class Finaliser:
         except Draining:
             self._release(final, None)
         except Corrupt as error:
-            # a repetition would read the same bytes
+            # a retry would read the same bytes
             log.error("dataset refused", error=error.message, **context)
             self._fail(final, error.message)
             return True
@@ -93,7 +93,7 @@ class Finaliser:
             log.error("dataset not written", error=str(error), **context)
             self._try_later(final, str(error))
         except Exception as error:
-            # one job's trouble: the others' datasets are not to wait for it
+            # an error of one job must not delay the datasets of others
             log.exception("dataset failed", **context)
             return self._count_failure(final, describe(error))
         else:
@@ -105,11 +105,11 @@ class Finaliser:
         try:
             return self._write(final)
         except Corrupt:
-            self.storage.check()  # elsewhere, every file is missing
+            self.storage.check()  # in another store every file is missing
             raise
 
     def _count_failure(self, final: FinalLease, reason: str) -> bool:
-        """Try a dataset again later, or end its job where that has not helped; return which."""
+        """Plan another attempt, or fail the job after MAX_FAILURES; return True if it failed."""
         job_id = final.job.id
         self._failures[job_id] += 1
         if self._failures[job_id] >= MAX_FAILURES:
@@ -146,7 +146,7 @@ class Finaliser:
                 token=self.token,
             )
         except Fenced:
-            # no other finaliser ever writes to the folder of this epoch
+            # only this finaliser writes to the folder of this epoch
             shutil.rmtree(self.storage.path(info.path), ignore_errors=True)
             raise
 
@@ -177,7 +177,7 @@ class Finaliser:
 def stopped_rows(
     storage: Storage, job: JobRecord, segment: SegmentRecord
 ) -> Iterator[list[ResultRow]]:
-    """Yield the error rows of a range that was never computed, a thousand at a time."""
+    """Yield the error rows of a range that was never computed, ROWS_AT_ONCE at a time."""
     error = STOPPED[job.stop_reason or StopReason.CANCEL]
     rows: list[ResultRow] = []
     for row in parse_rows(
@@ -196,24 +196,24 @@ def stopped_rows(
 
 
 class _Renewal:
-    """Keeps a final lease alive for a block, and says when it is lost."""
+    """Renews a final lease for a block, on a thread of its own."""
 
     def __init__(self, store: Store, final: FinalLease, ttl: float) -> None:
         self._store = store
         self._final = final
         self._ttl = ttl
         self._lost = False
-        self._ticker = PeriodicThread("final-lease", ttl / RENEWALS_PER_TTL, self._renew)
+        self._thread = PeriodicThread("final-lease", ttl / RENEWALS_PER_TTL, self._renew)
 
     def __enter__(self) -> _Renewal:
-        self._ticker.start()
+        self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._ticker.stop()
+        self._thread.stop()
 
     def check(self) -> None:
-        """Raise Fenced once the lease is another's."""
+        """Raise Fenced once another finaliser has the lease."""
         if self._lost:
             raise Fenced
 

@@ -1,9 +1,9 @@
-"""The locks of a home, each one process at a time; the kernel frees them at death.
+"""The locks of a home. One process at a time holds each; the kernel frees it when that dies.
 
-coordinator.lock    what coordinates an SQLite home: a coordinator, or a run
-up.lock             `batchgen up`, whatever the database
+coordinator.lock    held by a coordinator or a run, on an SQLite home
+up.lock             held by `batchgen up`, on any database
 
-A lock's file says who holds it: process id and host.
+The file of a lock names its holder: process id and host.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from batchgen.errors import HomeLocked
 
 COORDINATOR_LOCK = "coordinator.lock"
 STACK_LOCK = "up.lock"
-ATTEMPTS, PAUSE = 3, 0.05  # seconds between them: who only looks holds the lock for an instant
+ATTEMPTS, PAUSE = 3, 0.05  # seconds between them: `holder` holds the lock for an instant
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holder:
     """The process that holds a lock of a home."""
 
-    # 0 where its file does not say: the disk was full
+    # 0 if the file does not name it, because the disk was full
     pid: int
     host: str
 
     @property
     def is_here(self) -> bool:
-        """Whether it can be sent a signal from this machine."""
+        """True if the process runs on this machine, so that it can be sent a signal."""
         return self.pid > 0 and self.host == socket.gethostname()
 
     def __str__(self) -> str:
@@ -44,7 +44,7 @@ class Holder:
 
 @contextmanager
 def locked_home(home: Path) -> Iterator[None]:
-    """Hold what coordinates `home` for the block; raise HomeLocked where another process does."""
+    """Hold the coordinator lock of a home for the block; raise HomeLocked if it is not free."""
     with _held(home / COORDINATOR_LOCK) as other:
         if other is not None:
             raise HomeLocked(
@@ -55,7 +55,7 @@ def locked_home(home: Path) -> Iterator[None]:
 
 @contextmanager
 def locked_stack(home: Path) -> Iterator[None]:
-    """Be the one `batchgen up` of `home` for the block; raise HomeLocked where there is one."""
+    """Hold the `batchgen up` lock of a home for the block; raise HomeLocked if it is not free."""
     with _held(home / STACK_LOCK) as other:
         if other is not None:
             raise HomeLocked(
@@ -66,7 +66,7 @@ def locked_stack(home: Path) -> Iterator[None]:
 
 
 def holder(home: Path, name: str) -> Holder | None:
-    """Return who holds a lock of `home`, None where nobody does."""
+    """Return the process that holds a lock of `home`, None if the lock is free."""
     try:
         with (home / name).open() as lock:
             if _take(lock, fcntl.LOCK_SH):
@@ -77,15 +77,15 @@ def holder(home: Path, name: str) -> Holder | None:
 
 
 def await_free(home: Path, name: str) -> None:
-    """Return once nobody holds a lock of `home`."""
+    """Return once a lock of `home` is free."""
     with (home / name).open() as lock:
         fcntl.flock(lock, fcntl.LOCK_SH)
 
 
 @contextmanager
 def _held(path: Path) -> Iterator[Holder | None]:
-    """Hold a lock for the block, and yield None; where another process does, yield that."""
-    with path.open("a+") as lock:  # never emptied before it is ours
+    """Hold a lock for the block and yield None; if another process holds it, yield that one."""
+    with path.open("a+") as lock:  # not truncated: the file still names the holder
         for _ in range(ATTEMPTS):
             if _take(lock, fcntl.LOCK_EX):
                 _sign(lock)
@@ -104,7 +104,7 @@ def _take(lock: IO[str], kind: int) -> bool:
 
 
 def _sign(lock: IO[str]) -> None:
-    with suppress(OSError):  # a full disk keeps nobody from working
+    with suppress(OSError):  # a full disk must not prevent the work
         os.ftruncate(lock.fileno(), 0)
         os.write(lock.fileno(), f"{os.getpid()} {socket.gethostname()}\n".encode())
 

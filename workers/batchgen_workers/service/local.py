@@ -1,6 +1,6 @@
-"""`batchgen run`: coordinator, worker and queue in one process, and the engine in its child.
+"""`batchgen run`: coordinator, queue and shard runner in one process, the engine in another.
 
-coordinator threads ─► LocalQueue ─► consumer thread ─► runner ─► engine child
+coordinator threads ─► LocalQueue ─► consumer thread ─► runner ─► engine process
        ▲                                                 │
        └────────────── nudged when a shard ends ─────────┘        SQLite, one home, locked
 """
@@ -34,35 +34,35 @@ from batchgen_workers.service.home_lock import locked_home
 from batchgen_workers.shard.runner import ShardRunner
 from batchgen_workers.signals import on_ending
 
-ENGINE_LOG = "engine.log"  # in the home: what the engine child prints
-LOOK_INTERVAL = 0.5  # seconds between two looks at the job, unless something happens
-HEARTBEAT_INTERVAL = 1.0  # seconds; one worker, and somebody watches
+ENGINE_LOG = "engine.log"  # in the home: the output of the engine process
+POLL = 0.5  # seconds between two looks at the job, unless an event comes first
+HEARTBEAT_INTERVAL = 1.0  # seconds, at most: a user watches the only worker
 
 log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalProgress:
-    """How far a local run is."""
+    """The progress of a local run."""
 
     job: JobRecord
     progress: Progress
-    # None before the engine has said anything
+    # both None before the engine is ready
     engine: EngineInfo | None
     stats: EngineStats | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalRun:
-    """How a local run ended."""
+    """The outcome of a local run."""
 
     # In its final state, unless the run was interrupted.
     job: JobRecord
-    # `stop` was cancelled first; what was finished is saved, and the next run goes on from there.
+    # True if `stop` was cancelled first; finished rows are saved, and the next run continues.
     interrupted: bool
-    # The engine's last counters; None where no row was left to compute.
+    # The last counters of the engine; None if no row was left to compute.
     stats: EngineStats | None
-    # When the first row went to the engine, seconds since the epoch.
+    # The time at which the first row went to the engine, seconds since the epoch.
     first_row_at: float | None
 
 
@@ -77,22 +77,22 @@ def run_local(
 ) -> LocalRun:
     """Compute a submitted job of an SQLite home to its end in this process, and return it.
 
-    A signal to end (Ctrl-C) saves what is finished and raises KeyboardInterrupt; run again,
-    whatever became of the first process, to go on.
+    A signal to end (Ctrl-C) saves the finished rows and raises KeyboardInterrupt. The next run
+    continues the job, even if the process of this one was killed.
 
     Args:
         settings: of the home that holds the job; a broker URL in them is not used.
         job: public id.
         models: folder of the registry; None takes the home's.
         on_progress: called on this thread about twice a second.
-        stop: once cancelled, what is finished is saved and the run returns as interrupted.
+        stop: once it is cancelled, the finished rows are saved and the run returns as interrupted.
         factory: another engine (tests).
 
     Raises:
-        HomeLocked: another process is at work on this home.
-        InvalidParameter: the database is not SQLite, so that others may be at work on it.
+        HomeLocked: another process works on this home.
+        InvalidParameter: the database is not SQLite, so that other processes may work on it.
         JobNotFound, UnknownModel, ModelError (changed since the submit), EngineFailed.
-        KeyboardInterrupt: a signal came; the rows that were finished are saved.
+        KeyboardInterrupt: a signal came; the finished rows are saved.
     """
     settings = settings.model_copy(
         update={"heartbeat_interval": min(settings.heartbeat_interval, HEARTBEAT_INTERVAL)}
@@ -108,7 +108,8 @@ def run_local(
             record = store.jobs.get(job)
             if record.state.ended:
                 return LocalRun(job=record, interrupted=False, stats=None, first_row_at=None)
-            log.info("taken over", shards=release_dead_leases(store), **record.log_context())
+            released = release_dead_leases(store)
+            log.info("dead leases released", shards=released, **record.log_context())
             model = _model_of(record, models or settings.home / "models")
             session = _Session(
                 settings, store, record, model, factory=factory, token=stop or CancelToken()
@@ -119,7 +120,7 @@ def run_local(
 
 
 class _Session:
-    """One run of one job, from its first look to its end."""
+    """One local run of one job."""
 
     def __init__(
         self,
@@ -146,7 +147,7 @@ class _Session:
         self._coordinator = Coordinator(settings, store=store, publisher=self._queue)
         self._happened = threading.Event()
         self._signalled = False
-        self._runner.on_settled = self._on_settled
+        self._runner.on_finished = self._on_shard_finished
         self._runner.on_failure = self._happened.set
         self._coordinator.on_ended = self._happened.set
 
@@ -186,7 +187,7 @@ class _Session:
 
     @contextmanager
     def _working(self) -> Iterator[None]:
-        """Have an engine and a consumer for the block, if there is a row left to compute."""
+        """Run an engine and a consumer for the block, if a row is left to compute."""
         if not self._has_rows_left():
             yield
             return
@@ -221,14 +222,14 @@ class _Session:
             )
             if job.state.ended:
                 return
-            self._happened.wait(LOOK_INTERVAL)
+            self._happened.wait(POLL)
             self._happened.clear()
 
     def _look(self) -> tuple[JobRecord, Progress]:
         return self._store.jobs.by_id(self._job_id), self._store.jobs.progress(self._job_id)
 
-    def _on_settled(self) -> None:
-        # only when the engine may run dry, or everything is done
+    def _on_shard_finished(self) -> None:
+        # only if the engine may run dry, or if this was the last shard
         if len(self._runner.shards) < self._runner.settings.shards_in_flight:
             self._coordinator.nudge()
 
@@ -244,4 +245,4 @@ def _model_of(job: JobRecord, models: Path) -> ModelRecord:
 
 
 def _ignore(progress: LocalProgress) -> None:
-    """Nobody watches."""
+    """Do nothing; it stands in for a missing `on_progress`."""

@@ -1,9 +1,9 @@
-"""A process of the local stack.
+"""The program of a coordinator or worker of the local stack, and the function that starts it.
 
     python -m batchgen_workers.service.local_process coordinator | worker MODEL
 
-Its settings come through the environment, so that no password is shown in a list of processes.
-Standard input stays open as long as whoever started it lives; its end is a signal to end.
+Settings are passed in the environment, because a list of processes would show passwords in
+arguments. The parent holds standard input open; at its end the process ends.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from batchgen_workers.retry import may_come_back
 from batchgen_workers.streams import prepare_streams
 
 STDERR = 2  # our own standard error, where logs go
-#: Exit status of a process that met what passes without anybody's help: sysexits' EX_TEMPFAIL.
+#: Exit status after a temporary failure, which passes without help: EX_TEMPFAIL of sysexits.
 TRY_AGAIN = 75
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -33,7 +33,7 @@ log = get_logger(__name__)
 
 
 def main(arguments: list[str]) -> int:
-    """Be the coordinator or a worker until a signal to end, and return the exit status."""
+    """Run the coordinator or a worker until a signal to end; return the exit status."""
     configure_logging()
     threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
     try:
@@ -60,19 +60,19 @@ def main(arguments: list[str]) -> int:
 
 
 def spawn(settings: Settings, *arguments: str) -> subprocess.Popen[bytes]:
-    """Start a process of the stack under these settings; its log goes to standard error."""
+    """Start a process of the stack with these settings; its log goes to standard error."""
     return subprocess.Popen(
         [sys.executable, "-P", "-m", "batchgen_workers.service.local_process", *arguments],
         env={**os.environ, **environment_of(settings)},
         stdin=subprocess.PIPE,
         stdout=STDERR,
-        # Ctrl-C in a terminal reaches the whole group; who supervises decides who ends when
+        # Ctrl-C in a terminal reaches the whole process group; `up` ends the processes in order
         start_new_session=True,
     )
 
 
 def environment_of(settings: Settings) -> dict[str, str]:
-    """Return the variables under which a process reads the same settings."""
+    """Return the environment variables that give a process the same settings."""
     values: Mapping[str, Any] = settings.model_dump(mode="json")
     return {
         f"BATCHGEN_{name.upper()}": value if isinstance(value, str) else json.dumps(value)

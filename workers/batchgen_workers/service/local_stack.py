@@ -1,8 +1,8 @@
-"""`batchgen up`: broker, coordinator and workers on one machine, watched and started again.
+"""`batchgen up`: runs broker, coordinator and workers on one machine, and restarts them.
 
-up ─┬─ broker (Valkey, where no URL is set)
+up ─┬─ broker (Valkey, if no URL is set)
     ├─ coordinator
-    └─ worker for each model ── engine child
+    └─ worker for each model ── engine process
 """
 
 from __future__ import annotations
@@ -30,36 +30,36 @@ from batchgen_workers.signals import on_ending
 
 MAX_RESTARTS = 5  # of one process within RESTART_SPAN
 RESTART_SPAN = 60.0  # seconds
-RESTART_PAUSE = 1.0  # seconds; doubles while a process only waits
+RESTART_PAUSE = 1.0  # seconds; doubles while a process exits with TRY_AGAIN
 LONGEST_PAUSE = 15.0  # seconds
-HOPELESS = (2, 4)  # exit statuses of what the next start would only meet again
-STOP_LIMIT = 30.0  # seconds a process may take to end, beside a worker's grace
-ORPHAN_LIMIT = 10.0  # seconds the coordinator of a killed `up` may take to notice
-POLL = 0.1  # seconds between two looks at whether it has
+HOPELESS = (2, 4)  # exit statuses of errors that a restart cannot fix
+STOP_LIMIT = 30.0  # seconds that a process may take to end, in addition to a worker's grace
+ORPHAN_LIMIT = 10.0  # seconds that the coordinator of a killed `up` may take to end
+POLL = 0.1  # seconds between two checks for that
 
 
 class StackEventKind(StrEnum):
-    """What happened to a process of the stack."""
+    """The kind of an event of a process of the stack."""
 
     STARTED = "started"  #: It runs.
     ENDED = "ended"  #: It ended by itself, and is started again.
-    WAITING = "waits"  #: What it needs is away; it is tried again until that is back.
+    WAITING = "waits"  #: A service that it needs is unavailable; it is started again later.
     STOPPING = "stopping"  #: It was asked to end.
     STOPPED = "stopped"  #: It ended as asked.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StackEvent:
-    """One thing that happened to one process of the stack."""
+    """An event of one process of the stack."""
 
     kind: StackEventKind
-    # broker, coordinator, or worker and its model; the stack itself before any of them
+    # broker, coordinator, or worker and its model; "up" for the stack itself
     process: str
-    # 0 of what has no process of its own
+    # 0 for the stack itself
     pid: int = 0
     # exit status, None while it runs
     status: int | None = None
-    # what is waited for
+    # why it waits
     reason: str = ""
 
     def __str__(self) -> str:
@@ -76,7 +76,7 @@ class _Member:
     process: subprocess.Popen[bytes] = field(init=False)
     watcher: threading.Thread = field(init=False)
     restarts: deque[float] = field(default_factory=lambda: deque(maxlen=MAX_RESTARTS))
-    # starts in a row that ended in waiting, and when the last one was made
+    # number of starts in a row that ended with TRY_AGAIN, and the time of the last start
     waits: int = 0
     started_at: float = 0.0
 
@@ -93,7 +93,7 @@ class _Member:
 
 @dataclass(frozen=True, slots=True)
 class _Due:
-    """It is time to start a member again."""
+    """The member is due to be started again."""
 
     member: _Member
 
@@ -101,14 +101,14 @@ class _Due:
 def up(settings: Settings, models: Sequence[str], *, factory: str = "") -> Iterator[StackEvent]:
     """Run the stack while the events are iterated; end it on a signal, workers first.
 
-    Workers drain into checkpoints. A process that ends by itself is started again. A database
-    that is away is waited for, at the start too. `factory` names another engine (tests).
+    Workers save checkpoints when they end. A process that ends by itself is started again. An
+    unavailable database is waited for, at the start too. `factory` names another engine (tests).
 
     Raises:
-        HomeLocked: another `up`, or a coordinator of its own, has this home; before anything else.
+        HomeLocked: another `up`, or a separate coordinator, uses this home; raised first.
         BrokerUnavailable: no broker is configured, and none can be started.
         DatabaseDamaged, SchemaMismatch, StoreMismatch, InvalidParameter: before any start.
-        BatchgenError: a process cannot be kept alive; the others have been ended.
+        BatchgenError: a process ends again and again; the others have been ended.
     """
     check_exposure(settings)
     make_home(settings)
@@ -141,13 +141,13 @@ def _worker(settings: Settings, model: str, extra: list[str]) -> _Member:
 
 
 class _Stack:
-    """Starts the members in order and ends them in the opposite one."""
+    """Starts the members in order, restarts them, and ends them in the opposite order."""
 
     def __init__(self, settings: Settings, members: list[_Member]) -> None:
         self._settings = settings
         self._members = members
         self._stop_limit = settings.drain_grace + STOP_LIMIT
-        # members that ended, or are due to be started again; None for a signal
+        # members that ended, members that are due to be started again, None for a signal
         self._happened: queue.SimpleQueue[_Member | _Due | None] = queue.SimpleQueue()
         self._running: list[_Member] = []
 
@@ -169,7 +169,7 @@ class _Stack:
                 self._kill()
 
     def _await_database(self) -> Generator[StackEvent, None, bool]:
-        """Return True once the database is there and free, False where a signal came first."""
+        """Return True once the database is available and free, False if a signal came first."""
         waits = 0
         while True:
             try:
@@ -205,8 +205,8 @@ class _Stack:
         self._running.remove(member)
         if member.process.returncode == TRY_AGAIN:
             if time.monotonic() - member.started_at > RESTART_SPAN:
-                member.waits = 0  # it had got what it waited for
-            yield from self._wait_for("what it needs is away, see its log", member)
+                member.waits = 0  # it ran meanwhile: it had the service that it waited for
+            yield from self._wait_for("a service that it needs is unavailable, see its log", member)
             return
         member.waits = 0
         yield member.event(StackEventKind.ENDED)
@@ -229,14 +229,14 @@ class _Stack:
     def _start_again(self, member: _Member) -> Iterator[StackEvent]:
         try:
             self._start(member)
-        except (BrokerUnavailable, OSError) as error:  # no memory, no room: it ran before
+        except (BrokerUnavailable, OSError) as error:  # no memory or disk: retry, as it ran before
             yield from self._wait_for(str(error), member)
             return
         if not member.waits:
             yield member.event(StackEventKind.STARTED)
 
     def _wait_for(self, reason: str, member: _Member) -> Iterator[StackEvent]:
-        """Start a member later, as often as it takes; say so once."""
+        """Start a member later, with growing pauses; yield an event the first time."""
         if not member.waits:
             yield member.event(StackEventKind.WAITING, reason)
         self._start_later(member, _pause(member.waits))
@@ -248,7 +248,7 @@ class _Stack:
         timer.start()
 
     def _stop(self) -> Iterator[StackEvent]:
-        # Workers drain side by side; the coordinator and the broker they talk to go after them.
+        # Workers drain at the same time; the coordinator and the broker that they use end later.
         groups: list[list[_Member]] = [[], []]
         for member in self._running:
             groups[not member.name.startswith("worker")].append(member)
@@ -262,7 +262,7 @@ class _Stack:
                 yield member.event(StackEventKind.STOPPED)
 
     def _kill(self) -> None:
-        """End what still runs, because the iteration was given up or a member was."""
+        """End the members that still run after an error, or after an iteration that was left."""
         for member in self._running:
             member.process.terminate()
         for member in reversed(self._running):
@@ -274,13 +274,12 @@ def _pause(waits: int) -> float:
 
 
 def _await_orphan(home: Path) -> None:
-    """Wait for the coordinator of a killed `up` to end; raise HomeLocked where one goes on."""
-    give_up = time.monotonic() + ORPHAN_LIMIT
+    """Wait for the coordinator of a killed `up` to end; raise HomeLocked if it does not."""
+    deadline = time.monotonic() + ORPHAN_LIMIT
     while (other := holder(home, COORDINATOR_LOCK)) is not None:
-        if time.monotonic() > give_up:
+        if time.monotonic() > deadline:
             raise HomeLocked(
-                f"A coordinator of its own, or a run, works on {home} already: {other}. "
-                "Stop it first."
+                f"Another coordinator, or a run, works on {home} already: {other}. Stop it first."
             )
         time.sleep(POLL)
 

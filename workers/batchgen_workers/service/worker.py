@@ -1,4 +1,4 @@
-"""The worker process: a Celery consumer in the main thread, a runner beside it."""
+"""The worker process: a Celery consumer in the main thread, and a ShardRunner."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ log = get_logger(__name__)
 def run_worker(settings: Settings, model: str, *, factory: str = ENGINE) -> None:
     """Compute shards of one model until a signal to end, then drain and return.
 
-    A database or broker that is away is waited for. Must be called in the main thread. `factory`
+    Waits for a database or broker that is unavailable. Must be called in the main thread. `factory`
     names another engine (tests).
 
     Raises:
         UnknownModel, ModelError, InvalidParameter: the model or the device cannot be used.
-        BrokerUnavailable: none is configured; one that is down is waited for.
+        BrokerUnavailable: none is configured. A broker that is down is waited for.
         SchemaMismatch, StoreMismatch, DatabaseDamaged: the database cannot be used.
         EngineFailed: the engine did not start, or died again and again.
     """
@@ -48,7 +48,7 @@ def run_worker(settings: Settings, model: str, *, factory: str = ENGINE) -> None
             runner.start(stopping)
             _serve(runner, Consumer(app, runner), stopping)
         except (EngineFailed, DatabaseUnavailable):
-            if not stopping.is_cancelled:  # else it was told to end before it was ready
+            if not stopping.is_cancelled:  # else a signal to end came before it was ready
                 raise
             return
     if runner.failure is not None:
@@ -56,7 +56,7 @@ def run_worker(settings: Settings, model: str, *, factory: str = ENGINE) -> None
 
 
 def _serve(runner: ShardRunner, consumer: Consumer, stopping: CancelToken) -> None:
-    """Consume until `stopping` is cancelled or the runner fails; drain meanwhile in a thread."""
+    """Consume until `stopping` is cancelled or the runner fails, then drain on another thread."""
 
     def drain() -> None:
         stopping.event.wait()

@@ -1,4 +1,4 @@
-"""From what the engine returns to rows of the dataset: identity joins the answer again."""
+"""Turns rows into engine requests, and the engine's answers into rows of the dataset."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ STOPPED = {
 
 
 def row_seed(job: str, row: int) -> int:
-    """Return the seed of a row that has none: stable for ever, in [0, 2**63)."""
+    """Return the seed of a row that sets none, in [0, 2**63); it must never change."""
     digest = hashlib.blake2b(f"{job}/{row}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 
 
 def request_id(job: str, row: int) -> str:
-    """Return the id of a row's request; a row computed twice keeps it."""
+    """Return the id of a row's request; it stays the same if the row is computed again."""
     return f"req_{job}_{row}"
 
 
 def seeded(job: str, row: InputRow) -> InputRow:
-    """Return the row with a seed of its own where it has none."""
+    """Return the row, with a seed of its own if it sets none."""
     if row.params.seed is not None:
         return row
     params = msgspec.structs.replace(row.params, seed=row_seed(job, row.row))
@@ -49,9 +49,10 @@ def seeded(job: str, row: InputRow) -> InputRow:
 
 
 def as_request(row: InputRow, key: int, lease: Lease) -> GenerationRequest:
-    """Return what the engine is asked for a row of a leased shard.
+    """Return the engine's request for a row of a leased shard.
 
-    The salt is the tenant: nobody can tell from the time of an answer what others asked.
+    The cache salt is the tenant, so that the time of an answer does not reveal other tenants'
+    prompts.
     """
     return GenerationRequest(
         key=key,
@@ -67,7 +68,7 @@ def as_request(row: InputRow, key: int, lease: Lease) -> GenerationRequest:
 def answered(
     row: InputRow, generation: Generation, *, job: str, model: str, attempt: int
 ) -> ResultRow:
-    """Return the result of a row that the engine ended, well or not."""
+    """Return the result of a row that the engine ended, with an answer or an error."""
     reach("row.answered")
     return ResultRow(
         row=row.row,
@@ -88,7 +89,7 @@ def answered(
 def refused(
     row: InputRow | BadRow, error: RowError, *, job: str, model: str, attempt: int
 ) -> ResultRow:
-    """Return the error row of a row that the engine never saw."""
+    """Return the error row of a row that was never sent to the engine."""
     return ResultRow(
         row=row.row,
         custom_id=row.custom_id,
@@ -102,7 +103,7 @@ def refused(
 
 
 def bad(row: BadRow, lease: Lease) -> ResultRow:
-    """Return the error row of a line that cannot be asked."""
+    """Return the error row of an input line that cannot be used."""
     return refused(
         row, row.error, job=lease.job_public_id, model=lease.model, attempt=lease.attempts
     )

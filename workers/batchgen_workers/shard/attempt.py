@@ -1,4 +1,4 @@
-"""One shard that was rung for, begun or not: the same whether a broker rang or this process."""
+"""Runs one shard whose id came from a queue, and logs what fails."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ log = get_logger(__name__)
 
 
 def attempt(run: Callable[[int], None], shard: int) -> None:
-    """Call `run` with a shard; what goes wrong is logged, as the shard comes back through SQL.
+    """Call `run` with a shard id, and log errors: the shard is dispatched again from SQL.
 
-    Raises Draining where the worker takes no more shards.
+    Raises Draining if the worker takes no more shards.
     """
     try:
         run(shard)
     except Draining:
         raise
     except DatabaseUnavailable as error:
-        # the coordinator rings again
+        # the coordinator publishes the shard again
         log.warning("shard not claimed", shard=shard, error=error.message)
-    except Exception:  # Celery would log what it says, which may quote a row
+    except Exception:  # Celery would log the message, which may quote a row
         log.exception("shard not begun", shard=shard)

@@ -1,7 +1,7 @@
-"""The gate before a claim: one shard is fed at a time, and none while the worker cannot.
+"""The gate before a claim: it admits one shard at a time, and none while the worker has no room.
 
-A task that waits here holds a message, never a lease: the shard is free for other workers. While
-one shard's last rows are computed the next one is claimed and fed, so the engine never runs dry.
+A task that waits here holds a message but no lease, so other workers can claim the shard. While the
+last rows of one shard are computed, the next one is claimed and fed: the engine never runs dry.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from batchgen.errors import Unavailable
 
 
 class Draining(Unavailable):
-    """This worker takes no more shards. Another one will."""
+    """This worker takes no more shards. Other workers can claim them."""
 
 
 class ClaimGate:
-    """Admits one feeder at a time, first come first served, while `ready` says that it can be."""
+    """Admits one feeder at a time, in order of arrival, while `ready` returns True."""
 
     def __init__(self, ready: Callable[[], bool]) -> None:
         self._ready = ready
-        # who waits, in order of arrival
+        # one for each waiting thread, in order of arrival
         self._tickets: deque[object] = deque()
         self._busy = False
         self._closed = False
@@ -33,7 +33,7 @@ class ClaimGate:
 
     @property
     def is_closed(self) -> bool:
-        """Whether the worker drains."""
+        """True once the worker drains."""
         return self._closed
 
     @contextmanager
@@ -58,19 +58,19 @@ class ClaimGate:
                 self._changed.notify_all()
 
     def pause(self, seconds: float) -> None:
-        """Admit nobody for a while: the disk is full, say."""
+        """Admit no feeder for some seconds, for example because the disk is full."""
         with self._changed:
             self._paused_until = time.monotonic() + seconds
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Admit nobody any more."""
+        """Admit no feeder any more; those that wait raise Draining."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
 
     def look_again(self) -> None:
-        """Ask `ready` again: what it depends on has changed."""
+        """Call `ready` again, because its result may have changed."""
         with self._changed:
             self._changed.notify_all()
 

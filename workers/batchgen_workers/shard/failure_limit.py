@@ -1,15 +1,15 @@
-"""Failures that a repetition may not mend: how often the same thing is tried in spite of that."""
+"""The number of attempts at work that fails for a reason which a retry may not fix."""
 
 from __future__ import annotations
 
 from batchgen.errors import Unavailable
 from batchgen.storage.storage import is_disk_trouble
 
-#: Times that a shard, or a dataset, may fail for another reason than a full disk or an absent
-#: database before its job does.
+#: A job fails after its shard, or its dataset, has failed this often. Failures by a full disk or an
+#: unavailable database are not counted.
 MAX_FAILURES = 5
 
 
 def may_pass(error: BaseException) -> bool:
-    """Tell whether a failure is of the surroundings: these are waited for, however long."""
+    """Return whether a failure is of the disk or of a service; such a failure is always retried."""
     return isinstance(error, Unavailable) or is_disk_trouble(error)

@@ -1,4 +1,4 @@
-"""Takes the rows of a claimed shard to the engine: checkpoint first, then what is missing."""
+"""Reads the rows of a claimed shard and sends those without a result to the engine."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from batchgen_workers.shard.answers import as_request, bad, seeded
 from batchgen_workers.shard.longest_first import longest_last_rows_first
 from batchgen_workers.shard.shard import Ending, Saved, Shard
 
-# Leases of a shard that ran out before its rows are computed apart: none of them says anything
-# against a row, but a row that brings down worker and supervisor would never be found otherwise.
+# After so many leases of a shard have run out, its rows are computed apart. A lost lease alone does
+# not incriminate a row, but a row that kills the whole worker could not be found otherwise.
 LOSSES_TO_SUSPECT = 5
-ROWS_READ = LEAST_PLACES  # rows that are read before the engine is asked for places
+ROWS_READ = LEAST_PLACES  # rows that are read and submitted together
 
 log = get_logger(__name__)
 
@@ -37,20 +37,20 @@ class Feeder:
     store: Store
     storage: Storage
     supervisor: EngineSupervisor
-    # Cancelled when an absent database is not to be waited for any longer.
+    # Once it is cancelled, an unavailable database is not waited for any longer.
     token: CancelToken
-    # Rows at the end of a shard that go to the engine longest first.
+    # Number of rows at the end of a shard that go to the engine longest first.
     tail: int
-    # Seconds that the lease of a shard lasts after it was split.
+    # Seconds that the lease of a shard lasts after a split.
     lease_ttl: float
     # Keys of rows in the engine; none is used twice in a worker's life.
     keys: Iterator[int] = field(default_factory=itertools.count)
 
     def feed(self, shard: Shard) -> None:
-        """Hand every missing row to the engine, as fast as it takes them.
+        """Submit every row without a result to the engine, as fast as it has places.
 
-        Returns once the last one is handed over or the shard was ended. What goes wrong is told
-        to the shard, whose finisher acts on it.
+        Returns once the last row is submitted or the shard was ended. An error ends the shard, and
+        its finisher acts on that.
         """
         try:
             self._recall(shard)
@@ -72,7 +72,7 @@ class Feeder:
             shard.fed()
 
     def _recall(self, shard: Shard) -> None:
-        """Take over what a former owner finished."""
+        """Load the results in the checkpoint of a former owner of the shard."""
         saved = retry_while_unavailable(
             lambda: self.store.leases.checkpoint_of(shard.lease.shard_id),
             what="reading a checkpoint",
@@ -89,11 +89,11 @@ class Feeder:
                 tokens += count_tokens(table, "completion_tokens")
             footer = read_footer(self.storage, saved.path)
         except Corrupt as error:
-            # nothing is lost but time: the rows are computed again
+            # the rows are computed again: only time is lost
             log.warning("checkpoint lost", error=error.message, **shard.lease.log_context())
             return
-        # A split may have left the checkpoint rows that are another shard's now: bad lines, which
-        # have their errors before they are reached.
+        # After a split the checkpoint may hold rows that belong to another shard now: bad lines get
+        # their errors as soon as they are read, before the rows around them are computed.
         lease = shard.lease
         ours = [row for row in rows if lease.pos_start <= row < lease.pos_end]
         shard.saved_rows = len(ours)
@@ -118,7 +118,7 @@ class Feeder:
         return EngineRow(as_request(row, next(self.keys), shard.lease), receive, owner=shard)
 
     def _split(self, shard: Shard, rest: Iterable[InputRow]) -> Iterator[InputRow]:
-        """Give the untouched end of a shard to others; return the rows that are left to feed."""
+        """Split off the rows that were never submitted; return the rows that are left to feed."""
         shard.is_to_split = False
         cut = shard.touched_end
         rest = list(rest)
@@ -135,7 +135,7 @@ class Feeder:
         return iter([row for row in rest if row.row < cut])
 
     def _missing(self, shard: Shard) -> Iterator[InputRow]:
-        """Yield the rows that the engine must compute; bad ones get their error at once."""
+        """Yield the rows that the engine must compute; give bad lines their errors."""
         for row in rows_of(self.storage, shard.lease):
             if shard.has(row.row):
                 continue

@@ -1,10 +1,10 @@
-"""Brings a shard to its end: checkpoints on the way, then one part and one commit.
+"""Saves the results of a shard: checkpoints while it is computed, then one part and one commit.
 
 COMPLETE ─► part ─► commit        STOPPED ─► error rows for the rest ─► part ─► commit
 HELD, DRAINED, ENGINE_DIED, BROKEN, FAILED ─► checkpoint ─► release        FENCED ─► nothing
 
-What a full disk or an absent database refuses is tried for ever. Any other failure is counted, over
-all claims of the shard: after MAX_FAILURES of them its job fails and says why.
+A failure by a full disk or an unavailable database is retried without limit. Any other failure is
+counted, over all claims of the shard: after MAX_FAILURES its job fails with the last reason.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from batchgen_workers.shard.failure_limit import MAX_FAILURES, may_pass
 from batchgen_workers.shard.feeder import rows_of
 from batchgen_workers.shard.shard import Ending, Saved, Shard, ShardResults
 
-BROKEN_DELAY = 10.0  # seconds before a shard is tried again after something unforeseen
+BROKEN_DELAY = 10.0  # seconds before a shard can be claimed again after a failure
 
 log = get_logger(__name__)
 
@@ -50,30 +50,30 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardFinisher:
-    """Makes what shards hold durable: checkpoints on the way, then the part and its commit."""
+    """Writes checkpoints and parts of shards, and commits or releases their leases."""
 
     store: Store
     storage: Storage
     supervisor: EngineSupervisor
     # Seconds between checkpoints of one shard.
     checkpoint_interval: float
-    # Cancelled when an absent database is not to be waited for any longer.
+    # Once it is cancelled, an unavailable database is not waited for any longer.
     token: CancelToken
-    # Called when the disk refuses a file.
+    # Called when a file cannot be written.
     on_disk_trouble: Callable[[], None]
 
     def attend(self, shard: Shard) -> bool:
-        """Do what is due for a shard; return whether it is finished here. Never raises.
+        """Checkpoint or finish a shard if that is due; return True once it is finished.
 
-        Whatever is not made durable then is computed again by whoever claims the shard next.
+        Never raises. Rows that could not be saved are computed again under the next claim.
         """
         ending = shard.ending
         if ending is None:
             self._save(shard)
             return False
-        shard.give_up()
+        shard.forget_engine_rows()
         self.supervisor.take_back(shard)
-        self._settle(shard, ending)
+        self._finish_or_return(shard, ending)
         return True
 
     def _save(self, shard: Shard) -> None:
@@ -85,21 +85,22 @@ class ShardFinisher:
             shard.end(Ending.FAILED, describe(error))
 
     def is_checkpoint_due(self, shard: Shard) -> bool:
-        """Return whether rows of a shard wait for longer than checkpoints are apart."""
+        """Return whether new results of a shard have waited for `checkpoint_interval`."""
         waited = time.monotonic() - shard.saved_at
         return shard.rows_done > shard.saved_rows and waited >= self.checkpoint_interval
 
-    def _settle(self, shard: Shard, ending: Ending) -> None:
+    def _finish_or_return(self, shard: Shard, ending: Ending) -> None:
+        """Finish a shard; if that fails, release it or fail its job."""
         context = shard.lease.log_context()
         try:
             self._finish(shard, ending)
-            log.info("shard settled", ending=ending, rows=shard.rows_done, **context)
+            log.info("shard finished", ending=ending, rows=shard.rows_done, **context)
         except Fenced:
             log.warning("shard fenced", rows=shard.rows_done, **context)
         except DatabaseUnavailable as error:
             log.warning("shard left to its lease", error=error.message, **context)
         except Exception as error:
-            log.exception("shard not settled", **context)
+            log.exception("shard not finished", **context)
             if may_pass(error):
                 self._return_uncounted(shard, describe(error))
             else:
@@ -136,7 +137,7 @@ class ShardFinisher:
             return
         reach("part.committing")
         try:
-            self._persist(lambda: self.store.leases.commit(shard.lease, part), "a commit")
+            self._retry(lambda: self.store.leases.commit(shard.lease, part), "a commit")
         except Fenced:
             self.storage.delete(part.path)
             raise
@@ -145,10 +146,10 @@ class ShardFinisher:
             self.storage.delete(shard.checkpoint.path)
 
     def _try_checkpoint(self, shard: Shard) -> None:
-        """Save the finished rows if there are new ones; the disk or the database may refuse.
+        """Write a checkpoint if there are new results; log a failure of the disk or the database.
 
-        Where it refuses rows that memory has no room for, the shard ends: it is begun again once
-        there is space.
+        If that fails while memory has no room for more results, end the shard. It is claimed again
+        later.
         """
         if shard.rows_done <= shard.saved_rows:
             return
@@ -186,9 +187,9 @@ class ShardFinisher:
             self.storage.delete(former)
 
     def _fill(self, shard: Shard) -> None:
-        """Give every row without a result the error that says why its job stopped."""
+        """Give every row without a result the error of its job's stop reason."""
         lease = shard.lease
-        job = self._persist(lambda: self.store.jobs.by_id(lease.job_id), "reading a job")
+        job = self._retry(lambda: self.store.jobs.by_id(lease.job_id), "reading a job")
         error = STOPPED[job.stop_reason or StopReason.CANCEL]
         shard.keep(
             refused(row, error, job=lease.job_public_id, model=lease.model, attempt=lease.attempts)
@@ -199,12 +200,12 @@ class ShardFinisher:
     def _fail_job(self, shard: Shard, reason: str) -> None:
         try:
             self.storage.check("inputs")
-        except StoreMismatch as error:  # elsewhere, every input is missing
+        except StoreMismatch as error:  # in another store every input is missing
             self._on_disk_trouble(shard, error)
             self._release(shard, error.message, delay=BROKEN_DELAY)
             return
         try:
-            self._persist(lambda: self.store.jobs.fail(shard.lease.job_id, reason), "failing a job")
+            self._retry(lambda: self.store.jobs.fail(shard.lease.job_id, reason), "failing a job")
         except NotAllowed:
             log.info("job has ended already", **shard.lease.log_context())
         self._release(shard, reason)
@@ -212,7 +213,7 @@ class ShardFinisher:
     def _release(
         self, shard: Shard, error: str | None, *, delay: float = 0.0, failed: bool = False
     ) -> None:
-        self._persist(
+        self._retry(
             lambda: self.store.leases.release(shard.lease, error=error, delay=delay, failed=failed),
             "a release",
         )
@@ -224,7 +225,7 @@ class ShardFinisher:
             log.warning("shard left to its lease", error=lost.message, **shard.lease.log_context())
 
     def _return_after(self, shard: Shard, reason: str) -> None:
-        """Give a shard back after a failure; its job ends where the shard has failed too often."""
+        """Release a shard after a failure, or fail its job after the last allowed one."""
         failures = shard.lease.failures + 1
         try:
             if failures >= MAX_FAILURES:
@@ -238,10 +239,10 @@ class ShardFinisher:
     def _write(
         self, shard: Shard, kind: Literal["part", "ckpt"], results: ShardResults
     ) -> PartInfo:
-        """Write results, and with them those that only the checkpoint holds."""
+        """Write results, together with those that only the checkpoint holds."""
         lease = shard.lease
         if self.storage.size(input_key(lease.input_sha256)) is None:
-            # written now, it would lie below the place where the disk belongs
+            # the disk is not mounted: the file would be written below its mount point
             raise not_there(self.storage.path("inputs"))
         key = part_key(lease.job_public_id, lease.seq, lease.epoch, kind)
         rows, kv, numerics = results
@@ -256,7 +257,7 @@ class ShardFinisher:
             if shard.is_shelved(row.row):
                 yield row
 
-    def _persist(self, action: Callable[[], Result], what: str) -> Result:
+    def _retry(self, action: Callable[[], Result], what: str) -> Result:
         return retry_while_unavailable(action, what=what, token=self.token)
 
     def _on_disk_trouble(self, shard: Shard, error: Exception) -> None:
@@ -267,7 +268,7 @@ class ShardFinisher:
 def footer_of(
     lease: Lease, kv: KVTotals = UNMEASURED, numerics: tuple[Numerics, ...] = ()
 ) -> PartFooter:
-    """Return what a part written under a lease says of itself."""
+    """Return the footer of a part that is written under a lease."""
     return PartFooter(
         job=lease.job_public_id,
         shard=lease.seq,

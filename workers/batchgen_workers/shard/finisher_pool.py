@@ -1,4 +1,4 @@
-"""A few threads that attend to shards as they become due, however many shards are in flight.
+"""A fixed number of threads that checkpoint and finish the shards in flight when that is due.
 
 shard.on_due ─► queue ─► attend ─► finished? ─ yes ─► on_finished
                   ▲                     └───── no ──► due again meanwhile? back into the queue
@@ -17,13 +17,13 @@ THREADS = 8  # shards that are written or committed at the same time
 
 
 class _State(Enum):
-    IDLE = auto()  #: Nothing is to be done for it.
-    QUEUED = auto()  #: It is in the queue, or a thread attends to it.
-    DUE_AGAIN = auto()  #: A thread attends to it, and something has happened since.
+    IDLE = auto()  #: The shard is not due.
+    QUEUED = auto()  #: The shard is in the queue, or a thread attends to it.
+    DUE_AGAIN = auto()  #: It is QUEUED and has become due once more.
 
 
 class FinisherPool:
-    """Attends to each shard on one thread at a time."""
+    """Calls `attend` for shards that are due, for each shard on one thread at a time."""
 
     def __init__(
         self,
@@ -35,10 +35,10 @@ class FinisherPool:
         """Prepare the pool.
 
         Args:
-            attend: does for a shard what is due, and returns whether it is finished. It must not
-                raise.
-            on_finished: called once for each shard, after that.
-            threads: number of them.
+            attend: does the work that is due for a shard; returns True once the shard is finished.
+                It must not raise.
+            on_finished: called once for each shard, after it is finished.
+            threads: number of threads.
         """
         self._attend = attend
         self._on_finished = on_finished
@@ -56,13 +56,13 @@ class FinisherPool:
             thread.start()
 
     def take(self, shard: Shard) -> None:
-        """Attend to a shard whenever it is due, until it is finished."""
+        """Add a shard: attend to it whenever it is due, until it is finished."""
         with self._lock:
             self._states[shard] = _State.IDLE
         shard.on_due = lambda: self.put(shard)
 
     def put(self, shard: Shard) -> None:
-        """Attend to a shard soon; one that is finished, or was never taken, is left alone."""
+        """Queue a shard; do nothing for one that is finished or was never taken."""
         with self._lock:
             state = self._states.get(shard)
             if state is _State.IDLE:
@@ -72,7 +72,7 @@ class FinisherPool:
                 self._states[shard] = _State.DUE_AGAIN
 
     def stop(self) -> None:
-        """Let each thread end once it has nothing in hand; what is queued is left."""
+        """End each thread after the shards that are queued now; do not wait for that."""
         for _ in self._threads:
             self._queue.put(None)
 

@@ -1,4 +1,4 @@
-"""Renews the leases of a worker and acts on what their jobs want by now."""
+"""Renews the leases of a worker's shards, and ends shards whose job was stopped or paused."""
 
 from __future__ import annotations
 
@@ -15,37 +15,38 @@ from batchgen_workers.shard.shard import Ending, Shard
 from batchgen_workers.shard.shards import Shards
 
 RENEWALS_PER_TTL = 6
-PROGRESS_INTERVAL = 1.0  # seconds between two looks of SQL at one shard's rows, at least
-TOKENS_INTERVAL = 10.0  # seconds between two looks of SQL at the tokens of its rows, at most
-RENEWALS_PER_SECOND = 10  # of all shards together where only progress is reported
-LEASING_PATIENCE = 0.1  # seconds: the other shards' leases are waiting
+PROGRESS_INTERVAL = 1.0  # seconds between two reports of one shard's rows to SQL, at least
+TOKENS_INTERVAL = 10.0  # seconds between two reports of the tokens in progress, at most
+RENEWALS_PER_SECOND = 10  # of all shards together, if they only report progress
+LEASING_PATIENCE = 0.1  # seconds to wait for a shard's lock: the other leases wait meanwhile
 
 log = get_logger(__name__)
 
 
 @dataclass(slots=True, kw_only=True)
 class LeaseKeeper:
-    """Keeps every shard in flight leased; `tick` is called from one thread."""
+    """Renews the lease of every shard in flight; `tick` is called from one thread."""
 
     store: Store
     shards: Shards
     ttl: float
-    # Seconds a shard may do nothing at all: a disk that hangs must not keep its rows for ever.
+    # Seconds without progress after which a shard's lease is not renewed: a disk that hangs must
+    # not hold its rows for ever.
     stall_timeout: float
     # Returns the tokens of a shard's rows that are being answered.
     tokens_running: Callable[[Shard], int] = lambda shard: 0
-    # {shard: when it moved last, and the rows it had then}
+    # {shard: (time of its last progress, its rows at that time)}
     _moved: dict[Shard, tuple[float, int]] = field(default_factory=dict)
-    # {shard: when it was renewed last, and the rows it had then}
+    # {shard: (time of its last renewal, its rows at that time)}
     _renewed: dict[Shard, tuple[float, int]] = field(default_factory=dict)
 
     @property
     def interval(self) -> float:
-        """Seconds between ticks."""
+        """The seconds between two calls of `tick`."""
         return min(PROGRESS_INTERVAL, self.ttl / RENEWALS_PER_TTL)
 
     def tick(self) -> None:
-        """Renew what is due: after a sixth of the TTL, or for news of progress."""
+        """Renew each lease after a sixth of the TTL, or earlier to report progress."""
         present = list(self.shards)
         self._renewed = {shard: self._renewed[shard] for shard in present if shard in self._renewed}
         self._moved = {shard: self._last_move(shard) for shard in present}
@@ -55,7 +56,7 @@ class LeaseKeeper:
                 self._renew(shard)
 
     def _is_due(self, shard: Shard, patience: float) -> bool:
-        # a fresh claim counts as renewed now: its lease is whole
+        # a new claim counts as renewed now: its lease has its whole TTL left
         at, rows = self._renewed.setdefault(shard, (time.monotonic(), shard.saved_rows))
         age = time.monotonic() - at
         if age >= self.ttl / RENEWALS_PER_TTL - self.interval / 2:
@@ -66,7 +67,7 @@ class LeaseKeeper:
 
     def _last_move(self, shard: Shard) -> tuple[float, int]:
         at, rows = self._moved.get(shard, (0.0, -1))
-        if shard.is_in_engine or shard.rows_done != rows:  # what waits its turn there is not stuck
+        if shard.is_in_engine or shard.rows_done != rows:  # rows that wait in the engine: not stuck
             return time.monotonic(), shard.rows_done
         return at, rows
 
@@ -74,9 +75,9 @@ class LeaseKeeper:
         return time.monotonic() - self._moved[shard][0] > self.stall_timeout
 
     def _renew(self, shard: Shard) -> None:
-        """Renew one lease; not of a shard that is stuck, nor while its checkpoint is written."""
+        """Renew one lease, unless the shard is stuck or its checkpoint is being written."""
         if self._is_stuck(shard):
-            self._renewed[shard] = (time.monotonic(), shard.rows_done)  # say so again later
+            self._renewed[shard] = (time.monotonic(), shard.rows_done)  # log it again later
             log.warning("shard stuck", rows=shard.rows_done, **shard.lease.log_context())
         elif shard.leasing.acquire(timeout=LEASING_PATIENCE):
             try:
@@ -98,14 +99,15 @@ class LeaseKeeper:
         except Fenced:
             shard.end(Ending.FENCED)
         except DatabaseUnavailable as error:
-            # The rows may still be ours: keep computing, and decide at the next answer.
+            # The lease may still be ours: go on, and decide when the database answers again.
             log.warning("lease not renewed", error=error.message, **shard.lease.log_context())
         else:
             self._renewed[shard] = (time.monotonic(), rows)
-            _obey(shard, renewal)
+            _apply(renewal, shard)
 
 
-def _obey(shard: Shard, renewal: Renewal) -> None:
+def _apply(renewal: Renewal, shard: Shard) -> None:
+    """Split or end a shard as its job requires by now."""
     if renewal.goes_on:
         if renewal.give_up:
             shard.ask_to_split()

@@ -1,4 +1,4 @@
-"""The tail of a shard: its last rows go to the engine longest first.
+"""Reorders the tail of a shard: its last rows go to the engine longest first.
 
 in input order   ▬▬▬ ▬ ▬▬ ▬ ▬▬▬▬▬▬▬▬     the batch drains behind one long row
 longest first    ▬▬▬▬▬▬▬▬ ▬▬▬ ▬▬ ▬ ▬     rows end together
@@ -15,18 +15,18 @@ from collections.abc import Iterable, Iterator
 from batchgen.core.row_lengths import prompt_characters
 from batchgen.core.rows import InputRow
 
-BATCHES = 2  # the tail, in batches of the engine's sequences
+BATCHES = 2  # length of the tail in full batches of the engine
 
 
 def tail_length(max_num_seqs: int) -> int:
-    """Return how many rows at the end of a shard are its tail."""
+    """Return the number of rows at the end of a shard that are its tail."""
     return BATCHES * max_num_seqs
 
 
 def longest_last_rows_first(rows: Iterable[InputRow], length: int) -> Iterator[InputRow]:
-    """Yield the rows in order, but the last `length` of them longest expected first.
+    """Yield the rows in order, but the last `length` rows by `expected_length`, longest first.
 
-    Rows alike stay in order. No more than `length` + 1 rows are held.
+    Rows of equal length stay in order. At most `length` + 1 rows are held in memory.
     """
     held: deque[InputRow] = deque()
     for row in rows:
@@ -37,9 +37,9 @@ def longest_last_rows_first(rows: Iterable[InputRow], length: int) -> Iterator[I
 
 
 def expected_length(row: InputRow) -> tuple[float, int]:
-    """Return what rows are ordered by: most tokens of the answer, then characters of the prompt.
+    """Return the sort key of a row: (most tokens of its answer, characters of its prompt).
 
-    How long an answer really gets is known to nobody: its bound stands for it.
+    The real length of an answer is not known in advance, so its bound stands for it.
     """
     bound = row.params.max_tokens
     return (math.inf if bound is None else float(bound), prompt_characters(row))

@@ -1,8 +1,8 @@
-"""One worker without its queue: an engine, the shards it computes, their leases, its heartbeat.
+"""Runs shards: owns the engine, the shards in flight, their leases and the worker's heartbeat.
 
-run_shard(id) ─► ClaimGate ─► claim ─► Feeder ─► EngineSupervisor ─► engine child
+run_shard(id) ─► ClaimGate ─► claim ─► Feeder ─► EngineSupervisor ─► engine process
                          ShardFinisher ◄─ FinisherPool ◄─ shard ◄── results ──┘
-LeaseKeeper renews every lease · Heartbeat says what the worker is
+LeaseKeeper renews every lease · the heartbeat describes the worker in SQL
 """
 
 from __future__ import annotations
@@ -48,17 +48,17 @@ from batchgen_workers.shard.longest_first import tail_length
 from batchgen_workers.shard.shard import Ending, ResultLimits, Shard
 from batchgen_workers.shard.shards import Shards
 
-SHARDS_PER_SLOT = 8  # shards whose last rows are awaited, for each one that may be fed
-DISK_PAUSE = 15.0  # seconds without a claim after the disk refused a file
-LOOK = 1.0  # seconds between looks for checkpoints that are due, at most
-SETTLE_LIMIT = 10.0  # seconds to save and release every shard at the end
-OTHER_MODEL_DELAY = 60.0  # seconds until a shard is offered again that needs another model
+SHARDS_PER_SLOT = 8  # shards in flight for each slot, most of them with their last rows computed
+DISK_PAUSE = 15.0  # seconds without a claim after a file could not be written
+CHECKPOINT_POLL = 1.0  # seconds between two searches for checkpoints that are due, at most
+FINISH_LIMIT = 10.0  # seconds to save and release every shard at the end
+OTHER_MODEL_DELAY = 60.0  # seconds until a shard that needs another model is dispatched again
 
 log = get_logger(__name__)
 
 
 class ShardRunner:
-    """Computes the shards it is given; any thread may call `run_shard`."""
+    """Computes the shards whose ids it is given; any thread may call `run_shard`."""
 
     def __init__(
         self,
@@ -71,13 +71,13 @@ class ShardRunner:
         engine_log: Path | None = None,
         limits: ResultLimits | None = None,
     ) -> None:
-        """Prepare a worker for one model; `factory` and `engine_log` as in `EngineProcess`."""
+        """Prepare a runner for one model; `EngineProcess` gets `factory` and `engine_log`."""
         self.settings = settings
         self.limits = limits or ResultLimits()
         self.model = model
         self.store = store
         self._storage = storage
-        #: host/pid/uuid: who this worker is in SQL.
+        #: host/pid/uuid, the worker's id in SQL.
         self.id = f"{socket.gethostname()}/{os.getpid()}/{uuid.uuid4().hex}"
         config = EngineConfig.from_settings(settings.engine, path=model.path, name=model.name)
         self.supervisor = EngineSupervisor(
@@ -88,8 +88,8 @@ class ShardRunner:
         )
         self.shards = Shards()
         self.gate = ClaimGate(self._has_room)
-        #: Called after a shard has left this worker.
-        self.on_settled: Callable[[], None] = lambda: None
+        #: Called after a shard was finished on this worker.
+        self.on_finished: Callable[[], None] = lambda: None
         #: Called when the worker cannot go on; see `failure`.
         self.on_failure: Callable[[], None] = lambda: None
         self._info: EngineInfo | None = None
@@ -112,13 +112,12 @@ class ShardRunner:
             on_disk_trouble=lambda: self.gate.pause(DISK_PAUSE),
         )
         self._keeper = self._make_keeper()
-        self._pool = FinisherPool(self._finisher.attend, on_finished=self._settled)
-        self._periodic = [
-            PeriodicThread("lease-keeper", self._keeper.interval, self._keep),
-            PeriodicThread("heartbeat", settings.heartbeat_interval, self._beat),
-            PeriodicThread(
-                "checkpoints", min(LOOK, settings.checkpoint_interval / 2), self._checkpoint
-            ),
+        self._pool = FinisherPool(self._finisher.attend, on_finished=self._shard_finished)
+        checkpoint_poll = min(CHECKPOINT_POLL, settings.checkpoint_interval / 2)
+        self._threads = [
+            PeriodicThread("lease-keeper", self._keeper.interval, self._renew_leases),
+            PeriodicThread("heartbeat", settings.heartbeat_interval, self._send_heartbeat),
+            PeriodicThread("checkpoints", checkpoint_poll, self._queue_checkpoints),
         ]
 
     def _make_keeper(self) -> LeaseKeeper:
@@ -132,44 +131,44 @@ class ShardRunner:
 
     @property
     def failure(self) -> BatchgenError | None:
-        """Why this worker cannot go on, None while it can."""
+        """The error that ends this worker; None while it can go on."""
         return self._mismatch or self.supervisor.failure
 
     @property
     def stats(self) -> EngineStats | None:
-        """The engine's last counters."""
+        """The last counters of the engine."""
         return self.supervisor.stats
 
     def start(self, token: CancelToken) -> None:
-        """Load the model and say in SQL that this worker is there.
+        """Load the model and register this worker in SQL.
 
-        Raises the engine's error, or EngineFailed where `token` was cancelled first.
+        Raises the engine's error, or EngineFailed if `token` was cancelled first.
         """
         self.supervisor.on_death = self._engine_died
         self.supervisor.on_change = self._engine_changed
-        # Arrow loads parts of itself at first use: meanwhile, not when the first shard ends.
+        # Arrow loads modules at first use: do that now, not when the first shard ends.
         threading.Thread(target=to_table, args=([],), name="warm-up", daemon=True).start()
         info = self.supervisor.start(token)
         log.info("engine ready", **msgspec.to_builtins(info))
         if info.is_slow:
             log.warning("engine is slow", kernels=info.kernels, reason=info.kernels_reason)
         try:
-            self._beat()
-        except DatabaseUnavailable as error:  # the heartbeat says it later
+            self._send_heartbeat()
+        except DatabaseUnavailable as error:  # the heartbeat thread sends it later
             log.warning("worker not signed on", error=error.message)
         self._pool.start()
-        for periodic in self._periodic:
-            periodic.start()
+        for thread in self._threads:
+            thread.start()
 
     def run_shard(self, shard_id: int) -> None:
-        """Claim a shard, if it is still to be had, and hand its rows to the engine.
+        """Claim a shard, if it is still free, and submit its rows to the engine.
 
-        Returns when the last row is handed over; the results are awaited in the background.
-        Raises Draining where the worker takes no more shards.
+        Returns once the last row is submitted; other threads wait for the results. Raises Draining
+        if the worker takes no more shards.
         """
         with self.gate.turn():
             self._check_schema()
-            if not self._sees_store():
+            if not self._is_store_present():
                 return
             lease = self._claim(shard_id)
             if lease is None:
@@ -178,7 +177,7 @@ class ShardRunner:
             reach("shard.claimed")
             shard = Shard(lease, limits=self.limits)
             self.shards.add(shard)
-            if self.gate.is_closed:  # drain has walked through the shards already, perhaps
+            if self.gate.is_closed:  # `drain` may have closed the other shards already
                 shard.close()
             log.info(
                 "shard claimed", rows=lease.n_rows, attempt=lease.attempts, **lease.log_context()
@@ -188,25 +187,25 @@ class ShardRunner:
             reach("shard.fed")
 
     def drain(self, grace: float) -> None:
-        """Take no more rows, let those in the engine end for `grace` seconds, save, release."""
+        """Submit no more rows, wait `grace` seconds for those in the engine, save and release."""
         self.gate.close()
         self.shards.close()
         log.info("draining", shards=len(self.shards), grace=grace)
         if not self.shards.wait_empty(grace):
             self.shards.end(Ending.HELD)
-        if not self.shards.wait_empty(SETTLE_LIMIT):
+        if not self.shards.wait_empty(FINISH_LIMIT):
             self._token.cancel()
-            self.shards.wait_empty(SETTLE_LIMIT)
+            self.shards.wait_empty(FINISH_LIMIT)
 
     def close(self) -> None:
-        """End the engine and the threads, and say in SQL that this worker is gone."""
+        """End the engine and the threads, and sign this worker off in SQL."""
         self.gate.close()
         self._token.cancel()
         self.shards.end(Ending.HELD)
-        for periodic in self._periodic:
-            periodic.stop()
+        for thread in self._threads:
+            thread.stop()
         self.supervisor.close()
-        self.shards.wait_empty(SETTLE_LIMIT)
+        self.shards.wait_empty(FINISH_LIMIT)
         self._pool.stop()
         try:
             self.store.workers.gone(self.id)
@@ -214,7 +213,7 @@ class ShardRunner:
             log.warning("worker not signed off", error=error.message)
 
     def _check_schema(self) -> None:
-        """See that nobody upgraded the database under this worker; else it has to end."""
+        """Check that the schema is still the same; if it was upgraded, this worker must end."""
         try:
             retry_while_unavailable(
                 self.store.database.check_schema, what="a look at the schema", token=self._token
@@ -225,10 +224,10 @@ class ShardRunner:
             self.on_failure()
             raise Draining from error
 
-    def _sees_store(self) -> bool:
-        """Whether the home is the store that the database belongs to; else nobody is fed a while.
+    def _is_store_present(self) -> bool:
+        """Return whether the home is the store of the database; if not, pause the claims.
 
-        The publisher that was heard is rung again.
+        The shard stays ready, and the coordinator publishes it again.
         """
         try:
             retry_while_unavailable(
@@ -256,29 +255,29 @@ class ShardRunner:
             log.warning("shard fenced", **lease.log_context())
         return None
 
-    def _settled(self, shard: Shard) -> None:
+    def _shard_finished(self, shard: Shard) -> None:
         self.shards.remove(shard)
         self.gate.look_again()
-        self.on_settled()
+        self.on_finished()
 
-    def _checkpoint(self) -> None:
+    def _queue_checkpoints(self) -> None:
         for shard in self.shards:
             if self._finisher.is_checkpoint_due(shard):
                 self._pool.put(shard)
 
     def _has_room(self) -> bool:
-        """Whether another shard would be computed now: rows that only wait are others' to take."""
+        """Return whether the rows of another shard would be computed now instead of waiting."""
         return (
             self.supervisor.wants_rows
             and len(self.shards) < SHARDS_PER_SLOT * self.settings.shards_in_flight
         )
 
-    def _keep(self) -> None:
+    def _renew_leases(self) -> None:
         self.supervisor.check_stalled(self.settings.stall_timeout)
         self._keeper.tick()
 
-    def _beat(self) -> None:
-        # the present child may still be loading; what the first one settled on stays true
+    def _send_heartbeat(self) -> None:
+        # while a new engine process loads, the configuration of the last one is sent
         info = self._info = self.supervisor.info or self._info
         assert info is not None
         self.store.workers.heartbeat(

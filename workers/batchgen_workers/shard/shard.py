@@ -1,4 +1,4 @@
-"""One shard in flight: the rows that ended, the rows the engine has, and why it is to stop."""
+"""One shard in flight: its results, the number of its rows in the engine, and its ending."""
 
 from __future__ import annotations
 
@@ -17,37 +17,37 @@ from batchgen.jobs.job_records import Lease
 from batchgen_workers.cancellation import CancelToken
 from batchgen_workers.shard.answers import answered
 
-#: Rows, what they did to the KV pool, and how they were computed.
+#: Rows, their KV pool totals, and how they were computed.
 ShardResults: TypeAlias = tuple[list[ResultRow], KVTotals, tuple[Numerics, ...]]
 
 
 class Ending(StrEnum):
-    """Why a shard comes to an end on this worker."""
+    """The reason why a shard ends on this worker, and with it what the finisher does."""
 
     COMPLETE = "complete"  #: Every row has a result: commit.
     DRAINED = "drained"  #: The worker stops and the engine has none of its rows: save, release.
     HELD = "held"  #: The job is paused, or the worker's grace is over: save, release.
     STOPPED = "stopped"  #: The job is cancelled or expired: commit, error rows for the rest.
-    ENGINE_DIED = "engine_died"  #: No engine gets anywhere any more: save, release.
-    BROKEN = "broken"  #: The disk or the database refuses: save, release for a while.
-    FAILED = "failed"  #: Something went wrong that may do so each time: the same, and counted.
+    ENGINE_DIED = "engine_died"  #: The engine cannot be restarted: save, release.
+    BROKEN = "broken"  #: The disk or the database failed: save, release with a delay.
+    FAILED = "failed"  #: Another failure, which may come again: the same, and it is counted.
     UNREADABLE = "unreadable"  #: The stored input is damaged: the job fails.
-    FENCED = "fenced"  #: Another worker owns it: drop everything.
+    FENCED = "fenced"  #: Another worker owns the shard: drop everything.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResultLimits:
-    """How many bytes of answers a shard may hold, however few rows they are."""
+    """The most bytes of answers that a shard may hold, independent of the number of rows."""
 
-    # in memory: then they go to the checkpoint and stay there
+    # in memory: above it, results are moved to the checkpoint
     memory_bytes: int = 32_000_000
-    # altogether: then what is untouched becomes another shard, and another part
+    # in total: above it, the rows that were not submitted yet become another shard
     part_bytes: int = 256_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Saved:
-    """A checkpoint that SQL names."""
+    """A checkpoint that is recorded in SQL."""
 
     path: str  # storage key
     sha256: str
@@ -59,88 +59,88 @@ class Shard:
         to read ──► in the engine ──► rows {row: result} ──► shelved {row}
         feeder      counted           ended                  in the checkpoint only
 
-    A row is in exactly one place. `shelved` starts with what a checkpoint holds. Which rows the
-    engine has is known to the supervisor alone; here they are a number.
+    A row is in exactly one place. `shelved` starts with the rows of an earlier checkpoint. Only the
+    supervisor knows which rows the engine has; here they are a number.
     """
 
     def __init__(self, lease: Lease, *, limits: ResultLimits | None = None) -> None:
-        """Begin a shard without results."""
+        """Make a shard without results."""
         self.lease = lease
-        #: Cancelled once the feeder is to hand over no more rows.
+        #: Cancelled once the feeder must submit no more rows.
         self.feeding = CancelToken()
-        #: Called when the shard has come to its end, or is heavy; on any thread, more than once.
+        #: Called when the shard has an ending or is heavy; on any thread, more than once.
         self.on_due: Callable[[], None] = lambda: None
         self.limits = limits or ResultLimits()
-        #: Held by whoever speaks to SQL of this lease while rows are fed: a split changes it.
+        #: Held during every SQL statement on the lease while rows are fed: a split changes it.
         self.leasing = threading.Lock()
-        #: Whether others have nothing to do and could compute what is untouched.
+        #: True if the rows that were not submitted yet are to become another shard.
         self.is_to_split = False
-        #: The checkpoint that SQL has, this claim's or an earlier one's, and its rows.
+        #: The checkpoint in SQL, from this claim or an earlier one, and the number of its rows.
         self.checkpoint: Saved | None = None
         self.saved_rows = 0
-        #: When the shard was claimed, or a checkpoint last tried, by the monotonic clock.
+        #: The time of the claim or of the last checkpoint attempt, by the monotonic clock.
         self.saved_at = time.monotonic()
-        #: Engine deaths that rows of this shard may have caused, over all of its claims.
+        #: The number of engine deaths that its rows may have caused, over all claims.
         self.deaths = lease.deaths
-        #: Filled by whoever ends the shard early, for the log and for SQL.
+        #: The reason of an early ending, for the log and for SQL.
         self.reason: str | None = None
         self._rows: dict[int, ResultRow] = {}
         self._shelved: set[int] = set()
-        # Bytes of `_rows`, and of all results that this claim has seen.
+        # Bytes of `_rows`, and of all results under this claim.
         self._held_bytes = self._seen_bytes = 0
-        # Generated for the rows that have a result.
+        # Generated tokens of the rows that have a result.
         self._tokens = 0
-        # What exactly these rows did to the KV pool.
+        # KV pool totals of exactly these rows.
         self._kv = UNMEASURED
-        # How they were computed: by this worker's engine, and by a former owner's.
+        # How they were computed, by this worker's engine and by those of former owners.
         self._numerics: tuple[Numerics, ...] = ()
-        # Rows that the engine has, or is about to get.
+        # Number of rows that the engine has or is about to get.
         self._in_engine = 0
-        self._gave_up = False
+        self._ignores_engine = False
         self._early: Ending | None = None
         self._closing = False
         self._fed = False
-        # 1 + the highest row that the engine or a checkpoint has had.
+        # 1 + the highest row that was submitted, or that a checkpoint holds.
         self._touched_end = lease.pos_start
         self._lock = threading.RLock()
 
     @property
     def rows_done(self) -> int:
-        """Rows that have a result."""
+        """The number of rows that have a result."""
         return len(self._rows) + len(self._shelved)
 
     @property
     def is_heavy(self) -> bool:
-        """Whether the results in memory are to go to a checkpoint and stay there."""
+        """True while the results in memory exceed their limit and must go to a checkpoint."""
         return self._held_bytes > self.limits.memory_bytes
 
     @property
     def tokens_done(self) -> int:
-        """Tokens generated for rows that ended."""
+        """The number of tokens generated for rows that have a result."""
         return self._tokens
 
     @property
     def rests_on_checkpoint(self) -> bool:
-        """Whether rows of it are in its checkpoint only."""
+        """True while some results are in the checkpoint only."""
         return bool(self._shelved)
 
     @property
     def is_in_engine(self) -> bool:
-        """Whether the engine has, or is about to get, rows of it."""
+        """True while the engine has, or is about to get, rows of the shard."""
         return self._in_engine > 0
 
     @property
     def wants_rows(self) -> bool:
-        """Whether the feeder should go on."""
+        """True while the feeder should submit rows."""
         return not self.feeding.is_cancelled
 
     @property
     def touched_end(self) -> int:
-        """The position from which on nothing was computed or handed over."""
+        """The position from which on no row was computed or submitted."""
         return self._touched_end
 
     def has(self, row: int) -> bool:
-        """Return whether a row has a result already."""
+        """Return whether a row has a result."""
         return row in self._rows or row in self._shelved
 
     def is_shelved(self, row: int) -> bool:
@@ -148,15 +148,15 @@ class Shard:
         return row in self._shelved
 
     def results(self) -> ShardResults:
-        """Return the results in memory, in no order, what all did to the KV pool, and the numerics.
+        """Return the results in memory, in no order, the KV pool totals, and the numerics.
 
-        Totals and numerics are those of the rows in memory and on the shelf, and of no others.
+        Totals and numerics are those of all rows with a result, in memory or shelved.
         """
         with self._lock:
             return list(self._rows.values()), self._kv, self._numerics
 
     def shelve(self, results: Iterable[ResultRow]) -> None:
-        """Forget results that the checkpoint holds, all but their numbers."""
+        """Drop results that the checkpoint holds from memory; keep their row numbers."""
         with self._lock:
             for result in results:
                 if self._rows.pop(result.row, None) is not None:
@@ -164,12 +164,12 @@ class Shard:
                     self._held_bytes -= held_bytes(result)
 
     def keep(self, results: Iterable[ResultRow], kv: KVTotals = UNMEASURED) -> None:
-        """Add results that need no engine: error rows, or a checkpoint's with their totals."""
+        """Add results that do not come from the engine: error rows, or those of a checkpoint."""
         with self._lock:
             for result in results:
                 self._hold(result)
             self._kv += kv
-        self._look()
+        self._check_due()
 
     def recall(
         self,
@@ -179,7 +179,7 @@ class Shard:
         *,
         tokens: int = 0,
     ) -> None:
-        """Take over the rows of a checkpoint, which stay in it, and the tokens they took."""
+        """Add the rows of a checkpoint, which stay in it, and the tokens generated for them."""
         rows = list(rows)
         with self._lock:
             self._tokens += tokens
@@ -187,7 +187,7 @@ class Shard:
             self._shelved.update(rows)
             self._kv += kv
         self._touch(rows)
-        self._look()
+        self._check_due()
 
     def expect(self, rows: Collection[InputRow]) -> None:
         """Count rows that are about to go to the engine."""
@@ -196,30 +196,30 @@ class Shard:
         self._touch(row.row for row in rows)
 
     def withdraw(self, rows: Collection[InputRow]) -> None:
-        """Count off rows that did not go to the engine after all."""
+        """Subtract rows that were counted but did not go to the engine."""
         with self._lock:
             self._in_engine -= len(rows)
-        self._look()
+        self._check_due()
 
     def ask_to_split(self) -> None:
-        """Let the feeder give up what is untouched, once; it may be too late for that."""
+        """Ask the feeder to split off the rows that were not submitted yet, if any are left."""
         self.is_to_split = True
 
     def narrow(self, lease: Lease) -> None:
-        """Go on with the beginning of the shard only; results of the rest are its new owner's."""
+        """Keep only the rows of `lease`, the beginning of the shard; drop results of the rest."""
         with self._lock:
             self.lease = lease
             for row in [row for row in self._rows if row >= lease.pos_end]:
                 self._held_bytes -= held_bytes(self._rows.pop(row))
             self._shelved = {row for row in self._shelved if row < lease.pos_end}
-        self._look()
+        self._check_due()
 
     def receive(
         self, row: InputRow, generation: Generation, numerics: Numerics | None = None
     ) -> None:
-        """Take what the engine returns for one row; it may come after the row was given up."""
+        """Take the engine's answer for one row; ignore it after `forget_engine_rows`."""
         with self._lock:
-            if self._gave_up or self.has(row.row):
+            if self._ignores_engine or self.has(row.row):
                 return
             self._in_engine -= 1
             lease = self.lease
@@ -236,39 +236,39 @@ class Shard:
             self._tokens += generation.usage.completion_tokens if generation.usage else 0
             if numerics and generation.error is None and numerics not in self._numerics:
                 self._numerics = merge_numerics(self._numerics, [numerics])
-        self._look()
+        self._check_due()
 
     def count_death(self) -> None:
-        """Note that an engine died that had rows of the shard."""
+        """Count a death of an engine that had rows of the shard."""
         with self._lock:
             self.deaths += 1
 
     def fed(self) -> None:
-        """Say that the feeder has handed over its last row."""
+        """Note that the feeder has submitted its last row."""
         with self._lock:
             self._fed = True
-        self._look()
+        self._check_due()
 
     def close(self) -> None:
-        """Take no more rows from the input; those in the engine may end."""
+        """Submit no more rows; let those in the engine end."""
         with self._lock:
             self._closing = True
         self.feeding.cancel()
-        self._look()
+        self._check_due()
 
     def end(self, ending: Ending, reason: str | None = None) -> None:
-        """End the shard early; the first reason counts, but being fenced overrides all."""
+        """End the shard early; the first ending is kept, but FENCED replaces every other one."""
         with self._lock:
             if self._early is None or ending is Ending.FENCED:
                 self._early, self.reason = ending, reason
         self.feeding.cancel()
-        self._look()
+        self._check_due()
 
     @property
     def ending(self) -> Ending | None:
-        """Why the shard is to be finished; None while it is not.
+        """The reason to finish the shard; None while it goes on.
 
-        Once there is one the feeder is done: nobody adds to the shard any more but the engine.
+        The feeder has returned by then: only the engine still adds results.
         """
         with self._lock:
             if not self._fed:
@@ -279,15 +279,15 @@ class Shard:
                 return Ending.DRAINED
             return self._early
 
-    def give_up(self) -> None:
-        """Forget the rows that the engine still has: their answers are not taken any more."""
+    def forget_engine_rows(self) -> None:
+        """Forget the rows that the engine still has, and ignore their answers."""
         with self._lock:
-            self._gave_up = True
+            self._ignores_engine = True
             self._in_engine = 0
 
-    def _look(self) -> None:
-        """See whether somebody has to attend to the shard now."""
-        # no ending comes of a row while the engine has others
+    def _check_due(self) -> None:
+        """Call `on_due` if the shard has an ending or is heavy."""
+        # a row's result makes no ending while the engine has other rows
         with self._lock:
             due = (self._in_engine == 0 or not self.wants_rows) and self.ending is not None
         if due or self.is_heavy:

@@ -1,4 +1,4 @@
-"""The shards this worker has in flight."""
+"""The set of shards that this worker has in flight."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from batchgen_workers.shard.shard import Ending, Shard
 
 
 class Shards:
-    """A set of shards that threads add to, walk through and wait on."""
+    """A set of shards for many threads: they add to it, iterate over it and wait until it is empty.
+
+    A shard stays in it from its claim until it is finished.
+    """
 
     def __init__(self) -> None:
-        # A dict for its order. By identity: a split changes a shard's id.
+        # A dict, because it keeps the order. Keys are compared by identity: a split changes the id.
         self._shards: dict[Shard, None] = {}
         self._changed = threading.Condition()
 
@@ -24,18 +27,18 @@ class Shards:
             return iter(list(self._shards))
 
     def add(self, shard: Shard) -> None:
-        """Take up a claimed shard."""
+        """Add a claimed shard."""
         with self._changed:
             self._shards[shard] = None
 
     def remove(self, shard: Shard) -> None:
-        """Forget a settled shard; the same one may have been claimed anew meanwhile."""
+        """Remove a finished shard; a new claim of the same shard is another object and stays."""
         with self._changed:
             self._shards.pop(shard, None)
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Let every shard take no more rows from its input."""
+        """Let no shard submit more rows."""
         for shard in self:
             shard.close()
 
@@ -45,6 +48,6 @@ class Shards:
             shard.end(ending, reason)
 
     def wait_empty(self, timeout: float) -> bool:
-        """Wait until every shard is settled; return False after `timeout` seconds."""
+        """Wait until every shard is finished; return False after `timeout` seconds."""
         with self._changed:
             return self._changed.wait_for(lambda: not self._shards, timeout)

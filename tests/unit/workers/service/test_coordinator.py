@@ -10,7 +10,7 @@ from batchgen.errors import BrokerUnavailable
 from batchgen.jobs.job_records import JobRecord, WorkerRecord
 from batchgen.jobs.store import Store
 from batchgen.settings import Settings
-from batchgen_workers.service.coordinator import DOORBELLS_PER_SLOT, Coordinator
+from batchgen_workers.service.coordinator import MESSAGES_PER_SLOT, Coordinator
 from tests.support.jobs import (
     MODEL,
     claim_first,
@@ -86,7 +86,7 @@ def test_a_due_job_is_started_and_rung_for(
     job = submitted(store)
     coordinator.tick()
     assert state_of(store, job) is JobState.RUNNING
-    assert len(publisher.rung) == DOORBELLS_PER_SLOT * 2
+    assert len(publisher.rung) == MESSAGES_PER_SLOT * 2
     assert (
         publisher.rung == [record.id for record in store.jobs.shards(job.id)][: len(publisher.rung)]
     )
@@ -108,10 +108,10 @@ def test_a_window_of_doorbells_is_outstanding_and_no_more(
     job = submitted(store)
     coordinator.tick()
     coordinator.tick()
-    assert len(publisher.rung) == DOORBELLS_PER_SLOT * 2
+    assert len(publisher.rung) == MESSAGES_PER_SLOT * 2
     claim_first(store, job)
     coordinator.tick()
-    assert len(publisher.rung) == DOORBELLS_PER_SLOT * 2 + 1
+    assert len(publisher.rung) == MESSAGES_PER_SLOT * 2 + 1
 
 
 def test_what_waits_in_the_broker_counts(
@@ -119,7 +119,7 @@ def test_what_waits_in_the_broker_counts(
 ) -> None:
     sign_on(store)
     submitted(store)
-    publisher.in_queue = DOORBELLS_PER_SLOT * 2 - 3
+    publisher.in_queue = MESSAGES_PER_SLOT * 2 - 3
     coordinator.tick()
     assert len(publisher.rung) == 3
 

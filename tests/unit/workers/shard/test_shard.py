@@ -91,7 +91,7 @@ def test_rows_given_up_are_not_taken_any_more() -> None:
     shard = new_shard()
     shard.expect([row(100), row(101)])
     shard.receive(row(100), answer(1))
-    shard.give_up()
+    shard.forget_engine_rows()
     shard.receive(row(101), answer(2))
     rows, kv, _ = shard.results()
     assert (len(rows), kv.rows, kv.preemptions) == (1, 1, 1)
