@@ -21,8 +21,6 @@ from batchgen_workers.cancellation import CancelToken
 from batchgen_workers.exceptions import describe
 from batchgen_workers.logs import get_logger
 from batchgen_workers.periodic import PeriodicThread
-from batchgen_workers.queue.app import create_app
-from batchgen_workers.queue.publisher import ShardPublisher
 from batchgen_workers.retry import await_database
 from batchgen_workers.service.finaliser import Finaliser
 from batchgen_workers.service.home_lock import locked_home
@@ -46,6 +44,10 @@ def run_coordinator(settings: Settings) -> None:
         SchemaMismatch, StoreMismatch, DatabaseDamaged: the database cannot be used.
         HomeLocked: another coordinator runs on this SQLite home.
     """
+    # `batchgen run` coordinates as well, has no broker, and loads no Celery.
+    from batchgen_workers.queue.app import create_app
+    from batchgen_workers.queue.publisher import ShardPublisher
+
     stopping = CancelToken()
     with ExitStack() as opened, on_ending(stopping.cancel):
         publisher = ShardPublisher(create_app(settings))
