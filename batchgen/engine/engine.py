@@ -150,6 +150,10 @@ class Engine:
         """Return whether `step` has something to compute or to return."""
         return bool(self._refused) or self.scheduler.has_unfinished()
 
+    def has_waiting(self) -> bool:
+        """Return whether requests wait for a place in the batch; safe on any thread."""
+        return self.scheduler.num_waiting > 0
+
     def step(self) -> list[Generation]:
         """Compute one batch and return the requests that ended; refused requests come first."""
         ended, self._refused = self._refused, []

@@ -183,6 +183,7 @@ def test_up_goes_to_the_background_and_down_ends_it(shell: Shell) -> None:
             assert f"already: process {pid} on" in refused
         job = shell("submit", "prompts.jsonl", "-m", MODEL, "-p", "max_tokens=2").strip()
         shell("wait", job, code=1)  # row 7 is too long
+        shell("rm", job)
         shell("down")
         wait_until(lambda: not is_alive(pid))
         shell("down", code=4)

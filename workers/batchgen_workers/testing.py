@@ -121,6 +121,10 @@ class FakeEngine:
         """Return whether a step has rows to work on."""
         return bool(self._rows or self._refused)
 
+    def has_waiting(self) -> bool:
+        """Return whether rows wait for a place in the batch."""
+        return len(self._rows) > self._config.max_num_seqs
+
     def step(self) -> list[Generation]:
         """Add a word to the oldest `max_num_seqs` rows and return those that ended."""
         began = time.monotonic()

@@ -4,6 +4,9 @@ reader thread                         encoder thread                     step th
   Add    ─► waiting [request …] ─►      engine.encode(request) ─► inbox ─►  engine.admit
   Abort  ─► leaves `waiting`, or is
             noted for the row in work ──────────────────────────► inbox ─►  engine.abort
+
+A template and a tokenizer need a core, and a step uses all of them. As long as encoded rows wait
+for a place in the batch, the encoder therefore rests 19 times as long as it works.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
@@ -18,6 +22,9 @@ from typing import Any, TypeAlias
 
 from batchgen.core.rows import GenerationRequest
 
+REST = 19  # seconds of rest for each second of work while encoded rows wait: 5 % of a core
+LONGEST_REST = 1.0  # seconds
+LOOK = 0.005  # seconds between two looks whether encoded rows still wait
 NICENESS = 10  # of the encoder thread: if cores are scarce, the step thread goes first
 
 Encode: TypeAlias = Callable[[GenerationRequest], Any]
@@ -43,9 +50,14 @@ class Encoder:
         self._current: int | None = None
         self._changed = threading.Condition()
 
-    def start(self, encode: Encode) -> None:
-        """Start the thread, which calls `encode` with one request at a time."""
-        threading.Thread(target=self._run, args=(encode,), name="encoder", daemon=True).start()
+    def start(self, encode: Encode, *, is_ahead: Callable[[], bool] = lambda: False) -> None:
+        """Start the thread, which calls `encode` with one request at a time.
+
+        While `is_ahead` returns True, encoded rows wait in the engine, and the thread rests.
+        """
+        threading.Thread(
+            target=self._run, args=(encode, is_ahead), name="encoder", daemon=True
+        ).start()
 
     def put(self, requests: Sequence[GenerationRequest]) -> None:
         """Add rows to the queue."""
@@ -61,12 +73,14 @@ class Encoder:
             if self._current in unwanted:
                 self._current = None
 
-    def _run(self, encode: Encode) -> None:
+    def _run(self, encode: Encode, is_ahead: Callable[[], bool]) -> None:
         _lower_priority()
         try:
             while True:
                 request = self._next()
+                began = time.monotonic()
                 self._deliver(request.key, encode(request))
+                _rest(time.monotonic() - began, is_ahead)
         except Exception as error:  # noqa: BLE001 (thread boundary: the process ends with it)
             self._on_failure(error)
 
@@ -83,6 +97,13 @@ class Encoder:
             if self._current == key:
                 self._current = None
                 self._on_encoded(encoded)
+
+
+def _rest(worked: float, is_ahead: Callable[[], bool]) -> None:
+    """Leave the cores to the steps after so many seconds of work, while encoded rows wait."""
+    until = time.monotonic() + min(REST * worked, LONGEST_REST)
+    while is_ahead() and time.monotonic() < until:
+        time.sleep(LOOK)
 
 
 def _lower_priority() -> None:

@@ -77,6 +77,10 @@ class EngineLike(Protocol):
         """Return whether a step has rows to work on."""
         ...
 
+    def has_waiting(self) -> bool:
+        """Return whether encoded rows wait for a place in the batch; called on any thread."""
+        ...
+
     def stats(self) -> EngineStats:
         """Return the counters."""
         ...
@@ -122,7 +126,7 @@ def main(descriptor: int) -> int:
         assert isinstance(start, Start)
         with without_collection():
             engine = _load(start)
-        encoder.start(engine.encode)
+        encoder.start(engine.encode, is_ahead=engine.has_waiting)
         stream.send(Ready(info=engine.info))
         EngineServer(stream, inbox, engine).run()
     except Exception as error:  # noqa: BLE001 (process boundary: the worker learns why)

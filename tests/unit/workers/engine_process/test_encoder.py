@@ -4,8 +4,11 @@ import queue
 import threading
 from typing import Any
 
+import pytest
+
 from batchgen.core.params import SamplingParams
 from batchgen.core.rows import GenerationRequest
+from batchgen_workers.engine_process import encoder as module
 from batchgen_workers.engine_process.encoder import Encoder
 
 LIMIT = 10  # seconds until a test that waits for nothing fails
@@ -67,3 +70,21 @@ def test_a_failure_is_told_once_and_ends_the_encoding() -> None:
     assert isinstance(failed, KeyError)
     assert failed.args == (1,)
     assert out.empty()
+
+
+def test_it_rests_while_encoded_rows_wait_and_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    out: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    encoder = encoder_into(out)
+    looks = iter([True, True, False])  # after the first row; no rest after the second
+    rests: list[float] = []
+
+    def encode(request: GenerationRequest) -> int:
+        out.put(len(rests))
+        return request.key
+
+    monkeypatch.setattr(module, "REST", 1e9)
+    monkeypatch.setattr(module, "LONGEST_REST", LIMIT)
+    monkeypatch.setattr("time.sleep", rests.append)
+    encoder.put(rows(1, 2))
+    encoder.start(encode, is_ahead=lambda: next(looks, False))
+    assert [out.get(timeout=LIMIT) for _ in range(4)] == [0, 1, 2, 2]
