@@ -1,4 +1,4 @@
-"""What rows that are being encoded cost those that run, with a slow chat template.
+"""Measures how much rows that are being encoded slow down rows that run, with a slow template.
 
     python benchmarks/encoding.py MODEL_DIR [--running 128] [--rows 1000] [--template-ms 5]
                                   [--rounds 4]
@@ -47,7 +47,7 @@ def slow_template(loops: int) -> str:
 
 
 def chats(keys: Iterator[int], count: int) -> list[GenerationRequest]:
-    """Return chats of our own that nobody computes."""
+    """Return `count` chats with the next keys; they are encoded and never computed."""
     params = SamplingParams(max_tokens=1, temperature=0)
     return [
         GenerationRequest(

@@ -126,7 +126,7 @@ def test_a_run_is_interrupted_and_goes_on(shell: Shell) -> None:
     assert f"Going on: {n_kept} of 400 rows are done" in said
     check_dataset(shell.folder / "out")
     assert shell("verify", "out") == "out: ok\n"
-    # nothing is left that somebody who reads out/**/*.parquet would count again
+    # No working copy is left that a reader of out/**/*.parquet would count again.
     kept = {path.name for path in (shell.folder / "out" / ".batchgen").iterdir()}
     assert kept == {"manifest.json", "run.log", "engine.log"}
 

@@ -1,4 +1,4 @@
-"""What a user is told of files that are another user's: that they may not be read, never less."""
+"""A file of another user gives "permission denied" with its name, never "not found"."""
 
 from __future__ import annotations
 

@@ -442,7 +442,7 @@ def test_28_a_database_that_went_back_in_time(cluster: Cluster, way: str) -> Non
         findings = Adopter(cluster.store, cluster.storage).adopt()
         found = Counter(finding.outcome for finding in findings)
         assert found[Outcome.ADOPTED] >= 1
-        # and whatever lay there whole when its worker died, just before its commit
+        # and parts that were complete when their worker died, just before their commit
         assert cluster.store.jobs.progress(job.id).committed >= committed
         assert check_invariants(cluster.store, cluster.storage) == []
     cluster.coordinator()

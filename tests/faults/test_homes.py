@@ -121,7 +121,7 @@ def test_63_nobody_judges_a_job_from_elsewhere(cluster: Cluster, elsewhere: Path
 
 @pytest.mark.fault(63, "a submit from another home, its workers on the first one")
 def test_63_the_home_of_the_first_submit_is_the_one(cluster: Cluster, elsewhere: Path) -> None:
-    """The other direction: whoever submits first says which folder is to be shared."""
+    """The other direction: the first submit decides which folder is shared."""
     with closing(service_at(cluster, elsewhere)) as service:
         job = submit(service)
     for name, arguments in PROCESSES.items():

@@ -129,7 +129,7 @@ def test_37_what_lies_ahead_of_a_clock_set_back_is_stale(cluster: Cluster) -> No
     job = cluster.submit()
     cluster.await_done(job, 10)
     coordinator.kill()
-    worker.kill()  # what it had leased, and what was rung for, is nobody's now
+    worker.kill()  # its leases and its messages have no owner now
     assert ShardState.LEASED in states_of(cluster.store, job)
     move_clock(cluster.store, -HOUR)
     cluster.hurt()

@@ -1,4 +1,4 @@
-"""Fault 64: `batchgen rm` killed at each of its steps, and whoever finds what it left."""
+"""Fault 64: `batchgen rm` is killed at each of its steps; another process finishes the removal."""
 
 from __future__ import annotations
 

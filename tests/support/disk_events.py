@@ -88,7 +88,7 @@ class Killed(BaseException):
 
 @dataclass
 class Killing:
-    """Whether the block was long enough to be killed."""
+    """`happened` is False if the block ended before the step at which it is killed."""
 
     happened: bool = False
 
