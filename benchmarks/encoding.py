@@ -3,10 +3,11 @@
     python benchmarks/encoding.py MODEL_DIR [--running 128] [--rows 1000] [--template-ms 5]
                                   [--rounds 4]
 
-128 rows decode; in every second window of steps 1,000 chats are handed in, whose template takes
+128 rows decode; before every second window of steps 1,000 chats are handed in, whose template takes
 5 ms of processor time each. Once the encoder thread of the engine process takes them (`beside`),
-once they are encoded between two steps, as a frame of 32 rows at a time (`between`). The handed-in
-rows are aborted while they wait, so that every step computes the same 128 rows.
+once they are encoded between two steps, as a frame of 32 rows at a time (`between`). A window ends
+long before the last of them is encoded; the others are aborted then. No encoded row is computed,
+so that every step computes the same 128 rows.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from batchgen_workers.engine_process.server import distribute, encoder_into
 FRAME = 32  # rows that a frame brought, and that one step had to wait for
 PROMPT = [1000 + token for token in range(64)]
 ANSWER = 1500  # tokens; more than all windows take
+WINDOW = 64  # steps
 LOOPS_PER_MS = 70  # first guess at a template's rounds; measured below
 INNER = 100  # turns of each round: the sandbox bounds a range
 SAMPLE = 8  # rows that the template is timed with
@@ -121,23 +123,19 @@ class Beside:
         self._encoder.start(engine.encode, is_ahead=lambda: True)
 
     def __call__(self, rows: list[GenerationRequest]) -> list[float]:
-        """Time steps from the moment the rows come until the last one is encoded."""
+        """Time the steps of a window that begins when the rows come; then abort the rows."""
         for frame in in_frames(rows):
             distribute(Add(requests=list(frame)), self._inbox, self._encoder)
-        left = len(rows)
-
-        def take() -> bool:
-            nonlocal left
-            while not self._inbox.empty():
-                self._inbox.get()  # it would wait behind the running rows
-                left -= 1
-            return left > 0
-
-        return timed_steps(self._engine, take)
+        taken = quiet(self._engine, WINDOW)
+        self._abort(rows)
+        return taken
 
     def seconds_to_abort(self, rows: list[GenerationRequest]) -> float:
         """Return how long an abort of rows that are being encoded takes to reach the step."""
         distribute(Add(requests=rows), self._inbox, self._encoder)
+        return self._abort(rows)
+
+    def _abort(self, rows: list[GenerationRequest]) -> float:
         began = time.perf_counter()
         distribute(Abort(keys=[one.key for one in rows]), self._inbox, self._encoder)
         while not isinstance(self._inbox.get(), Abort):

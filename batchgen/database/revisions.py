@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 #: Oldest first; Alembic's revision identifiers.
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007")
 
 #: The revision this code reads and writes.
 HEAD = REVISIONS[-1]

@@ -105,6 +105,12 @@ jobs = Table(
     Column("final_seconds", Double),
     # Expected tokens of all answers of one row together; NULL if unknown.
     Column("answer_tokens", Double),
+    # The public id backwards: users also name a job by the end of its id.
+    Column("reversed_id", Text),
+    # The API key that submitted it; NULL for the command line.
+    Column("key_id", Text),
+    # Expected tokens of all prompts and answers, for quotas.
+    Column("expected_tokens", BigInteger, nullable=False, server_default="0"),
     UniqueConstraint("public_id"),
     UniqueConstraint("tenant_id", "idem_key"),
     _one_of("state", JobState),
@@ -113,6 +119,9 @@ jobs = Table(
     CheckConstraint("state <> 'completed' OR manifest_sha256 IS NOT NULL", name="manifest"),
     Index(None, "state"),
     Index(None, "input_sha256"),
+    Index("job_newest", "tenant_id", "id"),
+    Index("job_named", "tenant_id", "name", "id"),
+    Index("job_reversed_id", "reversed_id"),
     # Ids are never reused: otherwise a lease of a removed job could pass the fence of a new one.
     sqlite_autoincrement=True,
 )

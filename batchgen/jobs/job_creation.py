@@ -112,8 +112,11 @@ def _insert_input(connection: Connection, new: NewJob) -> None:
 
 
 def _insert_job(connection: Connection, new: NewJob, expected: Estimate) -> JobRecord:
+    public_id = new.public_id or uuid7().hex
     added = insert(jobs).values(
-        public_id=uuid7().hex,
+        public_id=public_id,
+        reversed_id=public_id[::-1],
+        key_id=new.key_id,
         tenant_id=new.tenant_id,
         idem_key=new.idem_key,
         name=new.name,

@@ -42,6 +42,10 @@ class NewJob:
     # Two submits with the same key create one job; None is never the same.
     idem_key: str | None = None
     tenant_id: str = LOCAL_TENANT
+    # the API key that submits it, None for the command line
+    key_id: str | None = None
+    # its public id if that is given away before the job exists; None makes one
+    public_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +82,8 @@ class JobRecord:
     ended_at: float | None
     # expected for all answers of one row together, None if unknown
     answer_tokens: float | None = None
+    # the API key that submitted it, None for the command line
+    key_id: str | None = None
 
     @classmethod
     def from_row(cls, row: Row[Any]) -> Self:

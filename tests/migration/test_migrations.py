@@ -17,6 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 import batchgen_migrations
 from batchgen.core.finish_reasons import UNCOUNTED, FinishReasons
 from batchgen.core.kv_totals import UNMEASURED
+from batchgen.database import batch_tables, tenant_tables, webhook_tables
 from batchgen.database.database import Database
 from batchgen.database.revisions import HEAD, REVISIONS, VERSION_TABLE
 from batchgen.database.tables import metadata
@@ -29,6 +30,9 @@ from batchgen.storage.store_id import read_store_id
 from batchgen_migrations import check, current, downgrade, upgrade
 from batchgen_migrations.runner import _migrating
 from tests.support.jobs import new_job, part_of
+
+# Their tables are in `metadata` once these modules are imported.
+assert batch_tables and tenant_tables and webhook_tables
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
