@@ -112,7 +112,7 @@ def test_migrations_and_models_agree(empty_url: str) -> None:
 
 def test_check_names_what_differs(postgres_url: str) -> None:
     with closing(Database(postgres_url)) as database, database.begin() as connection:
-        connection.execute(text("ALTER TABLE jobs DROP COLUMN name"))
+        connection.execute(text("ALTER TABLE jobs DROP COLUMN key_id"))
         connection.execute(text("DROP INDEX shard_due"))
     found = check(postgres_url)
     assert len(found) == 2
