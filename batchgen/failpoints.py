@@ -30,7 +30,7 @@ NAMES = frozenset(
     {
         "checkpoint.registered",
         "checkpoint.registering",
-        "dispatch.rung",
+        "dispatch.published",
         "dispatch.taken",
         "final.claimed",
         "final.completed",

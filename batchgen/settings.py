@@ -101,7 +101,9 @@ class Settings(BaseSettings):
         default=0.5, gt=0, description="seconds between coordinator ticks"
     )
     redispatch_after: float = Field(
-        default=30.0, gt=0, description="seconds until a doorbell rings again"
+        default=30.0,
+        gt=0,
+        description="seconds until a shard that nobody claimed is published again",
     )
     garbage_interval: float = Field(
         default=600.0, gt=0, description="seconds between two searches for unneeded files"

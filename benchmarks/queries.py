@@ -107,7 +107,7 @@ def rounds(service: Service, large: JobRecord, count: int) -> Clock:
         clock.time("progress", lambda: store.jobs.progress(large.id))
         clock.time("status", lambda: service.status(large.public_id))
         clock.time("status of a small job", lambda: service.status(small.public_id))
-        clock.time("finalizable", store.finals.finalizable)
+        clock.time("finalizable", store.finalization.finalizable)
         clock.time("reap", store.leases.reap)
         store.dispatch.unmark(rung)
     return clock

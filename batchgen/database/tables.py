@@ -145,7 +145,7 @@ shards = Table(
     Column("lease_owner", Text),
     Column("lease_expires_at", Double),
     Column("not_before", Double, nullable=False, server_default="0"),
-    # When its doorbell last rang; NULL once it is claimed.
+    # When its id was last published; NULL once it is claimed.
     Column("enqueued_at", Double),
     Column("rows_done", BigInteger, nullable=False, server_default="0"),
     Column("give_up", Boolean, nullable=False, server_default=false()),

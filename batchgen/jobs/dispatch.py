@@ -1,8 +1,8 @@
 """Dispatch: choose the shards whose ids are published to the broker now.
 
-A message (the doorbell) only tells a worker that a shard is ready; SQL decides who gets it. A shard
-may be published twice, and if a message is lost it is published again after `redispatch_after`
-seconds. So any number of dispatchers may run at once, and the broker may lose messages.
+A message only tells a worker that a shard is ready; SQL decides who gets it. A shard may be
+published twice, and if a message is lost it is published again after `redispatch_after` seconds.
+So any number of dispatchers may run at once, and the broker may lose messages.
 """
 
 from __future__ import annotations

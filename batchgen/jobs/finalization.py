@@ -20,7 +20,7 @@ JobIds = list[int]
 Segments = list[SegmentRecord]
 
 
-class FinalManager(Manager):
+class FinalizationManager(Manager):
     """The transactions of the finaliser, fenced by the job's own epoch."""
 
     @repeatable

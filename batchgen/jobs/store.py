@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from batchgen.database.database import Database
 from batchgen.jobs.dispatch import DispatchManager
-from batchgen.jobs.finalization import FinalManager
+from batchgen.jobs.finalization import FinalizationManager
 from batchgen.jobs.jobs import JobManager
 from batchgen.jobs.leases import LeaseManager
 from batchgen.jobs.splits import SplitManager
@@ -26,7 +26,7 @@ class Store:
         self.leases = LeaseManager(database)
         self.splits = SplitManager(database)
         self.dispatch = DispatchManager(database)
-        self.finals = FinalManager(database)
+        self.finalization = FinalizationManager(database)
         self.workers = WorkerManager(database)
 
     def __repr__(self) -> str:

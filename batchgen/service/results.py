@@ -134,7 +134,7 @@ class Results:
         """Return the parts and checkpoints of a job, in input order."""
         # Read checkpoints first: a shard committed meanwhile is then found as a part.
         saved = {one.pos_start: one for one in self.store.leases.checkpoints_of(job.id)}
-        for segment in self.store.finals.segments(job.id):
+        for segment in self.store.finalization.segments(job.id):
             if segment.part is not None:
                 saved[segment.pos_start] = SavedSegment(
                     pos_start=segment.pos_start,
@@ -145,7 +145,7 @@ class Results:
         return [saved[start] for start in sorted(saved)]
 
     def _part_keys(self, job: JobRecord) -> list[str]:
-        segments = self.store.finals.segments(job.id)
+        segments = self.store.finalization.segments(job.id)
         return [segment.part.path for segment in segments if segment.part]
 
 

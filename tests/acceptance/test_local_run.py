@@ -274,6 +274,6 @@ def _finaliser_that_is_killed() -> Iterator[None]:
 
 
 def _only_claim(finaliser: Finaliser) -> int:
-    for job_id in finaliser.store.finals.finalizable():
-        finaliser.store.finals.claim(job_id, owner="dead/1", ttl=NEVER)
+    for job_id in finaliser.store.finalization.finalizable():
+        finaliser.store.finalization.claim(job_id, owner="dead/1", ttl=NEVER)
     return 0

@@ -16,7 +16,7 @@ from batchgen_workers import testing
 from batchgen_workers.queue.broker_server import BrokerServer
 from tests.support.cluster import FAST_SETTINGS, RECOVERY, ROWS, Cluster, Toll, running_cluster
 from tests.support.homes import MODEL
-from tests.support.strange import ringing_too_often, with_short_visibility
+from tests.support.strange import publishing_too_often, with_short_visibility
 from tests.support.workers import questions, wait_until
 
 QUEUE = f"batchgen:bg.{MODEL}"
@@ -77,7 +77,7 @@ def test_06_a_message_that_dies_with_its_worker(cluster: Cluster, broker_url: st
         wait_until(lambda: b"brpop" in {entry["cmd"].encode() for entry in client.client_list()})
         cluster.hold(victim)
         job = cluster.submit(20)  # one shard: one message
-        wait_until(lambda: rung(cluster) and client.llen(QUEUE) == 0)
+        wait_until(lambda: published(cluster) and client.llen(QUEUE) == 0)
     victim.kill()
     cluster.hurt()
     cluster.worker()
@@ -164,7 +164,7 @@ def test_18_a_message_redelivered_too_early_is_refused(cluster: Cluster) -> None
 
 @pytest.mark.fault(19, "every message three times and more, shuffled")
 def test_19_messages_come_again_and_again(cluster: Cluster) -> None:
-    cluster.start("coordinator", ringing_too_often, ["coordinator"])
+    cluster.start("coordinator", publishing_too_often, ["coordinator"])
     cluster.worker()
     cluster.worker()
     jobs = [cluster.submit(questions(ROWS, max_tokens=tokens)) for tokens in (1, 2, 3)]
@@ -183,8 +183,8 @@ def full(broker: Broker) -> Iterator[None]:
         client.config_set("maxmemory", 0)
 
 
-def rung(cluster: Cluster) -> bool:
-    """Return whether some shard was rung for."""
+def published(cluster: Cluster) -> bool:
+    """Return whether some shard was published."""
     return any(
         shard.enqueued_at is not None
         for job in cluster.store.jobs.list()

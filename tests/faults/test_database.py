@@ -163,11 +163,11 @@ def releasing(store: Store, job: JobRecord) -> Iterator[None]:
 
 def completing(store: Store, job: JobRecord) -> Iterator[None]:
     commit_all(store, job)
-    store.finals.finalizable()
-    final = store.finals.claim(job.id, owner="host/1", ttl=60.0)
+    store.finalization.finalizable()
+    final = store.finalization.claim(job.id, owner="host/1", ttl=60.0)
     assert final is not None
     yield
-    ended = store.finals.complete(final, dataset_path="datasets/1", manifest_sha256="f" * 64)
+    ended = store.finalization.complete(final, dataset_path="datasets/1", manifest_sha256="f" * 64)
     assert ended.state is JobState.COMPLETED
 
 

@@ -68,7 +68,7 @@ def test_13_what_sql_names_is_on_the_disk(
     toll.injections += 1
     toll.rows_in += 100
     events.check_durable(home / "parts")
-    paths = [segment.part.path for segment in store.finals.segments(job.id) if segment.part]
+    paths = [segment.part.path for segment in store.finalization.segments(job.id) if segment.part]
     assert {home / path for path in paths} <= set(events.renamed())
 
 

@@ -81,7 +81,7 @@ def test_05_a_part_without_a_commit_is_nobodys(cluster: Cluster, failpoint: str)
 
 @pytest.mark.fault(12, "dispatcher and reaper killed, and two of them at once")
 @pytest.mark.parametrize(
-    "failpoint", ["dispatch.taken", "dispatch.rung", "final.claimed", "final.completing"]
+    "failpoint", ["dispatch.taken", "dispatch.published", "final.claimed", "final.completing"]
 )
 def test_12_a_coordinator_dies_at_any_step(cluster: Cluster, failpoint: str) -> None:
     cluster.worker()

@@ -153,20 +153,20 @@ class Chaos:
         while not self.ended.wait(0.02):
             try:
                 self.store.leases.reap()
-                rung = self.store.dispatch.take(MODEL, limit=2 * WORKERS, redispatch_after=TTL)
-                for shard_id in rung:
+                published = self.store.dispatch.take(MODEL, limit=2 * WORKERS, redispatch_after=TTL)
+                for shard_id in published:
                     self.publish(shard_id, dice)
-                for job_id in self.store.finals.finalizable():
+                for job_id in self.store.finalization.finalizable():
                     self.finish(job_id, seed)
             except DatabaseUnavailable:
                 continue
 
     def finish(self, job_id: int, seed: int) -> None:
-        final = self.store.finals.claim(job_id, owner=f"c{seed}", ttl=TTL)
+        final = self.store.finalization.claim(job_id, owner=f"c{seed}", ttl=TTL)
         if final is None:
             return
         try:
-            self.store.finals.complete(
+            self.store.finalization.complete(
                 final, dataset_path=f"e{final.epoch}", manifest_sha256=f"{final.epoch:064}"
             )
         except Fenced:
@@ -243,7 +243,7 @@ def test_a_cancel_in_the_storm_ends_in_order(watched: Store, storm: Storm) -> No
     chaos.run(interrupt=cancel)
     assert watched.jobs.by_id(job.id).state is JobState.CANCELLED
     assert check_tables(watched) == []
-    states = Counter(segment.state for segment in watched.finals.segments(job.id))
+    states = Counter(segment.state for segment in watched.finalization.segments(job.id))
     assert set(states) == {ShardState.COMMITTED, ShardState.STOPPED}
     assert sorted(chaos.acknowledged) == sorted(registered(watched))
 

@@ -217,7 +217,7 @@ def test_a_database_of_the_first_schema_keeps_what_it_holds(empty_url: str) -> N
         assert (progress.prompt_tokens, progress.completion_tokens) == (80, 40)
         assert (progress.cached_tokens, progress.kv) == (0, UNMEASURED)
         assert progress.finish_reasons == UNCOUNTED  # rather than seven that were not cut
-        (old, ready) = store.finals.segments(1)
+        (old, ready) = store.finalization.segments(1)
         assert (old.part and old.part.path, ready.part) == ("parts/old", None)
         lease = store.leases.claim(2, owner="host/1", ttl=60.0)
         assert lease is not None

@@ -88,12 +88,12 @@ def finish(
 ) -> JobRecord:
     """Answer what is left of a job and write its dataset, as workers and finaliser would."""
     answer_some(service, job, shards=1_000_000, failing=failing, cut=cut)
-    assert service.store.finals.finalizable() == [job.id]
-    final = service.store.finals.claim(job.id, owner="test/1", ttl=TTL)
+    assert service.store.finalization.finalizable() == [job.id]
+    final = service.store.finalization.claim(job.id, owner="test/1", ttl=TTL)
     assert final is not None
     segments = [
         _segment(segment.part, range(segment.pos_start, segment.pos_end))
-        for segment in service.store.finals.segments(job.id)
+        for segment in service.store.finalization.segments(job.id)
     ]
     info = write_dataset(
         service.storage,
@@ -111,7 +111,7 @@ def finish(
             created_at=job.created_at,
         ),
     )
-    return service.store.finals.complete(
+    return service.store.finalization.complete(
         final, dataset_path=info.path, manifest_sha256=info.manifest_sha256
     )
 

@@ -30,20 +30,20 @@ def with_short_visibility(arguments: list[str]) -> int:
     return run_process(arguments)
 
 
-def ringing_too_often(arguments: list[str]) -> int:
+def publishing_too_often(arguments: list[str]) -> int:
     """Publish every shard three times, in any order, and once more with each later one."""
     from batchgen_workers.queue.publisher import ShardPublisher
 
-    ring = ShardPublisher.publish
-    rung: list[int] = []
+    publish = ShardPublisher.publish
+    published: list[int] = []
 
-    def ring_and_ring(self: ShardPublisher, model: str, shard_ids: Any) -> list[int]:
-        rung.extend(shard_ids)
-        messages = [*shard_ids, *shard_ids, *shard_ids, *rung]
+    def publish_often(self: ShardPublisher, model: str, shard_ids: Any) -> list[int]:
+        published.extend(shard_ids)
+        messages = [*shard_ids, *shard_ids, *shard_ids, *published]
         random.shuffle(messages)
-        return [shard for shard in ring(self, model, messages) if shard in set(shard_ids)]
+        return [shard for shard in publish(self, model, messages) if shard in set(shard_ids)]
 
-    ShardPublisher.publish = ring_and_ring  # type: ignore[method-assign]
+    ShardPublisher.publish = publish_often  # type: ignore[method-assign]
     return run_process(arguments)
 
 

@@ -146,7 +146,7 @@ def run_all(runner: ShardRunner, job: JobRecord) -> None:
 
 def rows_of_parts(store: Store, home: Path, job: JobRecord) -> list[ResultRow]:
     """Return the rows of every committed part of a job, in input order."""
-    segments = store.finals.segments(job.id)
+    segments = store.finalization.segments(job.id)
     paths = [segment.part.path for segment in segments if segment.part is not None]
     storage = LocalStorage(home)
     return [row for path in paths for row in read_results(storage, path)]

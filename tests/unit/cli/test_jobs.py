@@ -218,11 +218,11 @@ def test_a_cancelled_job_that_a_worker_holds_is_left_to_it(
     assert "handing its rows back" in batchgen("rm", "nightly").stderr
     let_expire(service.store, lease)  # the worker is dead, and nobody reaps
     service.store.leases.reap()
-    assert service.store.finals.finalizable() == [job.id]
-    final = service.store.finals.claim(job.id, owner="host/1", ttl=60.0)
+    assert service.store.finalization.finalizable() == [job.id]
+    final = service.store.finalization.claim(job.id, owner="host/1", ttl=60.0)
     assert final is not None
     assert batchgen.ok("cancel", "nightly").stdout == f"{job.public_id}  finalizing\n"
-    service.store.finals.release(final)
+    service.store.finalization.release(final)
     assert batchgen.ok("cancel", "nightly").stdout == f"{job.public_id}  cancelled\n"
 
 

@@ -32,17 +32,17 @@ from tests.support.views import a_worker
 HOUR = 3600.0  # seconds
 
 
-def ring(store: Store) -> list[int]:
+def publish(store: Store) -> list[int]:
     return store.dispatch.take(MODEL, limit=100, redispatch_after=30.0)
 
 
-def test_a_bell_of_the_lost_time_is_rung_again_at_once(store: Store) -> None:
+def test_a_message_of_the_lost_time_is_published_again_at_once(store: Store) -> None:
     running_job(store)
-    rung = ring(store)
-    assert rung and ring(store) == []
+    published = publish(store)
+    assert published and publish(store) == []
     move_clock(store, -HOUR)
-    assert ring(store) == rung
-    assert ring(store) == []  # that one was of now
+    assert publish(store) == published
+    assert publish(store) == []  # that one was of now
 
 
 def test_a_dead_workers_lease_of_the_lost_time_ends_a_lease_from_now(store: Store) -> None:
@@ -84,9 +84,9 @@ def test_a_shard_kept_back_in_the_lost_time_is_kept_back_no_longer(store: Store)
     job = running_job(store, n_rows=10)
     lease = claim_first(store, job)
     store.leases.release(lease, delay=LONGEST_DELAY)
-    assert ring(store) == []
+    assert publish(store) == []
     move_clock(store, -HOUR)
-    assert ring(store) == [lease.shard_id]
+    assert publish(store) == [lease.shard_id]
     assert store.leases.claim(lease.shard_id, owner=OWNER, ttl=TTL) is not None
 
 
@@ -100,12 +100,12 @@ def test_a_job_that_is_to_wait_waits_however_far_ahead(store: Store) -> None:
 def test_a_final_lease_of_the_lost_time_ends_a_lease_from_now(store: Store) -> None:
     job = running_job(store)
     commit_all(store, job)
-    store.finals.finalizable()
-    assert store.finals.claim(job.id, owner=OWNER, ttl=TTL) is not None
+    store.finalization.finalizable()
+    assert store.finalization.claim(job.id, owner=OWNER, ttl=TTL) is not None
     move_clock(store, -HOUR)
-    store.finals.finalizable()
+    store.finalization.finalizable()
     move_clock(store, TTL + 2.0)
-    assert store.finals.finalizable() == [job.id]
+    assert store.finalization.finalizable() == [job.id]
 
 
 def test_a_worker_of_the_lost_time_is_not_there(store: Store) -> None:
@@ -125,7 +125,7 @@ def test_parts_of_the_lost_time_are_no_newer_than_their_jobs_end(store: Store, e
     if end == "fail":
         store.jobs.fail(job.id, "for a reason")
     else:
-        store.finals.finalizable()
+        store.finalization.finalizable()
     assert [violation for violation in check_tables(store) if violation.invariant == "I10"] == []
 
 

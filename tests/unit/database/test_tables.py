@@ -27,8 +27,8 @@ CALLS: dict[str, Call] = {
     ),
     "take": lambda store, job: store.dispatch.take(MODEL, limit=64, redispatch_after=30.0),
     "models": lambda store, job: store.dispatch.models_with_work(),
-    "finalizable": lambda store, job: store.finals.finalizable(),
-    "segments": lambda store, job: store.finals.segments(job.id),
+    "finalizable": lambda store, job: store.finalization.finalizable(),
+    "segments": lambda store, job: store.finalization.segments(job.id),
 }
 
 

@@ -19,11 +19,11 @@ def test_leases_of_the_dead_come_back_at_once(store: Store) -> None:
 def test_a_dataset_in_progress_can_be_taken_over(store: Store) -> None:
     job = running_job(store, 10)
     commit_all(store, job)
-    assert store.finals.finalizable() == [job.id]
-    assert store.finals.claim(job.id, owner="dead/1", ttl=60.0) is not None
-    assert store.finals.finalizable() == []
+    assert store.finalization.finalizable() == [job.id]
+    assert store.finalization.claim(job.id, owner="dead/1", ttl=60.0) is not None
+    assert store.finalization.finalizable() == []
     release_dead_leases(store)
-    assert store.finals.finalizable() == [job.id]
+    assert store.finalization.finalizable() == [job.id]
 
 
 def test_shards_are_rung_for_again_and_dead_workers_forgotten(store: Store) -> None:
@@ -33,9 +33,9 @@ def test_shards_are_rung_for_again_and_dead_workers_forgotten(store: Store) -> N
             id="dead/1", model="tiny", slots=4, device="cpu", pool_blocks=1, version="0", stats={}
         )
     )
-    rung = store.dispatch.take("tiny", limit=10, redispatch_after=30.0)
+    published = store.dispatch.take("tiny", limit=10, redispatch_after=30.0)
     release_dead_leases(store)
-    assert store.dispatch.take("tiny", limit=10, redispatch_after=30.0) == rung
+    assert store.dispatch.take("tiny", limit=10, redispatch_after=30.0) == published
     assert store.workers.list(alive_within=60.0) == []
 
 

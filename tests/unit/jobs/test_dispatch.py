@@ -189,9 +189,9 @@ class TestTake:
         jobs = [running_job(store, 320) for _ in range(3)]
         served: list[int] = []
         for _ in range(9):
-            (rung,) = take(store, limit=1)
-            served.append(rung)
-            assert store.leases.claim(rung, owner="w", ttl=60.0) is not None
+            (published,) = take(store, limit=1)
+            served.append(published)
+            assert store.leases.claim(published, owner="w", ttl=60.0) is not None
         assert by_job(store, served) == {job.id: 3 for job in jobs}
 
     def test_of_many_small_jobs_at_once(self, store: Store) -> None:
@@ -204,7 +204,7 @@ class TestTake:
 class TestFairness:
     """A job of a million rows, and twenty of ten."""
 
-    WINDOW = 16  # doorbells of a worker of four slots
+    WINDOW = 16  # messages for a worker of four slots
     BACKLOG = 1_000  # shards
 
     def submitted(self, store: Store, tenants: Sequence[str]) -> tuple[JobRecord, list[int]]:
@@ -219,11 +219,11 @@ class TestFairness:
         return huge, small
 
     def window(self, store: Store) -> list[int]:
-        """Ring for a window of shards, have them all claimed, and return their jobs."""
-        rung = take(store, self.WINDOW)
-        for shard_id in rung:
+        """Publish a window of shards, have them all claimed, and return their jobs."""
+        published = take(store, self.WINDOW)
+        for shard_id in published:
             assert store.leases.claim(shard_id, owner="w", ttl=60.0) is not None
-        return [shard(store, shard_id).job_id for shard_id in rung]
+        return [shard(store, shard_id).job_id for shard_id in published]
 
     def test_small_jobs_of_the_same_tenant_do_not_wait_for_a_huge_one(self, store: Store) -> None:
         huge, small = self.submitted(store, ["a"])

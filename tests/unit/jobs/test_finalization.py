@@ -31,13 +31,13 @@ MANIFEST = "a" * 64
 
 
 def claim(store: Store, job: JobRecord) -> FinalLease | None:
-    return store.finals.claim(job.id, owner=OWNER, ttl=TTL)
+    return store.finalization.claim(job.id, owner=OWNER, ttl=TTL)
 
 
 def finalizing_job(store: Store) -> JobRecord:
     job = running_job(store)
     commit_all(store, job)
-    assert store.finals.finalizable() == [job.id]
+    assert store.finalization.finalizable() == [job.id]
     return store.jobs.by_id(job.id)
 
 
@@ -49,7 +49,7 @@ def claimed(store: Store, job: JobRecord) -> FinalLease:
 
 def complete(store: Store, final: FinalLease, manifest_sha256: str = MANIFEST) -> JobRecord:
     path = f"datasets/{final.job.public_id}/e{final.epoch}"
-    return store.finals.complete(final, dataset_path=path, manifest_sha256=manifest_sha256)
+    return store.finalization.complete(final, dataset_path=path, manifest_sha256=manifest_sha256)
 
 
 class TestFinalizable:
@@ -57,9 +57,9 @@ class TestFinalizable:
         job = running_job(store, 64)
         first, last = claim_first(store, job), claim_first(store, job)
         store.leases.commit(first, part_of(first))
-        assert store.finals.finalizable() == []
+        assert store.finalization.finalizable() == []
         store.leases.commit(last, part_of(last))
-        assert store.finals.finalizable() == [job.id]
+        assert store.finalization.finalizable() == [job.id]
         settled = store.jobs.by_id(job.id)
         assert settled.state is JobState.FINALIZING
         assert settled.finalizing_at is not None
@@ -67,24 +67,24 @@ class TestFinalizable:
     def test_a_released_shard_keeps_the_job_running(self, store: Store) -> None:
         job = running_job(store, 1)
         store.leases.release(claim_first(store, job))
-        assert store.finals.finalizable() == []
+        assert store.finalization.finalizable() == []
 
     def test_of_a_job_paused_at_its_end(self, store: Store) -> None:
         job = running_job(store)
         commit_all(store, job)
         store.jobs.pause(job.id)
-        assert store.finals.finalizable() == [job.id]
+        assert store.finalization.finalizable() == [job.id]
 
     def test_leaves_out_what_a_finaliser_holds(self, store: Store) -> None:
         job = finalizing_job(store)
         claimed(store, job)
-        assert store.finals.finalizable() == []
+        assert store.finalization.finalizable() == []
         set_job(store, job.id, final_expires_at=now_db() - 1.0)
-        assert store.finals.finalizable() == [job.id]
+        assert store.finalization.finalizable() == [job.id]
 
     def test_a_queued_job_is_none(self, store: Store) -> None:
         store.jobs.submit(new_job())
-        assert store.finals.finalizable() == []
+        assert store.finalization.finalizable() == []
 
 
 class TestClaim:
@@ -102,9 +102,9 @@ class TestClaim:
         final = claimed(store, job)
         assert final.epoch == 2
         with pytest.raises(Fenced):
-            store.finals.renew(former, ttl=TTL)
+            store.finalization.renew(former, ttl=TTL)
         with pytest.raises(Fenced):
-            store.finals.release(former)
+            store.finalization.release(former)
         with pytest.raises(Fenced):
             complete(store, former)
         assert complete(store, final).state is JobState.COMPLETED
@@ -123,12 +123,12 @@ class TestRenewAndRelease:
         job = finalizing_job(store)
         final = claimed(store, job)
         set_job(store, job.id, final_expires_at=now_db() - 1.0)
-        store.finals.renew(final, ttl=TTL)
+        store.finalization.renew(final, ttl=TTL)
         assert claim(store, job) is None
 
     def test_releasing_frees_it_and_notes_why(self, store: Store) -> None:
         job = finalizing_job(store)
-        store.finals.release(claimed(store, job), error="no space left")
+        store.finalization.release(claimed(store, job), error="no space left")
         assert store.jobs.by_id(job.id).error == "no space left"
         final = claimed(store, job)
         assert final.epoch == 2
@@ -142,14 +142,14 @@ class TestSegments:
         part = part_of(measured, n_err=2)
         store.leases.commit(measured, part)
         store.leases.commit(unmeasured, replace(part_of(unmeasured), kv=UNMEASURED))
-        found = [segment.part for segment in store.finals.segments(job.id)]
+        found = [segment.part for segment in store.finalization.segments(job.id)]
         assert [part and part.kv for part in found] == [part.kv, UNMEASURED]
         assert found[0] is not None
         assert (part.kv.rows, found[0].cached_tokens) == (30, part.cached_tokens)
 
     def test_are_in_input_order_with_their_parts(self, store: Store) -> None:
         job = finalizing_job(store)
-        segments = store.finals.segments(job.id)
+        segments = store.finalization.segments(job.id)
         assert [(s.pos_start, s.pos_end) for s in segments] == [
             (0, 32),
             (32, 64),
@@ -163,7 +163,7 @@ class TestSegments:
         lease = claim_first(store, job)
         store.jobs.cancel(job.id)
         store.leases.commit(lease, part_of(lease))
-        first, *others = store.finals.segments(job.id)
+        first, *others = store.finalization.segments(job.id)
         assert first.part is not None
         assert first.part.epoch == lease.epoch
         assert {(s.state, s.part) for s in others} == {(ShardState.STOPPED, None)}
@@ -177,7 +177,7 @@ class TestComplete:
         assert (ended.manifest_sha256, ended.final_epoch) == (MANIFEST, 1)
         assert ended.dataset_path == f"datasets/{job.public_id}/e1"
         assert ended.ended_at is not None
-        assert store.finals.finalizable() == []
+        assert store.finalization.finalizable() == []
         assert claim(store, job) is None
 
     @pytest.mark.parametrize("moment", ["before", "after"])
@@ -195,14 +195,14 @@ class TestComplete:
         lease = claim_first(store, job)
         store.jobs.cancel(job.id)
         store.leases.commit(lease, part_of(lease))
-        store.finals.finalizable()
+        store.finalization.finalizable()
         assert complete(store, claimed(store, job)).state is JobState.CANCELLED
 
     def test_of_an_expired_job(self, store: Store) -> None:
         job = running_job(store)
         set_job(store, job.id, deadline=now_db() - 1.0)
         store.dispatch.expire_due()
-        store.finals.finalizable()
+        store.finalization.finalizable()
         assert complete(store, claimed(store, job)).state is JobState.EXPIRED
 
     def test_counts_the_rows_in_the_same_transaction(self, store: Store) -> None:
@@ -246,7 +246,7 @@ class TestComplete:
         store.jobs.cancel(job.id)
         let_expire(store, lease)
         store.leases.reap()
-        store.finals.finalizable()
+        store.finalization.finalizable()
         complete(store, claimed(store, job))
         with pytest.raises(Fenced):
             store.leases.commit(lease, part_of(lease))

@@ -31,10 +31,10 @@ from tests.support.jobs import (
 def completed_job(store: Store) -> JobRecord:
     job = running_job(store)
     commit_all(store, job)
-    assert store.finals.finalizable() == [job.id]
-    final = store.finals.claim(job.id, owner=OWNER, ttl=TTL)
+    assert store.finalization.finalizable() == [job.id]
+    final = store.finalization.claim(job.id, owner=OWNER, ttl=TTL)
     assert final is not None
-    return store.finals.complete(
+    return store.finalization.complete(
         final, dataset_path=f"datasets/{job.public_id}/e1", manifest_sha256="a" * 64
     )
 
@@ -213,32 +213,32 @@ class TestCancel:
         stopped = store.jobs.cancel(job.id)
         assert (stopped.state, stopped.stop_reason) == (JobState.STOPPING, StopReason.CANCEL)
         assert set(states_of(store, job)) == {ShardState.STOPPED}
-        assert store.finals.finalizable() == [job.id]
+        assert store.finalization.finalizable() == [job.id]
 
     def test_of_a_running_job_leaves_leased_shards_to_their_workers(self, store: Store) -> None:
         job = running_job(store)
         lease = claim_first(store, job)
         store.jobs.cancel(job.id)
         assert states_of(store, job) == [ShardState.LEASED] + [ShardState.STOPPED] * 3
-        assert store.finals.finalizable() == []
+        assert store.finalization.finalizable() == []
         store.leases.commit(lease, part_of(lease))
-        assert store.finals.finalizable() == [job.id]
+        assert store.finalization.finalizable() == [job.id]
 
     def test_whose_worker_died_ends_through_the_reaper(self, store: Store) -> None:
         job = running_job(store)
         lease = claim_first(store, job)
         store.jobs.cancel(job.id)
         let_expire(store, lease)
-        assert store.finals.finalizable() == []
+        assert store.finalization.finalizable() == []
         store.leases.reap()
-        assert store.finals.finalizable() == [job.id]
+        assert store.finalization.finalizable() == [job.id]
 
     def test_of_a_paused_job(self, store: Store) -> None:
         job = running_job(store)
         store.jobs.pause(job.id)
         stopped = store.jobs.cancel(job.id)
         assert (stopped.state, stopped.paused) == (JobState.STOPPING, False)
-        assert store.finals.finalizable() == [job.id]
+        assert store.finalization.finalizable() == [job.id]
 
     @pytest.mark.parametrize("state", [JobState.STOPPING, JobState.FINALIZING, JobState.CANCELLED])
     def test_twice_changes_nothing(self, store: Store, state: JobState) -> None:
@@ -284,7 +284,7 @@ class TestFail:
         assert not store.leases.renew(lease, rows_done=0, ttl=TTL).goes_on
         store.leases.release(lease)
         assert set(states_of(store, job)) == {ShardState.STOPPED}
-        assert store.finals.finalizable() == []
+        assert store.finalization.finalizable() == []
 
     def test_of_a_completed_job_is_refused(self, store: Store) -> None:
         job = completed_job(store)

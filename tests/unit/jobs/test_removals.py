@@ -155,15 +155,15 @@ def test_a_cancelled_job_is_removed_unless_its_dataset_is_being_written(
 ) -> None:
     job = running_job(store)
     store.jobs.cancel(job.id)
-    assert store.finals.finalizable() == [job.id]
-    final = store.finals.claim(job.id, owner="host/1", ttl=60.0)
+    assert store.finalization.finalizable() == [job.id]
+    final = store.finalization.claim(job.id, owner="host/1", ttl=60.0)
     assert final is not None
     with pytest.raises(NotAllowed, match="is finalizing"):
         remover.remove(job.public_id)
     set_job(store, job.id, final_expires_at=now_db() - 1.0)
     remover.remove(job.public_id)
     with pytest.raises(Fenced):
-        store.finals.complete(final, dataset_path="datasets/x/e1", manifest_sha256="f" * 64)
+        store.finalization.complete(final, dataset_path="datasets/x/e1", manifest_sha256="f" * 64)
 
 
 def test_a_removal_that_was_cut_off_is_finished_by_the_collector(

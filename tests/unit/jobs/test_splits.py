@@ -74,7 +74,7 @@ class TestSplitting:
         rest = claim_first(store, job)
         assert (rest.pos_start, rest.pos_end, rest.epoch) == (12, 30, 1)
         store.leases.commit(rest, part_of(rest))
-        assert store.finals.finalizable() == [job.id]
+        assert store.finalization.finalizable() == [job.id]
         assert store.jobs.progress(job.id).rows_done == 30
         assert check_tables(store) == []
 

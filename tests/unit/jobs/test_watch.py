@@ -27,7 +27,7 @@ def watched(request: pytest.FixtureRequest) -> Store:
 def test_work_as_it_should_be_is_not_noted(watched: Store) -> None:
     job = running_job(watched)
     commit_all(watched, job)
-    assert watched.finals.finalizable() == [job.id]
+    assert watched.finalization.finalizable() == [job.id]
     assert seen(watched.database) == []
 
 

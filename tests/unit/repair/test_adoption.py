@@ -47,7 +47,7 @@ def job(service: Service) -> JobRecord:
 
 
 def registered(service: Service, job: JobRecord) -> list[PartRecord]:
-    segments = service.store.finals.segments(job.id)
+    segments = service.store.finalization.segments(job.id)
     return [segment.part for segment in segments if segment.part is not None]
 
 
@@ -102,7 +102,7 @@ def test_all_that_was_forgotten_counts_again(service: Service, job: JobRecord) -
     for part in registered(service, job):
         forget(service, part)
     assert outcomes(adopt(service)) == [Outcome.ADOPTED] * 2
-    assert service.store.finals.finalizable() == [job.id]
+    assert service.store.finalization.finalizable() == [job.id]
 
 
 def test_whoever_wrote_it_is_fenced_and_cannot_take_it_back(

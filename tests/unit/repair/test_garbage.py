@@ -93,10 +93,10 @@ def collected(collector: Collector) -> set[str]:
 def end(store: Store, job: JobRecord, dataset: str) -> None:
     """Complete a job with a dataset at a storage key."""
     commit_all(store, job)
-    assert store.finals.finalizable() == [job.id]
-    final = store.finals.claim(job.id, owner="host/1", ttl=60.0)
+    assert store.finalization.finalizable() == [job.id]
+    final = store.finalization.claim(job.id, owner="host/1", ttl=60.0)
     assert final is not None
-    store.finals.complete(final, dataset_path=dataset, manifest_sha256="f" * 64)
+    store.finalization.complete(final, dataset_path=dataset, manifest_sha256="f" * 64)
 
 
 def test_files_of_an_epoch_that_has_passed_go(

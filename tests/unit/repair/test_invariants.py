@@ -311,7 +311,7 @@ def test_a_store_at_work_breaks_nothing(store: Store, tmp_path: Path) -> None:
     store.jobs.cancel(cancelled.id)
     commit_all(store, finished)
     store.leases.reap()
-    store.finals.finalizable()
+    store.finalization.finalizable()
     assert check_tables(store) == []
     storage = LocalStorage(tmp_path)
     with pytest.raises(StoreMismatch, match="mounted"):  # without a file it is another folder

@@ -64,10 +64,10 @@ def complete(
     job = submit(store, storage)
     for _ in store.jobs.shards(job.id):
         commit(store, storage, claim_first(store, job), custom_id)
-    assert store.finals.finalizable() == [job.id]
-    final = store.finals.claim(job.id, owner=OWNER, ttl=TTL)
+    assert store.finalization.finalizable() == [job.id]
+    final = store.finalization.claim(job.id, owner=OWNER, ttl=TTL)
     assert final is not None
-    parts = [segment.part for segment in store.finals.segments(job.id) if segment.part]
+    parts = [segment.part for segment in store.finalization.segments(job.id) if segment.part]
     info = write_dataset(
         storage,
         root=f"datasets/{job.public_id}/e{final.epoch}",
@@ -84,13 +84,13 @@ def complete(
             created_at=job.created_at,
         ),
     )
-    return store.finals.complete(
+    return store.finalization.complete(
         final, dataset_path=info.path, manifest_sha256=info.manifest_sha256
     )
 
 
 def part_paths(store: Store, storage: LocalStorage, job: JobRecord) -> list[Path]:
-    parts = [segment.part for segment in store.finals.segments(job.id)]
+    parts = [segment.part for segment in store.finalization.segments(job.id)]
     return [storage.path(part.path) for part in parts if part]
 
 

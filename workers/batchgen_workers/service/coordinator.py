@@ -178,7 +178,7 @@ class Coordinator:
         )
         reach("dispatch.taken")
         missed = self._publisher.publish(model, chosen)
-        reach("dispatch.rung")
+        reach("dispatch.published")
         if missed:
             self._store.dispatch.unmark(missed)
             self._warn_once(model, f"{len(missed)} messages could not be published.")

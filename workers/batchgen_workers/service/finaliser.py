@@ -66,14 +66,14 @@ class Finaliser:
         now = time.monotonic()
         due = [
             job_id
-            for job_id in self.store.finals.finalizable()
+            for job_id in self.store.finalization.finalizable()
             if self._not_before.get(job_id, now) <= now and (only is None or job_id in only)
         ]
         return sum(self._finalise(job_id) for job_id in due)
 
     def _finalise(self, job_id: int) -> bool:
         owner = f"{socket.gethostname()}/{os.getpid()}"
-        final = self.store.finals.claim(job_id, owner=owner, ttl=self.ttl)
+        final = self.store.finalization.claim(job_id, owner=owner, ttl=self.ttl)
         if final is None:
             return False
         reach("final.claimed")
@@ -139,7 +139,7 @@ class Finaliser:
     def _complete(self, final: FinalLease, info: DatasetInfo) -> JobRecord:
         try:
             return retry_while_unavailable(
-                lambda: self.store.finals.complete(
+                lambda: self.store.finalization.complete(
                     final, dataset_path=info.path, manifest_sha256=info.manifest_sha256
                 ),
                 what="completing a job",
@@ -151,7 +151,7 @@ class Finaliser:
             raise
 
     def _segments(self, job: JobRecord, check: Callable[[], None]) -> Iterator[Segment]:
-        for segment in self.store.finals.segments(job.id):
+        for segment in self.store.finalization.segments(job.id):
             check()
             if self.token.is_cancelled:
                 raise Draining
@@ -169,7 +169,7 @@ class Finaliser:
 
     def _release(self, final: FinalLease, error: str | None) -> None:
         try:
-            self.store.finals.release(final, error=error)
+            self.store.finalization.release(final, error=error)
         except (Fenced, DatabaseUnavailable) as lost:
             log.warning("final lease left", error=lost.message, **final.job.log_context())
 
@@ -219,7 +219,7 @@ class _Renewal:
 
     def _renew(self) -> None:
         try:
-            self._store.finals.renew(self._final, ttl=self._ttl)
+            self._store.finalization.renew(self._final, ttl=self._ttl)
         except Fenced:
             self._lost = True
 

@@ -244,7 +244,7 @@ def test_a_finaliser_that_lost_its_lease_leaves_nothing(
     def slow(*args: Any, **fields: Any) -> Any:
         info = write(*args, **fields)
         set_job(store, job.id, final_expires_at=1.0)
-        assert store.finals.claim(job.id, owner="other/2", ttl=60.0) is not None
+        assert store.finalization.claim(job.id, owner="other/2", ttl=60.0) is not None
         return info
 
     monkeypatch.setattr(module, "write_dataset", slow)
@@ -273,7 +273,7 @@ def test_a_long_write_keeps_its_lease(
 ) -> None:
     computed(store, home, model, 10)
     renewed = threading.Event()
-    renew, write = store.finals.renew, write_dataset
+    renew, write = store.finalization.renew, write_dataset
     calls: list[float] = []
 
     def counted(final: Any, *, ttl: float) -> None:
@@ -286,7 +286,7 @@ def test_a_long_write_keeps_its_lease(
         assert renewed.wait(30)
         return write(*args, **fields)
 
-    monkeypatch.setattr(store.finals, "renew", counted)
+    monkeypatch.setattr(store.finalization, "renew", counted)
     monkeypatch.setattr(module, "write_dataset", slow)
     assert Finaliser(store=store, storage=LocalStorage(home), ttl=0.3).run_once() == 1
 
@@ -304,14 +304,14 @@ def test_a_lost_lease_is_noticed_while_segments_are_read(
         lost.set()
         raise Fenced
 
-    segments = store.finals.segments
+    segments = store.finalization.segments
 
     def late(job_id: int) -> Any:
         assert lost.wait(30)
         return segments(job_id)
 
-    monkeypatch.setattr(store.finals, "renew", fenced)
-    monkeypatch.setattr(store.finals, "segments", late)
+    monkeypatch.setattr(store.finalization, "renew", fenced)
+    monkeypatch.setattr(store.finalization, "segments", late)
     assert Finaliser(store=store, storage=LocalStorage(home), ttl=60.0).run_once() == 0
     assert state_of(store, job) is JobState.FINALIZING
     assert files_below(home / "datasets") == []

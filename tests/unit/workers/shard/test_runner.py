@@ -83,7 +83,7 @@ def test_what_the_rows_did_to_the_pool_is_counted(
     assert progress.finish_reasons == FinishReasons(length=40)  # as the fake engine ends them all
     assert progress.kv == expected_kv(40)
     assert progress.cached_tokens == 40 * testing.CACHED_TOKENS
-    parts = [segment.part for segment in store.finals.segments(job.id)]
+    parts = [segment.part for segment in store.finalization.segments(job.id)]
     assert len(parts) == 2
     for part in parts:
         assert part is not None
@@ -457,7 +457,7 @@ def _refused(worker: ShardRunner, shard_id: int) -> None:
 
 
 def _only_part(store: Store, job_id: int) -> str:
-    (segment,) = store.finals.segments(job_id)
+    (segment,) = store.finalization.segments(job_id)
     assert segment.part is not None
     return segment.part.path
 

@@ -86,7 +86,7 @@ def test_answers_without_room_in_memory_wait_in_the_checkpoint(
     rows = rows_of_parts(store, home, job)
     assert [row.choices[0].text for row in rows] == [answer_of(row) for row in range(12)]
     assert store.jobs.progress(job.id).kv == expected_kv(12)
-    (part,) = [segment.part for segment in store.finals.segments(job.id)]
+    (part,) = [segment.part for segment in store.finalization.segments(job.id)]
     assert part is not None
     assert files_below(home / "parts") == [part.path.removeprefix("parts/")]
     assert sound(store, home)
