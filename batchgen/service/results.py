@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -9,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import orjson
 
 from batchgen.core.rows import BadRow, ResultRow
 from batchgen.dataset.export import export_dataset
+from batchgen.dataset.json_lines import escape_line_ends
 from batchgen.dataset.manifest import read_manifest
 from batchgen.dataset.openai_output import CHAT, COMPLETIONS, openai_line
 from batchgen.dataset.parts import read_results
@@ -85,6 +88,32 @@ class Results:
         The endpoint of a row is the one of its input line, so the input is read too.
         """
         job, rows = self.find(ref), self.rows(ref, partial=partial)
+        for row, url in self._with_endpoints(job, rows, None):
+            yield openai_line(row, endpoint=url)
+
+    def openai_lines(
+        self, ref: str, *, errors: bool, endpoint: str | None = None, partial: bool = False
+    ) -> Iterator[bytes]:
+        """Return OpenAI's output file of a job, or with `errors` its error file, in pieces.
+
+        A piece holds one or more complete lines, each with its line feed. Rows are in input order.
+        `endpoint` is that of every line, as in a batch; if it is None, the endpoint of each row is
+        read from the stored input, which is slower. With `partial` the file holds the rows that
+        are finished so far. Memory does not grow with the rows.
+        """
+        job, rows = self.find(ref), self.rows(ref, partial=partial)
+        wanted = (row for row in rows if (row.error is not None) == errors)
+        return (
+            escape_line_ends(orjson.dumps(openai_line(row, endpoint=url))) + b"\n"
+            for row, url in self._with_endpoints(job, wanted, endpoint)
+        )
+
+    def _with_endpoints(
+        self, job: JobRecord, rows: Iterator[ResultRow], endpoint: str | None
+    ) -> Iterator[tuple[ResultRow, str]]:
+        if endpoint is not None:
+            yield from zip(rows, itertools.repeat(endpoint))
+            return
         lines = parse_rows(
             self.storage, job.input_sha256, 0, job.n_rows, defaults=job.params, model=job.model
         )
@@ -92,7 +121,7 @@ class Results:
             # both are in input order; some rows may still be missing
             line = next(line for line in lines if line.row == row.row)
             raw = isinstance(line, BadRow) or line.messages is None
-            yield openai_line(row, endpoint=COMPLETIONS if raw else CHAT)
+            yield row, COMPLETIONS if raw else CHAT
 
     def _place(self, ref: str, out: Path, *, move: bool) -> None:
         job = self.find(ref)

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from batchgen.core.rows import ResultRow
+from batchgen.dataset.openai_output import CHAT
 from batchgen.dataset.parts import part_key, write_part
 from batchgen.errors import Corrupt, JobNotFound, NotAllowed
 from batchgen.jobs.job_records import JobRecord
@@ -101,6 +104,19 @@ def test_openai_rows_have_the_endpoint_of_their_line(service: Service, submit: S
     assert len(lines) == 80
     kinds = [line["response"]["body"].get("object") for line in lines]
     assert kinds[:4] == ["chat.completion", "text_completion", "chat.completion", None]
+
+
+def test_output_and_error_file_hold_the_rows_of_one_kind(service: Service, submit: Submit) -> None:
+    job = submit(40)
+    finish(service, job, failing=[3, 7])
+    ask = partial(service.results.openai_lines, job.public_id, endpoint=CHAT)
+    answers = [json.loads(line) for line in b"".join(ask(errors=False)).splitlines()]
+    refused = [json.loads(line) for line in b"".join(ask(errors=True)).splitlines()]
+    assert [line["custom_id"] for line in refused] == ["row-3", "row-7"]
+    assert [line["response"]["status_code"] for line in refused] == [400, 400]
+    assert len(answers) == 38
+    # all of a batch, although every other line of this input is a completion
+    assert {line["response"]["body"]["object"] for line in answers} == {"chat.completion"}
 
 
 def test_a_dataset_of_a_changed_manifest_does_not_verify(service: Service, submit: Submit) -> None:
