@@ -21,6 +21,9 @@ from sqlalchemy import (
 
 from batchgen.database.tables import Key, metadata
 
+# The batches whose lines are still to be checked. A query must have exactly these conditions.
+_UNCHECKED = text("job_id IS NULL AND failed_at IS NULL AND cancelled_at IS NULL AND ended IS NULL")
+
 batches = Table(
     "batches",
     metadata,
@@ -37,14 +40,16 @@ batches = Table(
     # JSON: the extensions under `batchgen`
     Column("options", Text, nullable=False),
     Column("model", Text, nullable=False),
-    # The file may be deleted; the batch keeps its input.
+    # The file may be deleted; the batch keeps its input as long as its job.
     Column("input_file_id", Text, nullable=False),
-    Column("input_sha256", Text, ForeignKey("inputs.sha256"), nullable=False),
+    Column("input_sha256", Text, ForeignKey("inputs.sha256")),
     Column("output_file_id", Text, nullable=False),
     Column("error_file_id", Text, nullable=False),
     # seconds after creation at which the output files are deleted
     Column("output_seconds", Double),
     Column("job_id", Key, ForeignKey("jobs.id")),
+    # JSON: how its job had ended, once that is removed with all results
+    Column("ended", Text),
     # JSON: problems of lines, if the input was refused
     Column("errors", Text),
     Column("created_at", Double, nullable=False),
@@ -64,8 +69,8 @@ batches = Table(
     Index(
         "batch_unchecked",
         "created_at",
-        sqlite_where=text("job_id IS NULL AND failed_at IS NULL AND cancelled_at IS NULL"),
-        postgresql_where=text("job_id IS NULL AND failed_at IS NULL AND cancelled_at IS NULL"),
+        sqlite_where=_UNCHECKED,
+        postgresql_where=_UNCHECKED,
     ),
 )
 

@@ -22,7 +22,9 @@ COUNTS = (
     *("jobs", "rows_ok", "rows_err"),
     *("prompt_tokens", "completion_tokens", "cached_tokens"),
 )
-UNCHECKED = sa.text("job_id IS NULL AND failed_at IS NULL AND cancelled_at IS NULL")
+UNCHECKED = sa.text(
+    "job_id IS NULL AND failed_at IS NULL AND cancelled_at IS NULL AND ended IS NULL"
+)
 
 
 def upgrade() -> None:
@@ -116,11 +118,12 @@ def _create_batches() -> None:
         sa.Column("options", sa.Text(), nullable=False),
         sa.Column("model", sa.Text(), nullable=False),
         sa.Column("input_file_id", sa.Text(), nullable=False),
-        sa.Column("input_sha256", sa.Text(), nullable=False),
+        sa.Column("input_sha256", sa.Text(), nullable=True),
         sa.Column("output_file_id", sa.Text(), nullable=False),
         sa.Column("error_file_id", sa.Text(), nullable=False),
         sa.Column("output_seconds", sa.Double(), nullable=True),
         sa.Column("job_id", Key, nullable=True),
+        sa.Column("ended", sa.Text(), nullable=True),
         sa.Column("errors", sa.Text(), nullable=True),
         sa.Column("created_at", sa.Double(), nullable=False),
         sa.Column("expires_at", sa.Double(), nullable=False),
