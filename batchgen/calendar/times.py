@@ -46,6 +46,19 @@ def show_time(timestamp: float, *, timespec: str = "seconds") -> str:
     return (local if zone else local.astimezone()).isoformat(sep=" ", timespec=timespec)
 
 
+def rfc3339(timestamp: float | None) -> str | None:
+    """Write seconds since the epoch as RFC 3339 in UTC, None as None."""
+    if timestamp is None:
+        return None
+    text = datetime.fromtimestamp(timestamp, tz=UTC).isoformat(timespec="milliseconds")
+    return text.replace("+00:00", "Z")
+
+
+def seconds_of(text: str | None) -> float | None:
+    """Read what `rfc3339` wrote."""
+    return None if text is None else datetime.fromisoformat(text).timestamp()
+
+
 def _moment(text: str, *, now: float, param: str) -> float:
     zone: tzinfo | None
     if _AHEAD.fullmatch(text):

@@ -29,8 +29,8 @@ class JobView:
     progress: Progress
     # live workers with this job's model
     workers: tuple[WorkerRecord, ...] = field(default=())
-    # folder of the finished dataset, None before there is one
-    dataset: Path | None = None
+    # folder of the finished dataset, or its address on a server; None before there is one
+    dataset: Path | str | None = None
     # the command that starts a worker here; see `starts_worker`
     starter: str = "batchgen up"
 

@@ -75,7 +75,7 @@ def outcome(view: JobView) -> int:
     return 0 if view.succeeded else FAILED
 
 
-def say_end(view: JobView, output: Output, dataset: Path | None) -> None:
+def say_end(view: JobView, output: Output, dataset: Path | str | None) -> None:
     """Print how a job ended; `dataset` is the path that the user reads its dataset at."""
     if view.job.error:
         output.note(f"The job failed: {view.job.error}")

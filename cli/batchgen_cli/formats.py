@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 MINUTE, HOUR, DAY = 60, 3600, 86400  # seconds
 SHORT_ID = 12  # characters of a job id: its millisecond of birth, unique in practice
 
@@ -27,14 +25,6 @@ def moment(timestamp: float | None) -> str:
     from batchgen.calendar.times import show_time
 
     return "-" if timestamp is None else show_time(timestamp)
-
-
-def iso(timestamp: float | None) -> str | None:
-    """Write seconds since the epoch as RFC 3339 in UTC, None as None."""
-    if timestamp is None:
-        return None
-    text = datetime.fromtimestamp(timestamp, tz=UTC).isoformat(timespec="milliseconds")
-    return text.replace("+00:00", "Z")
 
 
 def count(number: int) -> str:

@@ -7,7 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from batchgen.core.numerics import kernels_named
-from batchgen_cli.formats import count, duration, iso, moment, percent, rate, short_id
+from batchgen_cli.formats import count, duration, moment, percent, rate, short_id
 from batchgen_cli.output import Column
 
 if TYPE_CHECKING:
@@ -56,60 +56,10 @@ WORKER_COLUMNS = (
 )
 
 
-def worker_json(worker: WorkerRecord) -> dict[str, Any]:
-    """Return a worker as JSON."""
-    return {
-        **dataclasses.asdict(worker),
-        "started_at": iso(worker.started_at),
-        "heartbeat_at": iso(worker.heartbeat_at),
-    }
-
-
-def job_json(view: JobView) -> dict[str, Any]:
-    """Return a job as JSON: its identity, its parameters and its progress."""
-    job, progress = view.job, view.progress
-    return {
-        "id": job.public_id,
-        "name": job.name,
-        "state": str(job.state),
-        "paused": job.paused,
-        "stop_reason": job.stop_reason,
-        "model": job.model,
-        "model_sha256": job.model_sha256,
-        "input_sha256": job.input_sha256,
-        "params": dict(job.params),
-        "priority": job.priority,
-        "not_before": iso(job.not_before or None),
-        "window": job.window_spec,
-        "deadline": iso(job.deadline),
-        "rows": {
-            "total": view.rows_total,
-            "done": view.rows_done,
-            "ok": view.rows_ok,
-            "failed": view.rows_failed,
-            "finish_reasons": dataclasses.asdict(progress.finish_reasons),
-        },
-        "tokens": {
-            "prompt": progress.prompt_tokens,
-            "completion": progress.completion_tokens,
-            "cached": progress.cached_tokens,
-            "in_progress": progress.tokens_in_work + progress.tokens_running,
-        },
-        "fraction": view.fraction,
-        "kv": _kv_json(progress.kv),
-        "waiting_for": view.waiting_for,
-        "created_at": iso(job.created_at),
-        "started_at": iso(job.started_at),
-        "finalizing_at": iso(job.finalizing_at),
-        "ended_at": iso(job.ended_at),
-        "dataset": str(view.dataset) if view.dataset else None,
-        "manifest_sha256": job.manifest_sha256,
-        "error": job.error,
-    }
-
-
 def progress_json(view: JobView, rates: Rates) -> dict[str, Any]:
     """Return a job as JSON with its speed."""
+    from batchgen.service.job_json import job_json
+
     return {**job_json(view), **dataclasses.asdict(rates)}
 
 
@@ -153,16 +103,6 @@ def facts_text(facts: dict[str, str | None]) -> str:
     shown = {name: value for name, value in facts.items() if value}
     width = max(len(name) for name in shown) + 2
     return "\n".join(f"{name + ':':<{width}}{value}" for name, value in shown.items())
-
-
-def _kv_json(kv: KVTotals) -> dict[str, Any]:
-    measured = kv.rows > 0
-    return {
-        "utilisation": kv.utilisation if measured else None,
-        "sharing_saving": kv.sharing_saving if measured else None,
-        "preemptions": kv.preemptions,
-        "copies": kv.copies,
-    }
 
 
 def _kv_text(kv: KVTotals) -> str | None:

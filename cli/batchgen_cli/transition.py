@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from batchgen_cli.app import App
 from batchgen_cli.output import Format
-from batchgen_cli.presentation import job_json
 from batchgen_cli.references import newest
 
 if TYPE_CHECKING:
@@ -36,6 +35,8 @@ def apply(
         then([record.id for record in before])
     views = [app.service.status(record.public_id) for record in before]
     if app.output.format is Format.JSON:
+        from batchgen.service.job_json import job_json
+
         app.output.document([job_json(view) for view in views])
         return
     for view in views:

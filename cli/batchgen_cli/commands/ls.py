@@ -7,7 +7,7 @@ import click
 from batchgen_cli.app import App, pass_app
 from batchgen_cli.group import Command
 from batchgen_cli.options import output_options
-from batchgen_cli.presentation import JOB_COLUMNS, job_json
+from batchgen_cli.presentation import JOB_COLUMNS
 
 STATES = [
     "queued",
@@ -31,6 +31,8 @@ STATES = [
 @pass_app
 def command(app: App, state: str | None, limit: int) -> None:
     """List jobs, newest first."""
+    from batchgen.service.job_json import job_json
+
     views = app.service.jobs(state=state, limit=limit)
     app.output.table(
         views,

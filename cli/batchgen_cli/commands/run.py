@@ -23,7 +23,7 @@ from batchgen_cli.options import (
     output_options,
 )
 from batchgen_cli.output import Format
-from batchgen_cli.presentation import engine_text, job_json
+from batchgen_cli.presentation import engine_text
 from batchgen_cli.progress import choose_display
 from batchgen_cli.sources import open_input
 
@@ -114,6 +114,8 @@ def _say_interrupted(app: App, view: JobView, *, source: str) -> None:
 
 
 def _report(app: App, view: JobView, out: Path) -> None:
+    from batchgen.service.job_json import job_json
+
     if app.output.format is Format.JSON:
         app.output.event({**job_json(view), "output": str(out)})
         return

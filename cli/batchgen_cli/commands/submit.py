@@ -12,7 +12,6 @@ from batchgen_cli.formats import count
 from batchgen_cli.group import Command
 from batchgen_cli.options import FILE_HELP, input_options, model_option, output_options
 from batchgen_cli.output import Format
-from batchgen_cli.presentation import job_json
 from batchgen_cli.sources import open_input
 
 
@@ -47,6 +46,7 @@ from batchgen_cli.sources import open_input
 @pass_app
 def command(app: App, file: str, watching: bool, **asked: Any) -> None:
     """Submit, then print the id or follow the job."""
+    from batchgen.service.job_json import job_json
     from batchgen.service.submission import Submission
 
     submission = Submission(**asked)

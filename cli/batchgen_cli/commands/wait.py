@@ -13,7 +13,6 @@ from batchgen_cli.follow import PATIENCE, POLL_INTERVAL, look, outcome
 from batchgen_cli.group import Command
 from batchgen_cli.options import jobs_argument, output_options
 from batchgen_cli.output import Format
-from batchgen_cli.presentation import job_json
 from batchgen_cli.references import newest
 
 if TYPE_CHECKING:
@@ -36,6 +35,8 @@ def command(app: App, jobs: tuple[str, ...], timeout: float | None) -> None:
     Exits 0 if every row of every JOB has an answer, even if it was cancelled; 1 if not; 124 if
     --timeout ran out.
     """
+    from batchgen.service.job_json import job_json
+
     ids = [newest(app, job) for job in jobs]
     give_up = float("inf") if timeout is None else time.monotonic() + timeout
     views = []

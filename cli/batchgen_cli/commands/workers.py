@@ -7,7 +7,7 @@ import click
 from batchgen_cli.app import App, pass_app
 from batchgen_cli.group import Command
 from batchgen_cli.options import output_options
-from batchgen_cli.presentation import WORKER_COLUMNS, worker_json
+from batchgen_cli.presentation import WORKER_COLUMNS
 
 
 @click.command(cls=Command, examples=["batchgen workers", "batchgen workers --json"])
@@ -15,6 +15,7 @@ from batchgen_cli.presentation import WORKER_COLUMNS, worker_json
 @pass_app
 def command(app: App) -> None:
     """List the workers whose heartbeat is fresh."""
+    from batchgen.service.job_json import worker_json
     from batchgen.service.views import starts_worker
 
     app.output.table(

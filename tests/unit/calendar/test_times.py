@@ -5,7 +5,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from batchgen.calendar.times import parse_time
+from batchgen.calendar.times import parse_time, rfc3339, seconds_of
 from batchgen.errors import InvalidParameter
 
 ZONE = "Europe/Berlin"
@@ -92,3 +92,9 @@ def test_refuses_what_is_no_moment(text: str) -> None:
     with pytest.raises(InvalidParameter) as caught:
         parse_time(text, now=NOW, param="deadline")
     assert caught.value.param == "deadline"
+
+
+def test_rfc_3339_is_in_utc_and_is_read_again() -> None:
+    assert rfc3339(1_790_000_000.5) == "2026-09-21T14:13:20.500Z"
+    assert seconds_of("2026-09-21T14:13:20.500Z") == 1_790_000_000.5
+    assert (rfc3339(None), seconds_of(None)) == (None, None)
