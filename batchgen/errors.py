@@ -97,13 +97,15 @@ def _others(number: int) -> str:
 
 
 class BadLines(InvalidInput):
-    """Some lines are not usable. Correct them, or submit with --on-invalid row-error."""
+    """Some lines are not usable. Correct them, or keep them as error rows."""
 
-    REMEDY = "Correct them, or submit with --on-invalid row-error to keep them as error rows."
+    REMEDY = "Correct them, or keep them as error rows: on_invalid is row-error then."
 
     def __init__(self, problems: list[LineProblem], total: int, *, remedy: str = REMEDY) -> None:
         self.problems = problems
         self.total = total
+        #: False if a line repeats an id, which is refused in any case.
+        self.may_be_error_rows = remedy == self.REMEDY
         mistakes = _alike(problems)[:SHOWN]
         shown = "\n".join(f"  {first}{_others(len(lines) - 1)}" for first, lines in mistakes)
         hidden = total - len({line for _, lines in mistakes for line in lines})
@@ -147,7 +149,7 @@ class UnknownModel(ModelError):
 
 
 class OutputConflict(BatchgenError):
-    """The output folder belongs to another job. Choose another folder with -o."""
+    """The output folder belongs to another job. Choose another folder."""
 
     exit_code = 2
 

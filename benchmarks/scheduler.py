@@ -91,7 +91,7 @@ def one_step(scheduler: Scheduler) -> float:
     plan = scheduler.schedule()
     scheduler.advance(plan)
     spent = time.perf_counter() - began
-    limits = {share.sequence: share.group.max_tokens for share in plan.shares}
+    limits = {entry.sequence: entry.group.max_tokens for entry in plan.scheduled_tokens}
     for sequence in plan.drawing:
         sequence.append(1, 0.0)
         if sequence.num_generated == limits[sequence]:

@@ -65,9 +65,9 @@ def check_free(out: Path) -> None:
     manifest. Call this before a job starts, so that the conflict is not found when it has ended.
     """
     if exists(out) and not out.is_dir():
-        raise OutputConflict(f"{out} is not a folder. Choose another with -o.")
+        raise OutputConflict(f"{out} is not a folder. Choose another.")
     if _manifest_of(out) is not None:
-        raise OutputConflict(f"{out} holds a dataset already. Choose another folder with -o.")
+        raise OutputConflict(f"{out} holds a dataset already. Choose another folder.")
     if exists(out):
         _refuse_files(out, set())
 
@@ -81,12 +81,12 @@ def _make_own_folder(path: Path) -> None:
 
 def _refuse_other(out: Path, data: bytes, manifest: Manifest) -> None:
     if exists(out) and not out.is_dir():
-        raise OutputConflict(f"{out} is not a folder. Choose another with -o.")
+        raise OutputConflict(f"{out} is not a folder. Choose another.")
     found = _manifest_of(out)
     if found == data:
         return
     if found is not None:
-        raise OutputConflict(f"{out} holds another dataset. Choose another folder with -o.")
+        raise OutputConflict(f"{out} holds another dataset. Choose another folder.")
     if exists(out):
         _refuse_files(out, {entry.path for entry in manifest.files})
 
@@ -94,7 +94,7 @@ def _refuse_other(out: Path, data: bytes, manifest: Manifest) -> None:
 def _refuse_files(out: Path, ours: set[str]) -> None:
     foreign = next((path for path in files_in(out) if path not in ours), None)
     if foreign is not None:
-        raise OutputConflict(f"{out} holds {foreign} already. Choose another folder with -o.")
+        raise OutputConflict(f"{out} holds {foreign} already. Choose another folder.")
 
 
 def _manifest_of(out: Path) -> bytes | None:
@@ -110,7 +110,7 @@ def _place(folder: Path, out: Path, entry: FileEntry, *, move: bool) -> None:
         # The file is from an interrupted export, or it is not part of this dataset.
         if check_file(out, entry) is not None:
             raise OutputConflict(
-                f"{target} differs from the dataset. Remove it, or choose another folder with -o."
+                f"{target} differs from the dataset. Remove it, or choose another folder."
             )
         return
     if not exists(source):

@@ -174,7 +174,7 @@ class RunFolder:
             home.mkdir(mode=0o700)
         except FileExistsError:
             if not home.is_dir():
-                message = f"{home} is not a folder. Choose another with -o."
+                message = f"{home} is not a folder. Choose another."
                 raise OutputConflict(message) from None
             return
         except OSError as error:
@@ -208,7 +208,7 @@ class RunFolder:
     def _conflict(self, other: str) -> OutputConflict:
         return OutputConflict(
             f"{self.out} holds a job with {other}. Give it the same file and parameters to go on, "
-            "or choose another folder with -o."
+            "or choose another folder."
         )
 
 

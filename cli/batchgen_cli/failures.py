@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from batchgen.errors import BatchgenError, NoPermission
+from batchgen.errors import BadLines, BatchgenError, NoPermission, OutputConflict
 
 if TYPE_CHECKING:
     from batchgen_cli.app import App
@@ -48,10 +48,19 @@ def exit_code_of(error: BaseException, app: App) -> int:
     if isinstance(error, PermissionError):
         error = NoPermission.of(error)
     if isinstance(error, BatchgenError):
-        app.output.error(error)
+        app.output.error(error, hint=_hint(error))
         return error.exit_code
     app.output.error(_unexpected(error, app))
     return FAILED
+
+
+def _hint(error: BatchgenError) -> str | None:
+    """Return the option that helps; errors say nothing of options, as Python raises them too."""
+    if isinstance(error, OutputConflict):
+        return "-o names another place for the results."
+    if isinstance(error, BadLines) and error.may_be_error_rows:
+        return "--on-invalid row-error keeps bad lines as error rows."
+    return None
 
 
 def debugging(app: App) -> bool:

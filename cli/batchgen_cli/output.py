@@ -91,14 +91,16 @@ class Output:
         else:
             _print_table(rows, columns)
 
-    def error(self, error: BatchgenError) -> None:
-        """Write an error to stderr."""
+    def error(self, error: BatchgenError, *, hint: str | None = None) -> None:
+        """Write an error to stderr, and how an option of the command helps."""
         if self.format is Format.JSON:
             kind = type(error).__name__
             body = {"type": kind, "message": error.message, "exit_code": error.exit_code}
-            click.echo(_json({"error": body}), err=True)
+            click.echo(_json({"error": body | ({"hint": hint} if hint else {})}), err=True)
         else:
             click.echo(f"Error: {error.message}", err=True)
+            if hint:
+                click.echo(f"Hint: {hint}", err=True)
 
 
 def is_terminal(stream: TextIO | None) -> bool:

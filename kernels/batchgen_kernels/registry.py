@@ -25,16 +25,17 @@ def create_kernels(name: str, pool: Tensor, layout: PoolLayout) -> AttentionKern
     if name not in ("auto", *SUPPORTED):
         known = ", ".join(("auto", *SUPPORTED))
         raise ValueError(f"no kernels are named {name!r}; there are {known}")
-    kernels = None
-    if name == "triton" or (name == "auto" and pool.device.type == "cuda"):
-        kernels = _triton_kernels(pool, layout, required=name == "triton")
-    elif name != "reference":
-        kernels = _cpu_kernels(pool, layout)
-    if kernels is not None:
-        return kernels
-    from batchgen_kernels.reference import ReferenceKernels
-
-    return ReferenceKernels(pool, layout)
+    fastest = "triton" if pool.device.type == "cuda" else "cpu"
+    match fastest if name == "auto" else name:
+        case "triton":
+            kernels = _triton_kernels(pool, layout, required=name == "triton")
+        case "cpu":
+            kernels = _cpu_kernels(pool, layout)
+        case "reference":
+            kernels = None
+        case _:
+            raise NotImplementedError(f"create_kernels has no branch for {name!r}")
+    return kernels or _reference_kernels(pool, layout)
 
 
 def reason_for(kernels: AttentionKernels, asked: str, pool: Tensor, layout: PoolLayout) -> str:
@@ -68,6 +69,12 @@ def _without_triton(pool: Tensor, layout: PoolLayout) -> str | None:
     from batchgen_kernels.triton.kernels import unsupported
 
     return unsupported(pool, layout)
+
+
+def _reference_kernels(pool: Tensor, layout: PoolLayout) -> AttentionKernels:
+    from batchgen_kernels.reference import ReferenceKernels
+
+    return ReferenceKernels(pool, layout)
 
 
 def _triton_kernels(pool: Tensor, layout: PoolLayout, *, required: bool) -> AttentionKernels | None:

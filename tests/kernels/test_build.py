@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from batchgen_kernels import registry
 from batchgen_kernels.cpu import build, library
 from batchgen_kernels.cpu.attention import CpuKernels
 from batchgen_kernels.cpu.compiler import find_compiler
@@ -125,6 +126,12 @@ def test_no_compiler_means_reference_and_one_warning(
     reason = reason_for(kernels, "auto", pool, LAYOUT)
     assert reason == "slower: no C++ compiler on the PATH (g++, c++, clang++)"
     assert reason_for(kernels, "reference", pool, LAYOUT) == "as asked"
+
+
+def test_a_name_without_a_branch_gets_no_other_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "SUPPORTED", (*registry.SUPPORTED, "metal"))
+    with pytest.raises(NotImplementedError, match="'metal'"):
+        create_kernels("metal", torch.zeros(2, LAYOUT.elements), LAYOUT)
 
 
 @pytest.mark.usefixtures("forgotten")

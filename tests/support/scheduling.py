@@ -102,8 +102,8 @@ class Memory:
         _move(self._device, self._host, plan.swap_outs)
         _move(self._host, self._device, plan.swap_ins)
         _move(self._device, self._device, plan.copies)
-        numbers = [_numbers(share) for share in plan.shares]
-        slots = [self._slots(plan, i) for i in range(len(plan.shares))]
+        numbers = [_numbers(entry) for entry in plan.scheduled_tokens]
+        slots = [self._slots(plan, i) for i in range(len(plan.scheduled_tokens))]
         starts = plan.starts.tolist()
         self._write(numbers, slots, starts)
         for known, at, start in zip(numbers, slots, starts, strict=True):
@@ -129,7 +129,7 @@ class Memory:
             self._device.flat[places] = known[start : len(at)]
 
     def _slots(self, plan: StepPlan, index: int) -> Numbers:
-        """Return the slot of each token of a share's sequence, to the last one computed."""
+        """Return the slot of each token of entry `index`'s sequence, to the last one computed."""
         positions = np.arange(plan.starts[index] + plan.counts[index])
         size = self._pool.block_size
         blocks: Numbers = plan.tables[index, positions // size].astype(np.int64)
@@ -155,10 +155,10 @@ def _scribble(slots: Numbers, pool: BlockPool) -> None:
     slots[[block for block in free if pool.key_of(block) is None]] = UNWRITTEN
 
 
-def _numbers(share: ScheduledTokens) -> list[int]:
-    history = share.sequence.companion
+def _numbers(entry: ScheduledTokens) -> list[int]:
+    history = entry.sequence.companion
     assert isinstance(history, History)
-    return history.of(share.sequence.tokens)
+    return history.of(entry.sequence.tokens)
 
 
 class Life:
@@ -253,7 +253,7 @@ class Life:
         assert bool(self.alive) == (plan.num_tokens > 0), "nothing is computed"
         if self.alive:
             oldest = min(self.alive.values(), key=lambda group: group.arrival)
-            assert plan.shares[0].group is oldest, "the oldest stands still"
+            assert plan.scheduled_tokens[0].group is oldest, "the oldest stands still"
         admitted = [group for group in scheduler.running if group not in running]
         if scheduler.preemptions > preemptions:
             assert not admitted, "someone comes in where someone had to go"
@@ -332,7 +332,7 @@ def add(
 
 def keys(plan: StepPlan) -> list[int]:
     """Return the keys of the groups that `plan` computes, oldest first."""
-    return list(dict.fromkeys(share.group.key for share in plan.shares))
+    return list(dict.fromkeys(entry.group.key for entry in plan.scheduled_tokens))
 
 
 def until_preempted(life: Life) -> StepPlan:

@@ -50,8 +50,8 @@ class StepPlan:
     prompt logprobs, rows that predict prompt tokens follow the rows that are drawn from.
     """
 
-    # Sequences with the number of tokens that each computes, oldest first.
-    shares: list[ScheduledTokens]
+    # How many tokens each sequence computes, oldest sequence first.
+    scheduled_tokens: list[ScheduledTokens]
     # The sequences that draw a token, in the order of logit_rows.
     drawing: list[Sequence]
     # The prompt tokens that the logit rows after those predict.
@@ -79,29 +79,29 @@ class StepPlan:
     def num_prompt_tokens(self) -> int:
         """The number of tokens of this step that belong to prompts."""
         return sum(
-            max(0, min(share.count, share.sequence.num_prompt - start))
-            for share, start in zip(self.shares, self.starts.tolist(), strict=True)
+            max(0, min(entry.count, entry.sequence.num_prompt - start))
+            for entry, start in zip(self.scheduled_tokens, self.starts.tolist(), strict=True)
         )
 
 
 def pack(
-    shares: list[ScheduledTokens], tables: BlockTables, *, swap_outs: Pairs, swap_ins: Pairs
+    scheduled: list[ScheduledTokens], tables: BlockTables, *, swap_outs: Pairs, swap_ins: Pairs
 ) -> StepPlan:
-    """Return the plan that computes all `shares`."""
-    sequences = [share.sequence for share in shares]
+    """Return the plan that computes all `scheduled`."""
+    sequences = [entry.sequence for entry in scheduled]
     starts = np.array([sequence.num_computed for sequence in sequences], dtype=np.int32)
-    counts = np.array([share.count for share in shares], dtype=np.int32)
+    counts = np.array([entry.count for entry in scheduled], dtype=np.int32)
     ids: list[int] = []
-    for share in shares:
-        start = share.sequence.num_computed
-        ids += share.sequence.tokens[start : start + share.count]
+    for entry in scheduled:
+        start = entry.sequence.num_computed
+        ids += entry.sequence.tokens[start : start + entry.count]
     ends = np.cumsum(counts, dtype=np.int64)
-    drawn = [i for i, share in enumerate(shares) if share.draws]
-    prompt_rows, predicting = _prompt_rows(shares, ends)
+    drawn = [i for i, entry in enumerate(scheduled) if entry.draws]
+    prompt_rows, predicting = _prompt_rows(scheduled, ends)
     rows = [sequence.table_row for sequence in sequences]
     width = max((tables.sizes[row] for row in rows), default=0)
     return StepPlan(
-        shares=shares,
+        scheduled_tokens=scheduled,
         drawing=[sequences[i] for i in drawn],
         prompt_rows=prompt_rows,
         token_ids=np.array(ids, dtype=np.int64),
@@ -116,18 +116,20 @@ def pack(
     )
 
 
-def _prompt_rows(shares: list[ScheduledTokens], ends: Ints) -> tuple[list[PromptRows], list[Ints]]:
+def _prompt_rows(
+    scheduled: list[ScheduledTokens], ends: Ints
+) -> tuple[list[PromptRows], list[Ints]]:
     """Return the prompt tokens to predict, and the rows of the tokens before each."""
     wanted: list[PromptRows] = []
     rows: list[Ints] = []
-    for share, end in zip(shares, ends.tolist(), strict=True):
-        if not share.group.wants_prompt_logprobs:
+    for entry, end in zip(scheduled, ends.tolist(), strict=True):
+        if not entry.group.wants_prompt_logprobs:
             continue
-        sequence = share.sequence
+        sequence = entry.sequence
         start = sequence.num_computed
         # The last prompt token predicts the answer.
-        count = min(share.count, sequence.num_prompt - 1 - start)
+        count = min(entry.count, sequence.num_prompt - 1 - start)
         if count > 0:
             wanted.append(PromptRows(sequence=sequence, start=start + 1, count=count))
-            rows.append(np.arange(end - share.count, end - share.count + count))
+            rows.append(np.arange(end - entry.count, end - entry.count + count))
     return wanted, rows

@@ -131,24 +131,26 @@ class Scheduler:
         """Return the plan of the next step. It has tokens if any group is unfinished."""
         preemptions = self.preemptions
         self._rows_left = PROMPT_ROWS
-        shares = self._run(self.max_batch_tokens)
+        scheduled = self._run(self.max_batch_tokens)
         if self.preemptions == preemptions:
-            shares += self._admit(self.max_batch_tokens - sum(share.count for share in shares))
+            scheduled += self._admit(
+                self.max_batch_tokens - sum(entry.count for entry in scheduled)
+            )
         moves = self.swapper
-        return pack(shares, self.tables, swap_outs=moves.outs, swap_ins=moves.ins)
+        return pack(scheduled, self.tables, swap_outs=moves.outs, swap_ins=moves.ins)
 
     def advance(self, plan: StepPlan) -> None:
         """Note that `plan` was computed."""
         self.pool.finish_copies()
         self.swapper.finish()
-        for share in plan.shares:
-            share.sequence.num_computed += share.count
+        for entry in plan.scheduled_tokens:
+            entry.sequence.num_computed += entry.count
             if self.window is not None:
                 # The next token sees the `window` tokens up to and including itself.
-                first = share.sequence.num_computed + 1 - self.window
-                self.tables.forget(share.sequence.table_row, max(0, first))
-            if share.group.shared_tokens == share.sequence.num_computed:
-                self._fork_rest(share.group)
+                first = entry.sequence.num_computed + 1 - self.window
+                self.tables.forget(entry.sequence.table_row, max(0, first))
+            if entry.group.shared_tokens == entry.sequence.num_computed:
+                self._fork_rest(entry.group)
 
     def reparent(self, group: SequenceGroup, parents: list[int]) -> None:
         """Replace the unfinished sequences of a running group by their children.
@@ -172,7 +174,7 @@ class Scheduler:
     def retire(self, plan: StepPlan) -> list[SequenceGroup]:
         """Release the blocks of ended sequences of `plan`; return the groups that ended."""
         ended: list[SequenceGroup] = []
-        for group in dict.fromkeys(share.group for share in plan.shares):
+        for group in dict.fromkeys(entry.group for entry in plan.scheduled_tokens):
             done = [s for s in group.sequences if s.finish_reason is not None]
             self._close([sequence for sequence in done if sequence.table_row != NO_ROW])
             if len(done) == len(group.sequences):
@@ -186,20 +188,20 @@ class Scheduler:
 
     def _run(self, budget: int) -> list[ScheduledTokens]:
         """Give running groups tokens and blocks; preempt from the end of the list if needed."""
-        shares: list[ScheduledTokens] = []
+        scheduled: list[ScheduledTokens] = []
         at = 0
         while at < len(self.running) and budget > 0:
             group = self.running[at]
-            taken = self._shares(group, budget)
+            taken = self._schedule_group(group, budget)
             if taken and not self._make_room(group, taken):
                 break
             self._take_blocks(group, taken)
-            shares += taken
-            budget -= sum(share.count for share in taken)
+            scheduled += taken
+            budget -= sum(entry.count for entry in taken)
             at += 1
-        return shares
+        return scheduled
 
-    def _shares(self, group: SequenceGroup, budget: int) -> list[ScheduledTokens]:
+    def _schedule_group(self, group: SequenceGroup, budget: int) -> list[ScheduledTokens]:
         """Return the pending tokens of `group` that this step computes, `budget` at most."""
         judged = group.wants_prompt_logprobs
         if judged:
@@ -209,56 +211,56 @@ class Scheduler:
             # All sequences of a group draw in the same step, so each keeps its last token back.
             held = 0 if group.shared_tokens is not None else 1
             pending = {sequence: count - held for sequence, count in pending.items()}
-        shares = []
+        scheduled = []
         for sequence, count in pending.items():
             count = min(count, budget)
             budget -= count
             if count:
-                shares.append(ScheduledTokens(group=group, sequence=sequence, count=count))
+                scheduled.append(ScheduledTokens(group=group, sequence=sequence, count=count))
         if judged:
-            self._rows_left -= sum(share.count for share in shares)
-        return shares
+            self._rows_left -= sum(entry.count for entry in scheduled)
+        return scheduled
 
-    def _make_room(self, group: SequenceGroup, shares: list[ScheduledTokens]) -> bool:
-        """Preempt the latest arrivals until `shares` have blocks; False if `group` was one."""
-        needed = self._blocks_needed(group, shares)
+    def _make_room(self, group: SequenceGroup, scheduled: list[ScheduledTokens]) -> bool:
+        """Preempt the latest arrivals until `scheduled` have blocks; False if `group` was one."""
+        needed = self._blocks_needed(group, scheduled)
         while needed > self.pool.num_free:
             victim = self.running.pop()
             self._preempt(victim)
             if victim is group:
                 return False
-            needed = self._blocks_needed(group, shares)  # fewer copies if fewer sequences share
+            needed = self._blocks_needed(group, scheduled)  # fewer copies if fewer sequences share
         return True
 
-    def _blocks_needed(self, group: SequenceGroup, shares: list[ScheduledTokens]) -> int:
+    def _blocks_needed(self, group: SequenceGroup, scheduled: list[ScheduledTokens]) -> int:
         """Return how many blocks all known tokens need, plus the copies on write of this step."""
-        writers = [(share.sequence.table_row, share.sequence.num_computed) for share in shares]
+        writers = [(entry.sequence.table_row, entry.sequence.num_computed) for entry in scheduled]
         grown = sum(
-            self.tables.missing(share.sequence.table_row, group.goal(share.sequence))
-            for share in shares
+            self.tables.missing(entry.sequence.table_row, group.goal(entry.sequence))
+            for entry in scheduled
         )
         return grown + self.tables.copies_to_own(writers)
 
-    def _take_blocks(self, group: SequenceGroup, shares: list[ScheduledTokens]) -> None:
+    def _take_blocks(self, group: SequenceGroup, scheduled: list[ScheduledTokens]) -> None:
         copies = len(self.pool.copies)
-        for share in shares:
-            self.tables.copy_on_write(share.sequence.table_row, share.sequence.num_computed)
+        for entry in scheduled:
+            self.tables.copy_on_write(entry.sequence.table_row, entry.sequence.num_computed)
         group.copies += len(self.pool.copies) - copies
-        for share in shares:
-            self.tables.grow(share.sequence.table_row, group.goal(share.sequence))
+        for entry in scheduled:
+            self.tables.grow(entry.sequence.table_row, group.goal(entry.sequence))
             if self.prefixes is not None:
-                self._cache_blocks(share)
+                self._cache_blocks(entry)
 
-    def _cache_blocks(self, share: ScheduledTokens) -> None:
+    def _cache_blocks(self, entry: ScheduledTokens) -> None:
         assert self.prefixes is not None
-        sequence, start = share.sequence, share.sequence.num_computed
+        sequence, start = entry.sequence, entry.sequence.num_computed
         blocks = self.tables.of(sequence.table_row)
-        end = start + share.count
-        self.prefixes.cache_blocks(sequence, share.group.salt, blocks, start=start, end=end)
+        end = start + entry.count
+        self.prefixes.cache_blocks(sequence, entry.group.salt, blocks, start=start, end=end)
 
     def _admit(self, budget: int) -> list[ScheduledTokens]:
         """Start groups, preempted ones first, while there is room and budget."""
-        shares: list[ScheduledTokens] = []
+        scheduled: list[ScheduledTokens] = []
         while budget > 0 and (queue := self._queue()):
             group = queue[0]
             if not self._can_admit(group):
@@ -266,11 +268,11 @@ class Scheduler:
             queue.popleft()
             self._num_waiting -= queue is self._waiting
             self._start(group)
-            taken = self._shares(group, budget)
+            taken = self._schedule_group(group, budget)
             self._take_blocks(group, taken)
-            shares += taken
-            budget -= sum(share.count for share in taken)
-        return shares
+            scheduled += taken
+            budget -= sum(entry.count for entry in taken)
+        return scheduled
 
     def _queue(self) -> deque[SequenceGroup]:
         """Return the queue to serve next; it is empty if no group waits."""

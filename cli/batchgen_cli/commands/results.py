@@ -106,6 +106,6 @@ def _write_file(lines: Iterator[bytes], out: Path) -> None:
     from batchgen.storage.storage import writing
 
     if out.exists():
-        raise OutputConflict(f"{out} exists already. Choose another file with -o.")
+        raise OutputConflict(f"{out} exists already. Choose another file.")
     with writing(out) as file:
         file.writelines(lines)

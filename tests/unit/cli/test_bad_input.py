@@ -242,7 +242,7 @@ def test_the_output_folder_of_another_job(batchgen: Command, service: Service) -
     ):
         result = batchgen("run", *other, "-o", out)
         assert result.exit_code == 2
-        assert "choose another folder with -o" in result.stderr
+        assert "Hint: -o names another" in result.stderr
     assert sorted(path for path in out.rglob("*") if path.is_file()) == before
 
 

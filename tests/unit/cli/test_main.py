@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import click
 import pytest
 
+from batchgen_cli import commands
 from batchgen_cli.commands import ls
 from batchgen_cli.failures import EXIT_CODES
 from batchgen_cli.group import RootGroup
@@ -47,10 +49,15 @@ def test_help_loads_nothing_heavy() -> None:
 
 def test_help_lists_every_command_and_exit_code(batchgen: Command) -> None:
     shown = batchgen.ok("--help").stdout
-    for commands in SECTIONS.values():
-        for name in commands:
+    for section in SECTIONS.values():
+        for name in section:
             assert f"\n  {name}" in shown
     assert EXIT_CODES in shown
+
+
+def test_every_command_is_in_a_section_of_the_help() -> None:
+    modules = {module.name for module in pkgutil.iter_modules(commands.__path__)}
+    assert modules == {module for section in SECTIONS.values() for module in section.values()}
 
 
 @pytest.mark.parametrize(("path", "command"), walk(cli))

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
-from batchgen.errors import JobNotFound
+from batchgen.errors import BadLines, JobNotFound, LineProblem, OutputConflict
 from batchgen_cli.output import Column, Format, Output
 
 COLUMNS = (
@@ -59,6 +60,19 @@ def test_errors_are_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(err) == {
         "error": {"type": "JobNotFound", "message": "No job 12.", "exit_code": 4}
     }
+
+
+def test_an_error_may_name_an_option_that_helps(capsys: pytest.CaptureFixture[str]) -> None:
+    Output().error(JobNotFound("No job 12."), hint="--all lists more.")
+    assert capsys.readouterr().err == "Error: No job 12.\nHint: --all lists more.\n"
+    Output(format=Format.JSON).error(JobNotFound("No job 12."), hint="--all lists more.")
+    assert json.loads(capsys.readouterr().err)["error"]["hint"] == "--all lists more."
+
+
+def test_errors_of_python_name_no_option_of_the_command() -> None:
+    problem = LineProblem(line=3, code="invalid_json", message="It is no JSON.")
+    for error in (OutputConflict(), BadLines([problem], 1)):
+        assert not re.search(r"(^| )--?[a-z]", error.message)
 
 
 def test_a_record_in_every_format(capsys: pytest.CaptureFixture[str]) -> None:

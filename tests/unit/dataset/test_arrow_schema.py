@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from hashlib import sha256
 from pathlib import Path
 
 import pyarrow as pa
@@ -28,6 +29,9 @@ COLUMNS = {
     "extra": "string",
 }
 
+# The schema of each version, in digits of its SHA-256.
+PUBLISHED = {1: "b8887a4592646da8"}
+
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
@@ -39,6 +43,14 @@ def file(tmp_path: Path) -> Path:
 def test_schema_one_has_these_columns_and_no_others() -> None:
     assert SCHEMA_VERSION == 1
     assert {field.name: str(field.type) for field in SCHEMA} == COLUMNS
+
+
+def test_a_changed_schema_has_a_higher_version() -> None:
+    """Datasets of a version are read for ever: add a version here, never change one."""
+    digest = sha256(
+        repr([(each.name, str(each.type), each.nullable) for each in SCHEMA]).encode()
+    ).hexdigest()
+    assert digest[:16] == PUBLISHED[SCHEMA_VERSION]
 
 
 def test_parquet_gives_back_the_very_schema(file: Path) -> None:

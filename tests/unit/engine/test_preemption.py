@@ -162,9 +162,9 @@ def test_a_wide_group_survives_and_its_common_prefix_is_computed_once(
     again: dict[int, int] = {}  # {position: how many sequences compute it after the preemption}
     while group.preemptions < 2 and [s.tokens for s in group.sequences] == answers:
         plan = life.step()
-        for share, start in zip(plan.shares, plan.starts.tolist(), strict=True):
-            if share.group is group:
-                for position in range(start, start + share.count):
+        for entry, start in zip(plan.scheduled_tokens, plan.starts.tolist(), strict=True):
+            if entry.group is group:
+                for position in range(start, start + entry.count):
                     again[position] = again.get(position, 0) + 1
     if preemption == "swap":
         assert set(again) == {len(answers[0]) - 1}
@@ -194,6 +194,6 @@ def test_what_was_dropped_is_found_again_if_nobody_needed_the_blocks() -> None:
     assert group.sequences[0].num_computed == 0
     while group.state is GroupState.WAITING:
         plan = life.step()
-    assert plan.shares[-1].group is group and plan.starts[-1] >= 12
+    assert plan.scheduled_tokens[-1].group is group and plan.starts[-1] >= 12
     assert group.cached_tokens == 0, "what the prompt found at first is what is reported"
     life.finish()

@@ -105,7 +105,7 @@ def test_the_remedy_fits_the_problem() -> None:
     with pytest.raises(BadLines, match="id of its own") as caught:
         repeated.refuse(OnInvalid.REFUSE)
     assert "row-error" not in caught.value.message
-    with pytest.raises(BadLines, match="--on-invalid row-error"):
+    with pytest.raises(BadLines, match="on_invalid is row-error"):
         survey(b"{").refuse(OnInvalid.REFUSE)
 
 

@@ -85,7 +85,7 @@ def test_another_request_is_refused_and_touches_nothing(
     pin_model(folders.settings.home, "other")
     folders.open()
     before = folders.files()
-    with pytest.raises(OutputConflict, match="-o"):
+    with pytest.raises(OutputConflict, match="another folder"):
         folders.open(rows, submission)
     assert folders.files() == before
 

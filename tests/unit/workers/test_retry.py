@@ -2,10 +2,17 @@ from __future__ import annotations
 
 import pytest
 
-from batchgen.errors import DatabaseUnavailable, Fenced
+from batchgen.errors import (
+    BrokerUnavailable,
+    DatabaseDamaged,
+    DatabaseUnavailable,
+    Fenced,
+    SchemaMismatch,
+    StoreMismatch,
+)
 from batchgen_workers import retry
 from batchgen_workers.cancellation import CancelToken
-from batchgen_workers.retry import retry_while_unavailable
+from batchgen_workers.retry import may_come_back, retry_while_unavailable
 
 
 @pytest.fixture(autouse=True)
@@ -54,3 +61,20 @@ def test_a_last_attempt_is_made_even_when_it_is_late() -> None:
     token = CancelToken()
     token.cancel()
     assert retry_while_unavailable(Flaky(0), what="a test", token=token) == "done"
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (DatabaseUnavailable, True),
+        (DatabaseDamaged, False),  # waiting mends no file
+        (SchemaMismatch, False),
+        (StoreMismatch, False),
+        (BrokerUnavailable, False),
+        (ConnectionError, False),  # the layer below names what is unavailable
+    ],
+)
+def test_a_start_waits_for_an_absent_database_and_for_nothing_else(
+    error: type[Exception], expected: bool
+) -> None:
+    assert may_come_back(error()) is expected

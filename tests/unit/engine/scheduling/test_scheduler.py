@@ -177,7 +177,7 @@ def test_all_judged_prompts_of_a_step_share_its_rows() -> None:
     for _ in range(3):
         add(life, list(range(2, 80)), max_tokens=1, prompt_logprobs=0)
     plan = life.step()
-    assert plan.shares[0].group is plain and plan.shares[0].count == 50
+    assert plan.scheduled_tokens[0].group is plain and plan.scheduled_tokens[0].count == 50
     assert sum(rows.count for rows in plan.prompt_rows) == PROMPT_ROWS - 1  # one row drew
     life.finish()
 

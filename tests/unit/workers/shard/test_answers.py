@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from batchgen.core.params import SamplingParams
-from batchgen.core.rows import BadRow, Choice, Generation, InputRow, RowError, Usage
+from batchgen.core.rows import BadRow, Choice, Generation, InputRow, ResultRow, RowError, Usage
 from batchgen_workers.shard.answers import (
     answered,
     as_request,
@@ -96,3 +96,30 @@ def test_a_bad_line_keeps_its_own_error() -> None:
     )
     assert row.error == own
     assert row.extra is None
+
+
+# Of a row that was not computed, the columns that stay empty.
+OF_COMPUTED_ROWS = {"choices", "usage", "seed", "latency_ms"}
+
+
+def test_every_column_is_filled() -> None:
+    """An answer or an error gives each field of a result a value, so none is forgotten."""
+    row = seeded(JOB, ROW)
+    generation = Generation(
+        key=1,
+        choices=[Choice(index=0, text="one", finish_reason="stop")],
+        usage=Usage(prompt_tokens=3, completion_tokens=1),
+        latency_ms=11,
+    )
+    failed = Generation(key=1, choices=[], error=ERROR)
+    computed = answered(row, generation, job=JOB, model="tiny", attempt=1)
+    not_computed = answered(row, failed, job=JOB, model="tiny", attempt=1)
+    assert filled(computed) | filled(not_computed) == set(ResultRow.__struct_fields__)
+    never_sent = refused(row, ERROR, job=JOB, model="tiny", attempt=1)
+    assert filled(never_sent) == set(ResultRow.__struct_fields__) - OF_COMPUTED_ROWS
+
+
+def filled(row: ResultRow) -> set[str]:
+    """Return the fields that have a value."""
+    names = ResultRow.__struct_fields__
+    return {name for name in names if getattr(row, name) not in (None, [], 0)}
