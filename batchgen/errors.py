@@ -14,6 +14,8 @@ BatchgenError                     exit 1
 ├── OutputConflict                exit 2   the output folder holds another job
 ├── OutputRefused                 exit 1   standard output cannot be written
 ├── JobNotFound                   exit 4
+├── TenantNotFound                exit 4
+├── KeyNotFound                   exit 4
 ├── NotAllowed                    exit 4   a transition the job's state does not permit
 ├── NotRunning                    exit 4   there is no `batchgen up` to end
 ├── NoPermission                  exit 4   a file or folder of another user
@@ -160,6 +162,18 @@ class OutputRefused(BatchgenError):
 
 class JobNotFound(BatchgenError):
     """No such job. See `batchgen ls`."""
+
+    exit_code = 4
+
+
+class TenantNotFound(BatchgenError):
+    """No such tenant. See `batchgen tenants ls`."""
+
+    exit_code = 4
+
+
+class KeyNotFound(BatchgenError):
+    """No such key. See `batchgen keys ls`."""
 
     exit_code = 4
 

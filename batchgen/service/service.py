@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from batchgen.core.states import JobState
-from batchgen.database.identity import open_storage
 from batchgen.errors import JobNotFound, NotAllowed, UnknownModel
-from batchgen.jobs.job_records import JobRecord, WorkerRecord
+from batchgen.jobs.job_records import LOCAL_TENANT, JobRecord, WorkerRecord
 from batchgen.jobs.store import Store
 from batchgen.models.record import ModelRecord
 from batchgen.models.registry import Registry
-from batchgen.service.database import open_database
+from batchgen.service.access import Access
+from batchgen.service.opened import Opened
 from batchgen.service.views import JobView, starts_worker
 from batchgen.settings import Settings
 from batchgen.storage.storage import LocalStorage
@@ -55,18 +55,37 @@ class Service:
         self.settings = settings
         #: The registry; `batchgen run` uses the user's, although its job has a home of its own.
         self.models = Registry(models or settings.home / "models")
+        #: The owner of the jobs that this service sees and submits.
+        self.tenant = LOCAL_TENANT
+        #: The API key that submits, None for the command line.
+        self.key_id: str | None = None
+        self._opened = Opened(settings)
 
-    @cached_property
+    def for_tenant(self, tenant: str, *, key_id: str | None = None) -> Service:
+        """Return a service that sees the jobs of one tenant only.
+
+        It shares the open database, the storage and the models with this one. To make one for each
+        request costs nothing.
+        """
+        scoped = Service.__new__(Service)
+        scoped.settings, scoped.models, scoped._opened = self.settings, self.models, self._opened
+        scoped.tenant, scoped.key_id = tenant, key_id
+        return scoped
+
+    @property
     def store(self) -> Store:
         """The store: the transactions of the database."""
-        return Store(open_database(self.settings))
+        return self._opened.store
 
-    @cached_property
+    @property
     def storage(self) -> LocalStorage:
         """The storage of the home; its methods raise StoreMismatch if it is the wrong home."""
-        storage = open_storage(self.store.database, self.settings.home)
-        storage.check()
-        return storage
+        return self._opened.storage
+
+    @property
+    def access(self) -> Access:
+        """The tenants and keys of the store, for its operator."""
+        return self._opened.access
 
     @cached_property
     def results(self) -> Results:
@@ -77,8 +96,7 @@ class Service:
 
     def close(self) -> None:
         """Close idle database connections."""
-        if "store" in vars(self):
-            self.store.close()
+        self._opened.close()
 
     def submit(
         self, source: BinaryIO, submission: Submission, *, notice: Notice | None = None
@@ -97,6 +115,8 @@ class Service:
             storage=self.storage,
             model=model,
             notice=notice,
+            tenant=self.tenant,
+            key_id=self.key_id,
         )
 
     def model(self, name: str) -> ModelRecord:
@@ -121,7 +141,7 @@ class Service:
         An id, or a unique beginning or end of it, names one job. A name means all jobs with it.
         """
         if PUBLIC_ID.fullmatch(ref):
-            return [self.store.jobs.get(ref)]
+            return [self.store.jobs.get(ref, tenant=self.tenant)]
         named = defaultdict[str, list[JobRecord]](list)
         for job in self._all_jobs():
             named[job.name or ""].append(job)
@@ -129,7 +149,7 @@ class Service:
         if ref in names:
             return named[ref]
         if BEGINNING.fullmatch(ref):
-            return [self.store.jobs.get(ref)]
+            return [self.store.jobs.get(ref, tenant=self.tenant)]
         close = get_close_matches(ref, names, n=3)
         hint = f"Did you mean {' or '.join(close)}?" if close else "See `batchgen ls`."
         raise JobNotFound(f"No job has the id or the name {ref!r}. {hint}")
@@ -137,7 +157,7 @@ class Service:
     def records(self, *, state: str | None = None, limit: int = 100) -> list[JobRecord]:
         """Return jobs, newest first."""
         states = None if state is None else [JobState(state)]
-        return self.store.jobs.list(states=states, limit=limit)
+        return self.store.jobs.list(tenant=self.tenant, states=states, limit=limit)
 
     def jobs(self, *, state: str | None = None, limit: int = 100) -> list[JobView]:
         """Return views of several jobs, newest first."""
@@ -224,7 +244,7 @@ class Service:
 
     def _all_jobs(self) -> Iterator[JobRecord]:
         before = None
-        while page := self.store.jobs.list(limit=PAGE, before_id=before):
+        while page := self.store.jobs.list(tenant=self.tenant, limit=PAGE, before_id=before):
             yield from page
             before = page[-1].id
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO
 
 from batchgen.calendar.times import parse_time
@@ -14,7 +14,7 @@ from batchgen.errors import Corrupt, InvalidParameter
 from batchgen.failpoints import reach
 from batchgen.inputs.ingest import OnInvalid, StoredInput, ingest
 from batchgen.inputs.stored_input import index_key, input_key
-from batchgen.jobs.job_records import JobRecord, NewJob
+from batchgen.jobs.job_records import LOCAL_TENANT, JobRecord, NewJob
 from batchgen.jobs.store import Store
 from batchgen.models.record import ModelRecord
 from batchgen.requests.lines import check_defaults
@@ -60,6 +60,8 @@ def submit(
     storage: Storage,
     model: ModelRecord,
     notice: Notice | None = None,
+    tenant: str = LOCAL_TENANT,
+    key_id: str | None = None,
 ) -> JobRecord:
     """Store the rows of `source` and queue a job on them; the job is durable on return.
 
@@ -81,7 +83,8 @@ def submit(
     if notice and (said := stored.other_models.notice(model.name)):
         notice(said)
     reach("submit.stored")
-    job = store.jobs.submit(_new_job(submission, timing, stored, model))
+    new = _new_job(submission, timing, stored, model)
+    job = store.jobs.submit(replace(new, tenant_id=tenant, key_id=key_id))
     reach("submit.committed")
     _keep_input(source, submission, job, store=store, storage=storage, model=model)
     return job

@@ -5,14 +5,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 import secrets
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from batchgen.storage.durable_files import exists, fsync, make_private
+from batchgen.storage.durable_files import exists, make_private
+from batchgen.storage.once import write_once
 
 STORE_ID: Final = "store-id"
 
@@ -39,29 +38,5 @@ def ensure_store_id(root: Path) -> str | None:
     """
     if not exists(root / STORE_ID):
         make_private(root)
-        _write_once(root, secrets.token_hex(16))
+        write_once(root / STORE_ID, f"{secrets.token_hex(16)}\n".encode())
     return read_store_id(root)
-
-
-def _write_once(root: Path, store: str) -> None:
-    pending = root / f".{STORE_ID}.{secrets.token_hex(6)}.tmp"
-    try:
-        pending.write_text(f"{store}\n", encoding="ascii")
-        fsync(pending)
-        _place(pending, root / STORE_ID)
-    finally:
-        pending.unlink(missing_ok=True)
-    fsync(root)
-
-
-def _place(pending: Path, target: Path) -> None:
-    """Give a complete file its name, unless another process has already done so."""
-    try:
-        os.link(pending, target)  # unlike a rename, a link never replaces a file
-    except FileExistsError:
-        return
-    except OSError:  # no hard links here: others may see a partial file for a moment
-        with suppress(FileExistsError), target.open("xb") as file:
-            file.write(pending.read_bytes())
-            file.flush()
-            os.fsync(file.fileno())

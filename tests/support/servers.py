@@ -25,8 +25,11 @@ import pytest
 import redis
 from sqlalchemy import URL, make_url
 
+from batchgen.database import batch_tables, tenant_tables, webhook_tables
 from batchgen.database.tables import metadata
 from batchgen_migrations import upgrade
+
+assert batch_tables and tenant_tables and webhook_tables  # they are to be emptied as well
 
 START_LIMIT = 60.0  # seconds
 STOP_LIMIT = 20.0  # seconds
@@ -72,9 +75,11 @@ class PostgresServer:
 
 
 def empty_tables(url: str) -> None:
-    """Delete every row of batchgen's; numbering goes on."""
+    """Delete every row of batchgen's but the tenant of the command line; numbering goes on."""
     tables = reversed(metadata.sorted_tables)
-    statements = "; ".join(f'DELETE FROM "{table.name}"' for table in tables)  # noqa: S608
+    deletes = [f'DELETE FROM "{table.name}"' for table in tables]  # noqa: S608
+    local = "INSERT INTO tenants (id, created_at) VALUES ('local', 0.0)"
+    statements = "; ".join([*deletes, local])
     with psycopg.connect(_conninfo(make_url(url)), autocommit=True) as connection:
         connection.execute(statements.encode())
 

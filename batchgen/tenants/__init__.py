@@ -1,0 +1,3 @@
+"""Those who use batchgen over the network: tenants, their keys, quotas and usage."""
+
+from __future__ import annotations
