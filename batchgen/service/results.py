@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,11 +11,12 @@ from typing import Any
 import msgspec
 import orjson
 
+from batchgen.core.endpoints import CHAT, RESPONSES
 from batchgen.core.rows import BadRow, ResultRow
 from batchgen.dataset.export import export_dataset
 from batchgen.dataset.json_lines import escape_line_ends
 from batchgen.dataset.manifest import read_manifest
-from batchgen.dataset.openai_output import CHAT, COMPLETIONS, openai_line
+from batchgen.dataset.openai_output import openai_line
 from batchgen.dataset.parts import read_results
 from batchgen.dataset.reader import iter_rows
 from batchgen.dataset.verify import verify_dataset
@@ -87,9 +87,7 @@ class Results:
 
         The endpoint of a row is the one of its input line, so the input is read too.
         """
-        job, rows = self.find(ref), self.rows(ref, partial=partial)
-        for row, url in self._with_endpoints(job, rows, None):
-            yield openai_line(row, endpoint=url)
+        return self._in_openais_form(self.find(ref), self.rows(ref, partial=partial), None)
 
     def openai_lines(
         self, ref: str, *, errors: bool, endpoint: str | None = None, partial: bool = False
@@ -98,21 +96,23 @@ class Results:
 
         A piece holds one or more complete lines, each with its line feed. Rows are in input order.
         `endpoint` is that of every line, as in a batch; if it is None, the endpoint of each row is
-        read from the stored input, which is slower. With `partial` the file holds the rows that
-        are finished so far. Memory does not grow with the rows.
+        read from the stored input, which is slower. So are requests to /v1/responses, because their
+        answers repeat them. With `partial` the file holds the rows that are finished so far. Memory
+        does not grow with the rows.
         """
         job, rows = self.find(ref), self.rows(ref, partial=partial)
         wanted = (row for row in rows if (row.error is not None) == errors)
         return (
-            escape_line_ends(orjson.dumps(openai_line(row, endpoint=url))) + b"\n"
-            for row, url in self._with_endpoints(job, wanted, endpoint)
+            escape_line_ends(orjson.dumps(line)) + b"\n"
+            for line in self._in_openais_form(job, wanted, endpoint)
         )
 
-    def _with_endpoints(
+    def _in_openais_form(
         self, job: JobRecord, rows: Iterator[ResultRow], endpoint: str | None
-    ) -> Iterator[tuple[ResultRow, str]]:
-        if endpoint is not None:
-            yield from zip(rows, itertools.repeat(endpoint))
+    ) -> Iterator[dict[str, Any]]:
+        if endpoint is not None and endpoint != RESPONSES:
+            for row in rows:
+                yield openai_line(row, endpoint=endpoint)
             return
         lines = parse_rows(
             self.storage, job.input_sha256, 0, job.n_rows, defaults=job.params, model=job.model
@@ -120,8 +120,10 @@ class Results:
         for row in rows:
             # both are in input order; some rows may still be missing
             line = next(line for line in lines if line.row == row.row)
-            raw = isinstance(line, BadRow) or line.messages is None
-            yield row, COMPLETIONS if raw else CHAT
+            if isinstance(line, BadRow):  # an error has the same form at every endpoint
+                yield openai_line(row, endpoint=CHAT)
+            else:
+                yield openai_line(row, endpoint=line.endpoint, echo=line.echo)
 
     def _place(self, ref: str, out: Path, *, move: bool) -> None:
         job = self.find(ref)
