@@ -2,34 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Final
 
-from batchgen.core.endpoints import CHAT, RESPONSES, endpoint_fault
 from batchgen.core.rows import Choice, ResultRow, RowError, Usage
 from batchgen.dataset.openai_logprobs import chat_logprobs, completion_logprobs
-from batchgen.dataset.openai_response import response_body
 from batchgen.errors import InvalidParameter
+
+CHAT: Final = "/v1/chat/completions"
+COMPLETIONS: Final = "/v1/completions"
 
 #: Rows that were never computed: OpenAI gives them no response.
 NOT_ASKED: Final = frozenset({"batch_expired", "batch_cancelled"})
 
 #: Failures of the service, not of the request: HTTP 500. Every other code is a 400.
-_OURS: Final = frozenset({"poison", "invalid_logits", "server_error"})
+SERVICE_FAILURES: Final = frozenset({"poison", "invalid_logits", "server_error"})
 
 
-def openai_line(
-    row: ResultRow, *, endpoint: str, echo: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
+def openai_line(row: ResultRow, *, endpoint: str) -> dict[str, Any]:
     """Return a row in OpenAI's form: for the output file, or for the error file if it failed.
 
     A failed request has its HTTP status and error in `response`, and `error` is null. A row that
     was never computed (`batch_expired`, `batch_cancelled`) has no response, and an `error`.
-    `echo` are the fields of a request to /v1/responses that its answer repeats. An endpoint that
-    is not served raises InvalidParameter.
+    `endpoint` is `/v1/chat/completions` or `/v1/completions`; others raise InvalidParameter.
     """
-    if fault := endpoint_fault(endpoint):
-        raise InvalidParameter(f"'endpoint' {fault}", param="endpoint")
+    if endpoint not in (CHAT, COMPLETIONS):
+        raise InvalidParameter(
+            f"{endpoint!r} is not an endpoint: use {CHAT} or {COMPLETIONS}.", param="endpoint"
+        )
     line: dict[str, Any] = {
         "id": f"batch_req_{_unique(row)}",
         "custom_id": row.custom_id,
@@ -37,19 +36,14 @@ def openai_line(
         "error": None,
     }
     if row.error is None:
-        line["response"] = _response(row, 200, _body(row, endpoint, echo))
+        body = _chat_body(row) if endpoint == CHAT else _completion_body(row)
+        line["response"] = _response(row, 200, body)
     elif row.error.code in NOT_ASKED:
         line["error"] = {"code": row.error.code, "message": row.error.message}
     else:
-        status = 500 if row.error.code in _OURS else 400
+        status = 500 if row.error.code in SERVICE_FAILURES else 400
         line["response"] = _response(row, status, {"error": _error(row.error, status)})
     return line
-
-
-def _body(row: ResultRow, endpoint: str, echo: Mapping[str, Any] | None) -> dict[str, Any]:
-    if endpoint == RESPONSES:
-        return response_body(row, unique=_unique(row), echo=echo or {})
-    return _chat_body(row) if endpoint == CHAT else _completion_body(row)
 
 
 def _response(row: ResultRow, status: int, body: dict[str, Any]) -> dict[str, Any]:
@@ -70,7 +64,7 @@ def _chat_body(row: ResultRow) -> dict[str, Any]:
         }
         for choice in row.choices
     ]
-    return _choices_body(row, f"chatcmpl-{_unique(row)}", "chat.completion", choices)
+    return _body(row, f"chatcmpl-{_unique(row)}", "chat.completion", choices)
 
 
 def _completion_body(row: ResultRow) -> dict[str, Any]:
@@ -82,7 +76,7 @@ def _completion_body(row: ResultRow) -> dict[str, Any]:
         }
         for choice in row.choices
     ]
-    return _choices_body(row, f"cmpl-{_unique(row)}", "text_completion", choices)
+    return _body(row, f"cmpl-{_unique(row)}", "text_completion", choices)
 
 
 def _rest(
@@ -97,7 +91,7 @@ def _rest(
     return rest
 
 
-def _choices_body(
+def _body(
     row: ResultRow, identity: str, kind: str, choices: list[dict[str, Any]]
 ) -> dict[str, Any]:
     return {

@@ -13,11 +13,18 @@ from batchgen.database.database import now_db
 from batchgen.database.tables import jobs, parts, shard_is, shards, storable
 from batchgen.database.transactions import Manager, reading, repeatable, transaction
 from batchgen.errors import Corrupt, Fenced, JobNotFound
-from batchgen.jobs import transitions
-from batchgen.jobs.job_records import FinalLease, JobRecord, PartRecord, SegmentRecord
+from batchgen.jobs import saved_segments, transitions
+from batchgen.jobs.job_records import (
+    FinalLease,
+    JobRecord,
+    PartRecord,
+    SavedSegment,
+    SegmentRecord,
+)
 
 JobIds = list[int]
 Segments = list[SegmentRecord]
+SavedSegments = list[SavedSegment]
 
 
 class FinalizationManager(Manager):
@@ -111,6 +118,18 @@ class FinalizationManager(Manager):
     def segments(self, connection: Connection, job_id: int) -> Segments:
         """Return the leaf shards of a job in input order, each with its part if it has one."""
         return _segments(connection, job_id)
+
+    @reading
+    def saved(
+        self, connection: Connection, job_id: int, *, start: int, only_failed: bool = False
+    ) -> SavedSegments:
+        """Return the next parts and checkpoints of a job that reach beyond position `start`.
+
+        They are in input order, and at most SAVED_TOGETHER; one statement reads them, so that a
+        shard committed meanwhile is among them once. With `only_failed` parts that have no error
+        row are left out.
+        """
+        return saved_segments.read(connection, job_id, start=start, only_failed=only_failed)
 
     @repeatable
     def complete(

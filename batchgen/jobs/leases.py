@@ -31,14 +31,13 @@ from batchgen.database.tables import checkpoints, jobs, parts, shard_is, shards,
 from batchgen.database.transactions import Manager, reading, repeatable, transaction
 from batchgen.errors import Fenced
 from batchgen.jobs import transitions
-from batchgen.jobs.job_records import CheckpointRecord, Lease, Renewal, SavedSegment
+from batchgen.jobs.job_records import CheckpointRecord, Lease, Renewal
 from batchgen.jobs.openings import is_open
 from batchgen.jobs.part_rows import register
 
 if TYPE_CHECKING:
     from batchgen.dataset.parts import PartInfo  # importing pyarrow is slow
 
-SavedSegments = list[SavedSegment]
 
 NO_LEASE: dict[str, Any] = {
     "lease_owner": None,
@@ -141,17 +140,6 @@ class LeaseManager(Manager):
             select(checkpoints).where(checkpoints.c.shard_id == shard_id)
         ).one_or_none()
         return None if row is None else CheckpointRecord(**row._mapping)
-
-    @reading
-    def checkpoints_of(self, connection: Connection, job_id: int) -> SavedSegments:
-        """Return the checkpoints of a job's shards that are not committed, in input order."""
-        rows = connection.execute(
-            select(shards.c.pos_start, shards.c.pos_end, checkpoints.c.path, checkpoints.c.sha256)
-            .join(checkpoints, checkpoints.c.shard_id == shards.c.id)
-            .where(shards.c.job_id == job_id)
-            .order_by(shards.c.pos_start)
-        )
-        return [SavedSegment(**row._mapping) for row in rows]
 
     @repeatable
     def commit(self, connection: Connection, lease: Lease, part: PartInfo) -> None:

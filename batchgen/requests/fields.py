@@ -77,8 +77,7 @@ def _alias_of(parameter: str, field: Field) -> Check:
     return check
 
 
-def ignored(name: str, value: Any) -> Any:
-    """Accept a field that changes nothing here."""
+def _ignored(name: str, value: Any) -> Any:
     return UNSET
 
 
@@ -132,15 +131,15 @@ SHORTHAND_FIELDS: Final[Mapping[str, Check]] = {
 COMPLETION_FIELDS: Final[Mapping[str, Check]] = {
     **SHORTHAND_FIELDS,
     "prediction": unserved(),  # a column in a shorthand line, where it is usual data
-    "metadata": ignored,
-    "parallel_tool_calls": ignored,
-    "prompt_cache_key": ignored,
-    "prompt_cache_retention": ignored,
-    "safety_identifier": ignored,
-    "service_tier": ignored,
-    "store": ignored,
-    "stream_options": ignored,
-    "user": ignored,
+    "metadata": _ignored,
+    "parallel_tool_calls": _ignored,
+    "prompt_cache_key": _ignored,
+    "prompt_cache_retention": _ignored,
+    "safety_identifier": _ignored,
+    "service_tier": _ignored,
+    "store": _ignored,
+    "stream_options": _ignored,
+    "user": _ignored,
 }
 # The fields of an OpenAI request body, beside `messages` and `model`.
 CHAT_FIELDS: Final[Mapping[str, Check]] = {**COMPLETION_FIELDS, "logprobs": _chat_logprobs}

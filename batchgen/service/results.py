@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Final
 
-import msgspec
-import orjson
-
-from batchgen.core.endpoints import CHAT, RESPONSES
-from batchgen.core.rows import BadRow, ResultRow
+from batchgen.core.rows import ResultRow
 from batchgen.dataset.export import export_dataset
-from batchgen.dataset.json_lines import escape_line_ends
 from batchgen.dataset.manifest import read_manifest
-from batchgen.dataset.openai_output import openai_line
-from batchgen.dataset.parts import read_results
-from batchgen.dataset.reader import iter_rows
+from batchgen.dataset.reader import rows_of
+from batchgen.dataset.streams import openai_lines, row_lines
+from batchgen.dataset.streams.json_columns import text_bytes
+from batchgen.dataset.streams.record_batches import ALL, Batches, Config
 from batchgen.dataset.verify import verify_dataset
 from batchgen.errors import Corrupt, NotAllowed
-from batchgen.inputs.stored_input import parse_rows
-from batchgen.jobs.job_records import JobRecord, SavedSegment
+from batchgen.jobs.job_records import JobRecord
 from batchgen.jobs.store import Store
+from batchgen.service.rows.endpoints import RowEndpoints
+from batchgen.service.rows.finished_rows import BOTH, FinishedRows
 from batchgen.storage.storage import Storage
+
+#: {`errors` of `openai_lines`: the series of the dataset that it means}
+_CONFIGS: Final[dict[bool | None, Sequence[Config]]] = {
+    None: BOTH,
+    False: ("default",),
+    True: ("errors",),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,53 +80,58 @@ class Results:
 
         Finished rows are those of committed shards, and those in checkpoints of other shards.
         """
-        job = self.find(ref)
-        if partial and job.dataset_path is None:
-            return self._finished(job)
-        return iter_rows(self._folder(job))
+        return rows_of(self.batches(ref, partial=partial))
 
-    def openai_rows(self, ref: str, *, partial: bool = False) -> Iterator[dict[str, Any]]:
-        """Return every row in the form of OpenAI's output and error files.
+    def lines(self, ref: str, *, partial: bool = False) -> Iterator[bytes]:
+        """Return the rows as JSON Lines, in pieces that hold one or more complete lines.
 
-        The endpoint of a row is the one of its input line, so the input is read too.
+        No Python object is made for a row, and memory does not grow with the rows.
         """
-        return self._in_openais_form(self.find(ref), self.rows(ref, partial=partial), None)
+        found = self.batches(ref, partial=partial, columns=row_lines.COLUMNS)
+        return (text_bytes(row_lines.row_lines(batch)) for batch in found if len(batch))
 
     def openai_lines(
-        self, ref: str, *, errors: bool, endpoint: str | None = None, partial: bool = False
+        self,
+        ref: str,
+        *,
+        errors: bool | None,
+        endpoint: str | None = None,
+        partial: bool = False,
     ) -> Iterator[bytes]:
         """Return OpenAI's output file of a job, or with `errors` its error file, in pieces.
 
-        A piece holds one or more complete lines, each with its line feed. Rows are in input order.
-        `endpoint` is that of every line, as in a batch; if it is None, the endpoint of each row is
-        read from the stored input, which is slower. So are requests to /v1/responses, because their
-        answers repeat them. With `partial` the file holds the rows that are finished so far. Memory
-        does not grow with the rows.
+        A piece holds one or more complete lines, each with its line feed. Rows are in input order;
+        if `errors` is None, those of both files. `endpoint` is that of every line, as in a batch;
+        if it is None, the endpoint of each row is read from the stored input, which is slower. With
+        `partial` the file holds the rows that are finished so far. Memory does not grow with the
+        rows.
         """
-        job, rows = self.find(ref), self.rows(ref, partial=partial)
-        wanted = (row for row in rows if (row.error is not None) == errors)
+        job, configs = self.find(ref), _CONFIGS[errors]
+        found = self.batches(ref, partial=partial, columns=openai_lines.COLUMNS, configs=configs)
+        endpoints = RowEndpoints(self.storage, job, endpoint)
         return (
-            escape_line_ends(orjson.dumps(line)) + b"\n"
-            for line in self._in_openais_form(job, wanted, endpoint)
+            text_bytes(openai_lines.openai_lines(batch, endpoints.of(batch)))
+            for batch in found
+            if len(batch)
         )
 
-    def _in_openais_form(
-        self, job: JobRecord, rows: Iterator[ResultRow], endpoint: str | None
-    ) -> Iterator[dict[str, Any]]:
-        if endpoint is not None and endpoint != RESPONSES:
-            for row in rows:
-                yield openai_line(row, endpoint=endpoint)
-            return
-        lines = parse_rows(
-            self.storage, job.input_sha256, 0, job.n_rows, defaults=job.params, model=job.model
-        )
-        for row in rows:
-            # both are in input order; some rows may still be missing
-            line = next(line for line in lines if line.row == row.row)
-            if isinstance(line, BadRow):  # an error has the same form at every endpoint
-                yield openai_line(row, endpoint=CHAT)
-            else:
-                yield openai_line(row, endpoint=line.endpoint, echo=line.echo)
+    def batches(
+        self,
+        ref: str,
+        *,
+        partial: bool = False,
+        columns: Sequence[str] = ALL,
+        configs: Sequence[Config] = BOTH,
+    ) -> Batches:
+        """Return the rows as record batches of a few megabytes, in input order."""
+        job = self.find(ref)
+        if not partial:
+            self._folder(job)
+        return self._finished.batches(job, columns=columns, configs=configs)
+
+    @property
+    def _finished(self) -> FinishedRows:
+        return FinishedRows(store=self.store, storage=self.storage)
 
     def _place(self, ref: str, out: Path, *, move: bool) -> None:
         job = self.find(ref)
@@ -145,51 +153,6 @@ class Results:
             f"`batchgen results {job.public_id} --partial`."
         )
 
-    def _finished(self, job: JobRecord) -> Iterator[ResultRow]:
-        position, lost = 0, ""
-        while True:
-            for saved in self._saved(job):
-                if saved.pos_start < position:
-                    continue
-                if self.storage.size(saved.path) is None and saved.path != lost:
-                    lost = saved.path  # a newer checkpoint or a part has replaced it
-                    break
-                for row in read_results(self.storage, saved.path, sha256=saved.sha256):
-                    if saved.pos_start <= row.row < saved.pos_end:
-                        yield row
-                position = saved.pos_end
-            else:
-                return
-
-    def _saved(self, job: JobRecord) -> list[SavedSegment]:
-        """Return the parts and checkpoints of a job, in input order."""
-        # Read checkpoints first: a shard committed meanwhile is then found as a part.
-        saved = {one.pos_start: one for one in self.store.leases.checkpoints_of(job.id)}
-        for segment in self.store.finalization.segments(job.id):
-            if segment.part is not None:
-                saved[segment.pos_start] = SavedSegment(
-                    pos_start=segment.pos_start,
-                    pos_end=segment.pos_end,
-                    path=segment.part.path,
-                    sha256=segment.part.sha256,
-                )
-        return [saved[start] for start in sorted(saved)]
-
     def _part_keys(self, job: JobRecord) -> list[str]:
         segments = self.store.finalization.segments(job.id)
         return [segment.part.path for segment in segments if segment.part]
-
-
-def row_json(row: ResultRow) -> dict[str, Any]:
-    """Return a row as JSON values: the columns of the dataset, `extra` as an object."""
-    first = row.choices[0] if row.choices else None
-    values: dict[str, Any] = msgspec.to_builtins(row)
-    return {
-        "row": row.row,
-        "custom_id": row.custom_id,
-        "response": first.text if first else None,
-        "finish_reason": first.finish_reason if first else None,
-        **values,
-        "created_at": datetime.fromtimestamp(row.created_at / 1e6, UTC).isoformat(),
-        "extra": msgspec.json.decode(row.extra) if row.extra else None,
-    }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -88,18 +87,9 @@ def _print_path(app: App, path: Path) -> None:
 
 
 def _lines(app: App, public_id: str, form: str, *, partial: bool) -> Iterator[bytes]:
-    import orjson
-
-    from batchgen.dataset.json_lines import escape_line_ends
-    from batchgen.service.results import row_json
-
-    rows: Iterator[dict[str, Any]]
     if form == OPENAI:
-        rows = app.service.results.openai_rows(public_id, partial=partial)
-    else:
-        rows = (row_json(row) for row in app.service.results.rows(public_id, partial=partial))
-    for row in rows:
-        yield escape_line_ends(orjson.dumps(row)) + b"\n"
+        return app.service.results.openai_lines(public_id, errors=None, partial=partial)
+    return app.service.results.lines(public_id, partial=partial)
 
 
 def _write_file(lines: Iterator[bytes], out: Path) -> None:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable
 from functools import partial
@@ -8,18 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from batchgen.core.endpoints import CHAT, RESPONSES
 from batchgen.core.rows import ResultRow
+from batchgen.dataset.openai_output import CHAT
 from batchgen.dataset.parts import part_key, write_part
 from batchgen.errors import Corrupt, JobNotFound, NotAllowed
 from batchgen.jobs.job_records import JobRecord
 from batchgen.service import Service
-from batchgen.service.results import row_json
-from batchgen.service.submission import Submission
 from batchgen_workers.shard.finisher import footer_of
 from tests.support.homes import answer_some, finish
 from tests.support.permissions import writable
-from tests.support.result_rows import error_row, ok_row
+from tests.support.result_rows import ok_row
 
 Submit = Callable[..., JobRecord]
 
@@ -102,7 +99,8 @@ def test_openai_rows_have_the_endpoint_of_their_line(service: Service, submit: S
     shard = service.store.jobs.shards(job.id)[2]
     assert shard.pos_start == 64
     finish(service, job, failing=[3])
-    lines = list(service.results.openai_rows(job.public_id))
+    pieces = service.results.openai_lines(job.public_id, errors=None)
+    lines = [json.loads(line) for line in b"".join(pieces).splitlines()]
     assert len(lines) == 80
     kinds = [line["response"]["body"].get("object") for line in lines]
     assert kinds[:4] == ["chat.completion", "text_completion", "chat.completion", None]
@@ -121,20 +119,6 @@ def test_output_and_error_file_hold_the_rows_of_one_kind(service: Service, submi
     assert {line["response"]["body"]["object"] for line in answers} == {"chat.completion"}
 
 
-def test_a_response_repeats_its_request(service: Service) -> None:
-    body = {"input": "Why?", "metadata": {"k": "v"}, "max_output_tokens": 7}
-    line = {"custom_id": "a", "method": "POST", "url": "/v1/responses", "body": body}
-    source = io.BytesIO(json.dumps(line).encode())
-    job = service.submit(source, Submission(model="tiny", params={"temperature": 0.5}))
-    finish(service, job)
-    (answer,) = service.results.openai_rows(job.public_id)
-    asked = partial(service.results.openai_lines, job.public_id, errors=False)
-    assert [json.loads(line) for line in asked(endpoint=RESPONSES)] == [answer]
-    response = answer["response"]["body"]
-    assert (response["object"], response["metadata"]) == ("response", {"k": "v"})
-    assert (response["max_output_tokens"], response["temperature"]) == (7, 0.5)
-
-
 def test_a_dataset_of_a_changed_manifest_does_not_verify(service: Service, submit: Submit) -> None:
     job = submit()
     finish(service, job)
@@ -142,15 +126,3 @@ def test_a_dataset_of_a_changed_manifest_does_not_verify(service: Service, submi
     manifest = service.results.dataset(job.public_id) / ".batchgen" / "manifest.json"
     writable(manifest).write_bytes(manifest.read_bytes() + b"\n")
     assert service.results.verify(job.public_id) != []
-
-
-def test_a_row_as_json() -> None:
-    shown = row_json(ok_row(3, "four", extra='{"topic": "numbers"}'))
-    assert (shown["row"], shown["custom_id"], shown["response"]) == (3, "row-3", "four")
-    assert shown["finish_reason"] == "stop"
-    assert shown["extra"] == {"topic": "numbers"}
-    assert shown["created_at"] == "2026-09-21T14:13:20.123459+00:00"
-    assert shown["usage"]["prompt_tokens"] == 3
-    failed = row_json(error_row(4))
-    assert (failed["response"], failed["finish_reason"], failed["extra"]) == (None, None, None)
-    assert failed["error"]["code"] == "context_length_exceeded"

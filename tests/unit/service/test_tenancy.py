@@ -32,7 +32,10 @@ CALLS: dict[str, Callable[[Service, str], object]] = {
     "verify": lambda service, ref: service.results.verify(ref),
     "parts": lambda service, ref: service.results.parts(ref),
     "rows": lambda service, ref: service.results.rows(ref, partial=True),
-    "openai_rows": lambda service, ref: list(service.results.openai_rows(ref, partial=True)),
+    "lines": lambda service, ref: service.results.lines(ref, partial=True),
+    "openai_lines": lambda service, ref: service.results.openai_lines(
+        ref, errors=None, partial=True
+    ),
 }
 
 

@@ -1,0 +1,1 @@
+"""Streams of a dataset: its rows as record batches, and those as JSON Lines, Arrow or Parquet."""

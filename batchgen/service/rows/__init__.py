@@ -1,0 +1,1 @@
+"""Rows of jobs, finished or running: as streams, in pages, and failed ones in groups."""

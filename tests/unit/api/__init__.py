@@ -1,3 +1,0 @@
-"""Tests of the HTTP service."""
-
-from __future__ import annotations
