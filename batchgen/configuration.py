@@ -20,6 +20,7 @@ def load_settings(
     home: Path | None = None,
     engine: Mapping[str, Any] | None = None,
     insecure: bool = False,
+    profile: str | None = None,
 ) -> Settings:
     """Read the settings. Arguments override environment and files.
 
@@ -27,11 +28,12 @@ def load_settings(
         home: folder of database, inputs, datasets and models.
         engine: settings of the engine by name; None means not given.
         insecure: accept a database or broker on another machine without password or TLS.
+        profile: name of the table [profile.NAME] whose settings go before the environment.
 
     Raises:
         InvalidParameter: an argument, a variable or a file holds a value that cannot be used.
     """
-    given = _given(home, engine or {}, insecure)
+    given = _given(home, engine or {}, insecure, profile)
     check_files()
     try:
         settings = Settings(**given)
@@ -47,13 +49,17 @@ def variable_of(name: str) -> str:
     return "BATCHGEN_" + name.upper().replace(".", "__")
 
 
-def _given(home: Path | None, engine: Mapping[str, Any], insecure: bool) -> dict[str, Any]:
+def _given(
+    home: Path | None, engine: Mapping[str, Any], insecure: bool, profile: str | None
+) -> dict[str, Any]:
     _refuse_unknown(engine)
     values: dict[str, Any] = {}
     if home is not None:
         values["home"] = home
     if insecure:
         values["insecure"] = True
+    if profile is not None:
+        values["profile"] = profile
     if asked := {name: value for name, value in engine.items() if value is not None}:
         values["engine"] = asked
     return values
@@ -74,8 +80,9 @@ def _invalid(error: ValidationError) -> InvalidParameter:
     first = error.errors(include_url=False)[0]
     name = ".".join(str(part) for part in first["loc"])
     reason = first["msg"][:1].lower() + first["msg"][1:]
+    value = "that" if name == "api_key" else repr(first["input"])
     return InvalidParameter(
-        f"The setting {name} ({variable_of(name)}) cannot be {first['input']!r}: {reason}. "
+        f"The setting {name} ({variable_of(name)}) cannot be {value}: {reason}. "
         f"It is set by {place_of(name)}.",
         param=name,
     )

@@ -64,17 +64,32 @@ class Variables(PydanticBaseSettingsSource):
 
 
 class ProjectFile(TomlConfigSettingsSource):
-    """Reads a TOML file in which every name must be a setting."""
+    """Reads a TOML file in which every name must be a setting, and every profile hold settings."""
 
     def __init__(self, settings_cls: type[BaseSettings], path: Path) -> None:
         super().__init__(settings_cls, path)
-        self._path = path
+        self.path = path
 
     def __call__(self) -> dict[str, Any]:
         """Return the file's values; raise InvalidParameter for a name that is not a setting."""
         values = super().__call__()
+        values.pop("profile", None)
         self._check(values, self.settings_cls, "")
+        for name, table in self.profiles.items():
+            self._check(table, self.settings_cls, f"profile.{name}.")
         return values
+
+    @property
+    def profiles(self) -> dict[str, Mapping[str, Any]]:
+        """The tables [profile.NAME] of the file; raise InvalidParameter if they are no tables."""
+        tables = self.toml_data.get("profile", {})
+        if not isinstance(tables, Mapping) or not all(map(_is_table, tables.values())):
+            raise InvalidParameter(
+                f"'profile' in {self.path} is no table. Write [profile.NAME] above the settings of "
+                "a profile, and choose one with --profile NAME or BATCHGEN_PROFILE.",
+                param="profile",
+            )
+        return dict(tables)
 
     def _check(self, values: Mapping[str, Any], model: type[BaseModel], prefix: str) -> None:
         for name, value in values.items():
@@ -82,14 +97,14 @@ class ProjectFile(TomlConfigSettingsSource):
             if field is None:
                 hint = suggestion(name, model.model_fields) or " See `batchgen config show`."
                 raise InvalidParameter(
-                    f"{self._path} has no setting '{prefix}{name}' to set.{hint}",
+                    f"{self.path} has no setting '{prefix}{name}' to set.{hint}",
                     param=f"{prefix}{name}",
                 )
             if (nested := _model_of(field)) and isinstance(value, Mapping):
                 self._check(value, nested, f"{prefix}{name}.")
             else:
                 _refuse_empty(
-                    f"{prefix}{name}", value, str(self._path), "remove it, or give it a value"
+                    f"{prefix}{name}", value, str(self.path), "remove it, or give it a value"
                 )
 
 
@@ -115,6 +130,10 @@ def _variables_of(model: type[BaseModel], prefix: str) -> Iterator[str]:
 def _model_of(field: FieldInfo) -> type[BaseModel] | None:
     kind = field.annotation
     return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+
+
+def _is_table(value: object) -> bool:
+    return isinstance(value, Mapping)
 
 
 def _refuse_empty(name: str, value: Any, where: str, remedy: str) -> None:

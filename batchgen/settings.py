@@ -1,4 +1,4 @@
-"""Settings: flags > environment > .env > ./batchgen.toml > user file > defaults."""
+"""Settings: flags > environment > .env > profile > ./batchgen.toml > user file > defaults."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from batchgen.setting_sources import ProjectFile, checked_environment
+from batchgen.setting_profiles import ordered_sources
+from batchgen.setting_sources import checked_environment
 
 PROJECT_FILE = Path("batchgen.toml")
 USER_FILE = user_config_path("batchgen") / "config.toml"
@@ -76,6 +77,16 @@ class Settings(BaseSettings):
         default_factory=lambda: user_data_path("batchgen"),
         description="folder of the database (SQLite), inputs, parts, datasets and models",
     )
+    url: str = Field(
+        default="",
+        description="address of a batchgen server, which has the jobs; empty means the home",
+    )
+    api_key: str = Field(
+        default="", repr=False, description="key for that server; see `batchgen keys`"
+    )
+    profile: str = Field(
+        default="", description="name of the table [profile.NAME] whose settings are taken"
+    )
     database_url: str = Field(
         default="", description="SQL truth; empty means SQLite in the home folder"
     )
@@ -129,12 +140,13 @@ class Settings(BaseSettings):
         """
         return (
             *checked_environment(settings_cls, dotenv_settings),
-            init_settings,
-            env_settings,
-            dotenv_settings,
-            file_secret_settings,
-            ProjectFile(settings_cls, PROJECT_FILE),
-            ProjectFile(settings_cls, USER_FILE),
+            *ordered_sources(
+                settings_cls,
+                init_settings,
+                (env_settings, dotenv_settings, file_secret_settings),
+                project_file=PROJECT_FILE,
+                user_file=USER_FILE,
+            ),
         )
 
     @property

@@ -226,6 +226,11 @@ class Service:
 
         return Collector(self.store, self.storage, min_age=self.settings.garbage_age)
 
+    @property
+    def starter(self) -> str:
+        """The command that starts a worker for this home."""
+        return starts_worker(self.settings)
+
     def workers(self) -> tuple[WorkerRecord, ...]:
         """Return the workers that have sent a heartbeat recently."""
         fresh = MISSED_BEATS * self.settings.heartbeat_interval
@@ -254,7 +259,7 @@ class Service:
             progress=self.store.jobs.progress(job.id),
             workers=tuple(worker for worker in workers if worker.model == job.model),
             dataset=self._dataset_of(job),
-            starter=starts_worker(self.settings),
+            starter=self.starter,
         )
 
     def _dataset_of(self, job: JobRecord) -> Path | None:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from batchgen.errors import NotAllowed
 from batchgen_cli.output import Output
 
 if TYPE_CHECKING:
     from batchgen.service import Service
     from batchgen.settings import Settings
+    from batchgen_cli.backend import Backend
 
 
 @dataclass(kw_only=True)
@@ -25,6 +27,8 @@ class App:
     verbose: bool = False
     # --home; None leaves it to the environment, the files and the default.
     home: Path | None = None
+    # --profile; None leaves it to the environment.
+    profile: str | None = None
     # --insecure; False leaves it to the environment, the files and the default.
     insecure: bool = False
     # {setting of the engine: value of its flag}
@@ -35,19 +39,43 @@ class App:
         """Return the settings in force; raise InvalidParameter for an invalid value."""
         from batchgen.configuration import load_settings
 
-        return load_settings(home=self.home, engine=self.engine, insecure=self.insecure)
+        return load_settings(
+            home=self.home, engine=self.engine, insecure=self.insecure, profile=self.profile
+        )
+
+    @property
+    def server(self) -> str:
+        """The address of the server that has the jobs, '' if they are in the home. --home wins."""
+        return "" if self.home else self.settings.url
 
     @cached_property
-    def service(self) -> Service:
-        """Return the Service of this home."""
+    def service(self) -> Backend:
+        """Return the operations of the server, or of the home where no server is set."""
+        return self.local
+
+    @cached_property
+    def local(self) -> Service:
+        """Return the Service of the home; raise NotAllowed where a server is set."""
         from batchgen.service import Service
 
+        self.need_home()
         return Service(self.settings)
 
+    def need_home(self) -> None:
+        """Raise NotAllowed where a server is set, for a command that needs the home itself."""
+        if self.server:
+            command = click.get_current_context().command_path
+            raise NotAllowed(
+                f"`{command}` works on the home itself, so on the machine of the server only, and "
+                f"{self.server} is set as the server. There, unset BATCHGEN_URL, or name the home "
+                "with --home."
+            )
+
     def close(self) -> None:
-        """Close the service if it was opened."""
-        if "service" in vars(self):
-            self.service.close()
+        """Close what was opened."""
+        for name in ("service", "local"):
+            if name in vars(self):
+                getattr(self, name).close()
 
 
 def current_app() -> App:
@@ -58,3 +86,14 @@ def current_app() -> App:
 
 
 pass_app: Callable[..., Callable[..., None]] = click.make_pass_decorator(App)
+
+
+def pass_local_app(function: Callable[..., None]) -> Callable[..., None]:
+    """Pass the App to a command that works on the home only; refuse it where a server is set."""
+
+    @wraps(function)
+    def checked(app: App, *args: object, **kwargs: object) -> None:
+        app.need_home()
+        function(app, *args, **kwargs)
+
+    return pass_app(checked)

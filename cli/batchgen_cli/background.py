@@ -59,7 +59,8 @@ def say_ready(descriptor: int) -> None:
 
 def _command(app: App, models: Sequence[str], descriptor: int) -> list[str]:
     return [
-        *(sys.executable, "-P", "-m", "batchgen_cli.main", "up"),
+        *(sys.executable, "-P", "-m", "batchgen_cli.main"),
+        *("--home", str(app.settings.home), "up"),  # it goes before BATCHGEN_URL
         *(word for model in models for word in ("--model", model)),
         *("--ready", str(descriptor)),
         *(["--verbose"] if app.verbose else []),

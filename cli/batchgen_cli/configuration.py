@@ -11,11 +11,11 @@ from pydantic import BaseModel
 from pydantic_settings import (
     DotEnvSettingsSource,
     EnvSettingsSource,
-    PydanticBaseSettingsSource,
     TomlConfigSettingsSource,
 )
 
 from batchgen.configuration import variable_of
+from batchgen.setting_profiles import profile_in
 from batchgen.settings import PROJECT_FILE, USER_FILE, Settings
 
 
@@ -36,7 +36,7 @@ class Setting:
 
 def show_settings(settings: Settings, *, flags: Mapping[str, Any]) -> list[Setting]:
     """List every setting in force, with its origin."""
-    sources = [("flag", flags), *_sources()]
+    sources = _sources(flags, settings.profile)
     return [
         Setting(
             name=name,
@@ -51,20 +51,30 @@ def show_settings(settings: Settings, *, flags: Mapping[str, Any]) -> list[Setti
 def _shown(name: str, value: Any) -> Any:
     from batchgen.service.redaction import redact_broker, redact_database  # loads SQLAlchemy
 
+    if name == "api_key":
+        return "***" if value else ""
     redacted = {"database_url": redact_database, "broker_url": redact_broker}
     if name in redacted:
         return redacted[name](value)
     return str(value) if isinstance(value, Path) else value
 
 
-def _sources() -> list[tuple[str, Mapping[str, Any]]]:
-    toml_files = [(str(path), path) for path in (PROJECT_FILE, USER_FILE)]
-    sources: list[tuple[str, PydanticBaseSettingsSource]] = [
-        ("environment", EnvSettingsSource(Settings)),
-        (".env", DotEnvSettingsSource(Settings)),
-        *((label, TomlConfigSettingsSource(Settings, path)) for label, path in toml_files),
+def _sources(flags: Mapping[str, Any], profile: str) -> list[tuple[str, Mapping[str, Any]]]:
+    """Return the sources in the order of `setting_profiles.ordered_sources`, with their names."""
+    variables = [
+        ("environment", EnvSettingsSource(Settings)()),
+        (".env", DotEnvSettingsSource(Settings)()),
     ]
-    return [(label, source()) for label, source in sources]
+    files = [
+        (str(path), TomlConfigSettingsSource(Settings, path)())
+        for path in (PROJECT_FILE, USER_FILE)
+    ]
+    tables = [(f"{path} [profile.{profile}]", profile_in(file, profile)) for path, file in files]
+    first, second = (tables, variables) if "profile" in flags else (variables, tables)
+    plain = [
+        (path, {name: file[name] for name in file if name != "profile"}) for path, file in files
+    ]
+    return [("flag", flags), *first, *second, *plain]
 
 
 def _origin(name: str, sources: list[tuple[str, Mapping[str, Any]]]) -> str:

@@ -16,13 +16,14 @@ from batchgen_cli.output import Output
 from batchgen_cli.progress import ProgressDisplay, choose_display
 
 if TYPE_CHECKING:
-    from batchgen.service import JobView, Service
+    from batchgen.service import JobView
+    from batchgen_cli.backend import Backend
 
 POLL_INTERVAL = 0.5  # seconds between two looks at a job
 PATIENCE = 60.0  # seconds that a database may be unavailable or busy while a job is followed
 
 
-def look(service: Service, job: str, output: Output, *, patience: float = PATIENCE) -> JobView:
+def look(service: Backend, job: str, output: Output, *, patience: float = PATIENCE) -> JobView:
     """Return the view of a job; wait for a database that is unavailable or busy.
 
     Raises DatabaseUnavailable after `patience` seconds.
@@ -43,7 +44,7 @@ def look(service: Service, job: str, output: Output, *, patience: float = PATIEN
     return retrying(service.status, job)
 
 
-def follow(service: Service, job: str, display: ProgressDisplay, output: Output) -> JobView:
+def follow(service: Backend, job: str, display: ProgressDisplay, output: Output) -> JobView:
     """Show a job until it ends and return its last view; the caller handles Ctrl-C."""
     from batchgen.service import Meter
 
@@ -57,7 +58,7 @@ def follow(service: Service, job: str, display: ProgressDisplay, output: Output)
             sleep(POLL_INTERVAL)
 
 
-def watch(service: Service, job: str, output: Output) -> None:
+def watch(service: Backend, job: str, output: Output) -> None:
     """Follow a job and exit with its exit code. Ctrl-C ends the command but not the job."""
     try:
         view = follow(service, job, choose_display(output), output)

@@ -7,7 +7,7 @@ import click
 import batchgen
 from batchgen_cli.failures import EXIT_CODES
 from batchgen_cli.group import RootGroup
-from batchgen_cli.options import home_option, verbose_option
+from batchgen_cli.options import home_option, profile_option, verbose_option
 from batchgen_workers.streams import prepare_streams
 
 SECTIONS = {
@@ -55,6 +55,7 @@ SECTIONS = {
 )
 @click.version_option(batchgen.__version__, "--version", "-V", prog_name="batchgen")
 @home_option
+@profile_option
 @verbose_option
 def cli() -> None:
     """Run prompt files through a language model: JSON Lines in, a Parquet dataset out."""

@@ -62,6 +62,18 @@ def home_option(function: F) -> F:
     )(function)
 
 
+def profile_option(function: F) -> F:
+    """Add --profile."""
+    return click.option(
+        "--profile",
+        metavar="NAME",
+        expose_value=False,
+        callback=_set_profile,
+        help="Take the settings of the table [profile.NAME] of batchgen.toml or config.toml, such "
+        "as the address of a server and its key [BATCHGEN_PROFILE].",
+    )(function)
+
+
 def insecure_option(function: F) -> F:
     """Add --insecure."""
     return click.option(
@@ -183,7 +195,7 @@ def engine_options(function: F) -> F:
 
 def complete_models(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
     """Return the names of registered models that begin with `incomplete`."""
-    return _matching(lambda app: app.service.models.names(), ctx, incomplete)
+    return _matching(lambda app: list(app.service.models.names()), ctx, incomplete)
 
 
 def _complete_jobs(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
@@ -209,6 +221,11 @@ def _set_verbose(ctx: click.Context, param: click.Parameter, value: bool) -> Non
 def _set_home(ctx: click.Context, param: click.Parameter, value: Path | None) -> None:
     if value is not None:
         current_app().home = value
+
+
+def _set_profile(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        current_app().profile = value
 
 
 def _set_insecure(ctx: click.Context, param: click.Parameter, value: bool) -> None:

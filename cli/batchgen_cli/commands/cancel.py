@@ -28,7 +28,8 @@ def command(app: App, jobs: tuple[str, ...]) -> None:
     If several jobs have the name, the one that has not ended is meant; if several have not ended,
     give an id.
     """
-    apply(app, jobs, app.service.cancel, find=only_running, then=lambda ids: _end(app, ids))
+    then = None if app.server else lambda ids: _end(app, ids)
+    apply(app, jobs, app.service.cancel, find=only_running, then=then)
 
 
 def _end(app: App, jobs: Collection[int]) -> None:
@@ -36,8 +37,8 @@ def _end(app: App, jobs: Collection[int]) -> None:
     from batchgen_workers.service.ending import end_stopped
 
     try:
-        storage = app.service.storage
+        storage = app.local.storage
     except StoreMismatch:
         app.output.note("This machine does not see the home of the jobs: a coordinator ends them")
         return
-    end_stopped(app.settings, app.service.store, storage, jobs)
+    end_stopped(app.settings, app.local.store, storage, jobs)

@@ -28,14 +28,16 @@ def command() -> None:
 @output_options
 @pass_app
 def show(app: App, origin: bool) -> None:
-    """Show every setting in force. Passwords are starred out.
+    """Show every setting in force. Passwords and keys are starred out.
 
-    Flags go before environment variables, before .env, before ./batchgen.toml, before the user's
-    config.toml, before defaults.
+    Flags go before environment variables, before .env, before the profile of BATCHGEN_PROFILE,
+    before ./batchgen.toml, before the user's config.toml, before defaults. The profile of --profile
+    goes before environment variables.
     """
     from batchgen_cli.configuration import show_settings
 
-    flags = {"home": app.home} if app.home else {}
+    given = {"home": app.home, "profile": app.profile}
+    flags = {name: value for name, value in given.items() if value}
     app.output.table(
         show_settings(app.settings, flags=flags),
         (NAME, VALUE, ORIGIN, VARIABLE) if origin else (NAME, VALUE),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from batchgen_cli.app import App, pass_app
+from batchgen_cli.app import App, pass_local_app
 from batchgen_cli.group import Command
 from batchgen_cli.options import insecure_option, verbose_option
 from batchgen_cli.services import need_broker
@@ -13,7 +13,7 @@ from batchgen_cli.services import need_broker
 @click.command(cls=Command, examples=["batchgen coordinator"])
 @insecure_option
 @verbose_option
-@pass_app
+@pass_local_app
 def command(app: App) -> None:
     """Start jobs that are due, hand their shards to workers and write their datasets.
 

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from batchgen.errors import SchemaMismatch
-from batchgen_cli.app import App, pass_app
+from batchgen_cli.app import App, pass_local_app
 from batchgen_cli.group import Command
 from batchgen_cli.options import output_options
 
@@ -19,7 +19,7 @@ def command() -> None:
 
 @command.command(cls=Command)
 @output_options
-@pass_app
+@pass_local_app
 def upgrade(app: App) -> None:
     """Upgrade the schema to the one of this version; do nothing if it is that already.
 
@@ -35,7 +35,7 @@ def upgrade(app: App) -> None:
 
 @command.command(cls=Command)
 @output_options
-@pass_app
+@pass_local_app
 def current(app: App) -> None:
     """Print the revision of the database."""
     from batchgen.service import database
@@ -46,7 +46,7 @@ def current(app: App) -> None:
 
 @command.command(cls=Command)
 @output_options
-@pass_app
+@pass_local_app
 def check(app: App) -> None:
     """Exit 3 unless the schema is the one that this version needs."""
     from batchgen.service import database

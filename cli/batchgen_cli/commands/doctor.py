@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from batchgen.errors import Unavailable
-from batchgen_cli.app import App, pass_app
+from batchgen_cli.app import App, pass_local_app
 from batchgen_cli.group import Command
 from batchgen_cli.options import output_options
 from batchgen_cli.output import Column, Format
@@ -19,7 +19,7 @@ COLUMNS = (
 
 @click.command(cls=Command, examples=["batchgen doctor", "batchgen doctor --json"])
 @output_options
-@pass_app
+@pass_local_app
 def command(app: App) -> None:
     """Check Python, torch, the compiler, the database, its schema, the broker, disk and models.
 

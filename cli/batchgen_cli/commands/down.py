@@ -8,14 +8,14 @@ import signal
 import click
 
 from batchgen.errors import NotAllowed, NotRunning
-from batchgen_cli.app import App, pass_app
+from batchgen_cli.app import App, pass_local_app
 from batchgen_cli.group import Command
 from batchgen_cli.options import verbose_option
 
 
 @click.command(cls=Command, examples=["batchgen down"])
 @verbose_option
-@pass_app
+@pass_local_app
 def command(app: App) -> None:
     """End the `batchgen up` of this home, in the background or not, and wait until it has ended.
 

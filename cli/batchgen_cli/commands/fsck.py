@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from batchgen.errors import Corrupt
-from batchgen_cli.app import App, pass_app
+from batchgen_cli.app import App, pass_local_app
 from batchgen_cli.group import Command
 from batchgen_cli.options import output_options
 from batchgen_cli.output import Format
@@ -30,7 +30,7 @@ from batchgen_cli.output import Format
 )
 @click.option("--dry-run", is_flag=True, help="With --collect: remove nothing, show what would go.")
 @output_options
-@pass_app
+@pass_local_app
 def command(app: App, adopt: bool, collect: bool, dry_run: bool) -> None:
     """Check the invariants of every job, in the database and on disk.
 
@@ -49,14 +49,14 @@ def command(app: App, adopt: bool, collect: bool, dry_run: bool) -> None:
 
 def _adopt(app: App) -> list[dict[str, str]]:
     found = []
-    for finding in app.service.adopt():
+    for finding in app.local.adopt():
         found.append({"outcome": finding.outcome, "key": finding.key, "detail": finding.detail})
         _say(app, finding.outcome, f"{finding.key}: {finding.detail}")
     return found
 
 
 def _collect(app: App, *, dry_run: bool) -> list[dict[str, Any]]:
-    collector = app.service.collector()
+    collector = app.local.collector()
     found = []
     for garbage in collector.find() if dry_run else collector.collect():
         found.append({"key": garbage.key, "bytes": garbage.bytes, "removed": not dry_run})
@@ -70,7 +70,7 @@ def _collect(app: App, *, dry_run: bool) -> list[dict[str, Any]]:
 
 
 def _check(app: App, report: dict[str, Any]) -> None:
-    violations = app.service.fsck()
+    violations = app.local.fsck()
     if app.output.format is Format.JSON:
         found = [
             {"invariant": one.invariant, "detail": one.detail, "remedy": one.remedy}

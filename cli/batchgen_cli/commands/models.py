@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from batchgen.errors import Corrupt
-from batchgen_cli.app import App, pass_app
+from batchgen_cli.app import App, pass_app, pass_local_app
 from batchgen_cli.formats import count, size
 from batchgen_cli.group import Command
 from batchgen_cli.options import complete_models, output_options
@@ -15,7 +16,7 @@ from batchgen_cli.output import Column
 from batchgen_cli.presentation import facts_text
 
 if TYPE_CHECKING:
-    from batchgen.models.record import ModelRecord
+    from batchgen_cli.backend import Model
 
 COLUMNS = (
     Column(title="NAME", value=lambda model: model.name),
@@ -47,7 +48,7 @@ def command() -> None:
 @click.argument("name", metavar="NAME")
 @click.argument("source", metavar="SOURCE")
 @output_options
-@pass_app
+@pass_local_app
 def import_(app: App, name: str, source: str) -> None:
     """Pin the model at SOURCE under NAME.
 
@@ -55,7 +56,7 @@ def import_(app: App, name: str, source: str) -> None:
     file in an installed package, or a Hugging Face hub id. Code and pickled weights are refused.
     """
     app.output.note(f"Importing {source} …")
-    record = app.service.models.import_model(name, source)
+    record = app.local.models.import_model(name, source)
     app.output.record(record.as_dict(), quiet=record.name, human=lambda: record.name)
     app.output.note(f"{record.architecture}, {record.dtype}, {count(record.max_length)} tokens")
 
@@ -79,18 +80,19 @@ def ls(app: App) -> None:
 @output_options
 @pass_app
 def show(app: App, name: str) -> None:
-    """Show one model; -q prints its folder."""
-    record = app.service.models.get(name)
-    app.output.record(record.as_dict(), quiet=str(record.path), human=lambda: _text(record))
+    """Show one model; -q prints its folder, or its name where a server has it."""
+    model = app.service.models.get(name)
+    facts = model.as_dict()
+    app.output.record(facts, quiet=facts.get("path", name), human=lambda: _text(model))
 
 
 @command.command(cls=Command)
 @name_argument
 @output_options
-@pass_app
+@pass_local_app
 def verify(app: App, name: str) -> None:
     """Compare the files of a model with their SHA-256 sums; exit 1 if any differs."""
-    problems = app.service.models.verify(name)
+    problems = app.local.models.verify(name)
     report: dict[str, Any] = {"name": name, "ok": not problems, "problems": problems}
     app.output.record(
         report, quiet="\n".join(problems) or name, human=lambda: "\n".join(problems) or "ok"
@@ -102,27 +104,31 @@ def verify(app: App, name: str) -> None:
 @command.command(cls=Command)
 @click.argument("names", metavar="NAME...", nargs=-1, required=True, shell_complete=complete_models)
 @output_options
-@pass_app
+@pass_local_app
 def rm(app: App, names: tuple[str, ...]) -> None:
     """Remove models; stop at one that unfinished jobs need, and name these jobs."""
     for name in names:
-        app.service.remove_model(name)
+        app.local.remove_model(name)
         app.output.note(f"Removed {name}")
 
 
-def _text(record: ModelRecord) -> str:
-    weights = sum(path.stat().st_size for path in record.path.glob("*.safetensors"))
+def _text(model: Model) -> str:
+    path = model.as_dict().get("path")
     return facts_text(
         {
-            "Name": record.name,
-            "Path": str(record.path),
-            "Architecture": record.architecture,
-            "Dtype": record.dtype,
-            "Context": f"{count(record.max_length)} tokens",
-            "Chat template": "yes" if record.chat_template else "no",
-            "Weights": size(weights),
-            "SHA-256": record.sha256,
-            "Source": record.source,
-            "Imported": record.created_at,
+            "Name": model.name,
+            "Path": path,
+            "Architecture": model.architecture,
+            "Dtype": model.dtype,
+            "Context": f"{count(model.max_length)} tokens",
+            "Chat template": "yes" if model.chat_template else "no",
+            "Weights": _weights(Path(path)) if path else None,
+            "SHA-256": model.sha256,
+            "Source": model.source,
+            "Imported": model.created_at,
         }
     )
+
+
+def _weights(folder: Path) -> str:
+    return size(sum(path.stat().st_size for path in folder.glob("*.safetensors")))

@@ -79,7 +79,7 @@ def _parquet(app: App, public_id: str, out: Path | None, *, partial: bool) -> No
     _print_path(app, app.service.results.export(public_id, out) if out else folder)
 
 
-def _print_path(app: App, path: Path) -> None:
+def _print_path(app: App, path: Path | str) -> None:
     if app.output.format is Format.JSON:
         app.output.event({"path": str(path)})
     else:

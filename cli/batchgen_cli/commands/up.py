@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from batchgen_cli import background
-from batchgen_cli.app import App, pass_app
+from batchgen_cli.app import App, pass_local_app
 from batchgen_cli.group import Command
 from batchgen_cli.options import complete_models, engine_options, insecure_option, verbose_option
 
@@ -34,7 +34,7 @@ from batchgen_cli.options import complete_models, engine_options, insecure_optio
 @engine_options
 @insecure_option
 @verbose_option
-@pass_app
+@pass_local_app
 def command(app: App, models: tuple[str, ...], detach: bool, ready: int | None) -> None:
     """Run everything on this machine until Ctrl-C: a coordinator and a worker for each model.
 
@@ -42,7 +42,7 @@ def command(app: App, models: tuple[str, ...], detach: bool, ready: int | None) 
     --detach is given. Only one can run on a home.
     """
     for model in models:
-        app.service.model(model)
+        app.local.model(model)
     if detach:
         background.start(app, models)
         return

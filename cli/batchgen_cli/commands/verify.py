@@ -27,17 +27,17 @@ def command(app: App, dataset: str) -> None:
     from batchgen.dataset.verify import verify_dataset
 
     if exists(Path(dataset)) and Path(dataset).is_dir():
-        folder, problems = Path(dataset), verify_dataset(Path(dataset))
+        dataset, problems = str(Path(dataset)), verify_dataset(Path(dataset))
     elif os.sep in dataset:  # it contains a path separator: a folder is meant
         raise InvalidParameter(f"The folder {dataset} does not exist.", param="dataset")
     else:
         job, results = newest(app, dataset), app.service.results
-        folder, problems = results.dataset(job), results.verify(job)
-    report = {"dataset": str(folder), "ok": not problems, "problems": problems}
+        dataset, problems = str(results.dataset(job)), results.verify(job)
+    report = {"dataset": dataset, "ok": not problems, "problems": problems}
     app.output.record(
         report,
-        quiet="\n".join(problems) or str(folder),
-        human=lambda: "\n".join(problems) or f"{folder}: ok",
+        quiet="\n".join(problems) or dataset,
+        human=lambda: "\n".join(problems) or f"{dataset}: ok",
     )
     if problems:
         raise click.exceptions.Exit(Corrupt.exit_code)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from batchgen_cli.app import App, pass_app
+from batchgen_cli.app import App, pass_local_app
 from batchgen_cli.group import Command
 from batchgen_cli.options import engine_options, insecure_option, model_option, verbose_option
 from batchgen_cli.services import need_broker
@@ -18,13 +18,13 @@ from batchgen_cli.services import need_broker
 @engine_options
 @insecure_option
 @verbose_option
-@pass_app
+@pass_local_app
 def command(app: App, model: str) -> None:
     """Compute the shards of one model until SIGTERM; finished rows are kept.
 
     Needs the broker and the database that the coordinator uses; waits while they are unavailable.
     """
-    app.service.model(model)
+    app.local.model(model)
     need_broker(app)
     from batchgen_workers.logs import configure_logging
     from batchgen_workers.service.worker import run_worker

@@ -16,12 +16,11 @@ from batchgen_cli.presentation import WORKER_COLUMNS
 def command(app: App) -> None:
     """List the workers whose heartbeat is fresh."""
     from batchgen.service.job_json import worker_json
-    from batchgen.service.views import starts_worker
 
     app.output.table(
         app.service.workers(),
         WORKER_COLUMNS,
         quiet=lambda worker: worker.id,
         json=worker_json,
-        empty=f"No workers. Start one with: {starts_worker(app.settings)} --model NAME",
+        empty=f"No workers. Start one with: {app.service.starter} --model NAME",
     )

@@ -44,6 +44,38 @@ def test_every_setting_has_an_origin(batchgen: Command) -> None:
     assert found == expected
 
 
+@pytest.mark.parametrize("chosen", ["flag", "variable"])
+def test_a_profile_is_an_origin(batchgen: Command, chosen: str) -> None:
+    Path("batchgen.toml").write_text(
+        "drain_grace = 1\n"
+        "[profile.one]\nlease_ttl = 30\ndrain_grace = 2\n"
+        "[profile.two]\nlease_ttl = 9\n"
+    )
+    batchgen.env |= {"BATCHGEN_LEASE_TTL": "20"}
+    flags = ["--profile", "one"] if chosen == "flag" else []
+    if not flags:
+        batchgen.env["BATCHGEN_PROFILE"] = "one"
+    shown = {one["name"]: one for one in batchgen.json(*flags, "config", "show")}
+    found = {
+        name: (shown[name]["value"], shown[name]["origin"])
+        for name in ("lease_ttl", "drain_grace", "profile")
+    }
+    table = "batchgen.toml [profile.one]"
+    ttl = (30.0, table) if flags else (20.0, "BATCHGEN_LEASE_TTL")
+    origin = "flag" if flags else "BATCHGEN_PROFILE"
+    assert found == {"lease_ttl": ttl, "drain_grace": (2.0, table), "profile": ("one", origin)}
+
+
+def test_config_show_never_prints_a_key(batchgen: Command) -> None:
+    batchgen.env["BATCHGEN_API_KEY"] = "bg_s3cret"
+    Path("batchgen.toml").write_text('[profile.one]\napi_key = "bg_s3cret"\n')
+    for form in ([], ["--json"], ["--origin"]):
+        shown = batchgen.ok("config", "show", *form).stdout
+        assert "s3cret" not in shown
+        assert "***" in shown
+    assert "s3cret" not in repr(Settings(api_key="s3cret"))
+
+
 def test_every_setting_is_shown_and_described(batchgen: Command) -> None:
     shown = batchgen.json("config", "show")
     tops = {setting["name"].partition(".")[0] for setting in shown}

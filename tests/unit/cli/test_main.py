@@ -222,3 +222,35 @@ def test_an_empty_variable_names_itself(batchgen: Command) -> None:
     result = batchgen("ls")
     assert (result.exit_code, result.stdout) == (2, "")
     assert "BATCHGEN_HOME is empty" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("worker", "-m", "tiny"),
+        ("coordinator",),
+        ("up", "-m", "tiny"),
+        ("down",),
+        ("db", "upgrade"),
+        ("fsck",),
+        ("doctor",),
+        ("models", "import", "x", "y"),
+        ("models", "rm", "tiny"),
+    ],
+    ids=" ".join,
+)
+def test_what_needs_the_home_is_refused_where_a_server_is_set(
+    batchgen: Command, words: tuple[str, ...]
+) -> None:
+    batchgen.env["BATCHGEN_URL"] = "https://batchgen.example"
+    result = batchgen(*words)
+    assert (result.exit_code, result.stdout) == (4, "")
+    assert "on the machine of the server only" in result.stderr
+    assert f"`batchgen {' '.join(words[: 2 if words[0] in ('db', 'models') else 1])}`" in (
+        result.stderr
+    )
+
+
+def test_a_home_that_is_named_goes_before_a_server(batchgen: Command) -> None:
+    batchgen.env["BATCHGEN_URL"] = "https://batchgen.example"
+    assert batchgen.ok("--home", batchgen.home, "models", "verify", "tiny").stdout == "ok\n"

@@ -27,6 +27,8 @@ from batchgen_workers.streams import prepare_streams
 STDERR = 2  # our own standard error, where logs go
 #: Exit status after a temporary failure, which passes without help: EX_TEMPFAIL of sysexits.
 TRY_AGAIN = 75
+#: Settings of a client of another server.
+OF_A_CLIENT = {"url", "api_key", "profile"}
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 log = get_logger(__name__)
@@ -72,8 +74,8 @@ def spawn(settings: Settings, *arguments: str) -> subprocess.Popen[bytes]:
 
 
 def environment_of(settings: Settings) -> dict[str, str]:
-    """Return the environment variables that give a process the same settings."""
-    values: Mapping[str, Any] = settings.model_dump(mode="json")
+    """Return the environment variables that give a process of the home the same settings."""
+    values: Mapping[str, Any] = settings.model_dump(mode="json", exclude=OF_A_CLIENT)
     return {
         f"BATCHGEN_{name.upper()}": value if isinstance(value, str) else json.dumps(value)
         for name, value in values.items()
