@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 pytest_plugins = [
+    "tests.support.api",
     "tests.support.databases",
     "tests.support.fault_table",
     "tests.support.holding",

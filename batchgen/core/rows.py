@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from batchgen.core.endpoints import CHAT, COMPLETIONS, RESPONSES
 from batchgen.core.params import SamplingParams
 
 FinishReason = Literal["stop", "length"]
@@ -40,6 +41,15 @@ class InputRow(msgspec.Struct, frozen=True, kw_only=True):
     extra: dict[str, Any] = {}
     # The model that the line names, if it is not the job's; the job's model answers the row.
     other_model: str | None = None
+    # The fields of the request that its answer repeats; None unless it is for /v1/responses.
+    echo: dict[str, Any] | None = None
+
+    @property
+    def endpoint(self) -> str:
+        """The endpoint of OpenAI that answers such a row."""
+        if self.echo is not None:
+            return RESPONSES
+        return COMPLETIONS if self.messages is None else CHAT
 
     def __repr__(self) -> str:  # prompts are user data: never in a log
         return f"InputRow(row={self.row}, custom_id={self.custom_id!r})"

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
+from batchgen.core.endpoints import CHAT, RESPONSES, endpoint_fault
 from batchgen.core.rows import Choice, ResultRow, RowError, Usage
 from batchgen.dataset.openai_logprobs import chat_logprobs, completion_logprobs
+from batchgen.dataset.openai_response import response_body
 from batchgen.errors import InvalidParameter
-
-CHAT: Final = "/v1/chat/completions"
-COMPLETIONS: Final = "/v1/completions"
 
 #: Rows that were never computed: OpenAI gives them no response.
 NOT_ASKED: Final = frozenset({"batch_expired", "batch_cancelled"})
@@ -18,17 +18,18 @@ NOT_ASKED: Final = frozenset({"batch_expired", "batch_cancelled"})
 SERVICE_FAILURES: Final = frozenset({"poison", "invalid_logits", "server_error"})
 
 
-def openai_line(row: ResultRow, *, endpoint: str) -> dict[str, Any]:
+def openai_line(
+    row: ResultRow, *, endpoint: str, echo: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Return a row in OpenAI's form: for the output file, or for the error file if it failed.
 
     A failed request has its HTTP status and error in `response`, and `error` is null. A row that
     was never computed (`batch_expired`, `batch_cancelled`) has no response, and an `error`.
-    `endpoint` is `/v1/chat/completions` or `/v1/completions`; others raise InvalidParameter.
+    `echo` are the fields of a request to /v1/responses that its answer repeats. An endpoint that
+    is not served raises InvalidParameter.
     """
-    if endpoint not in (CHAT, COMPLETIONS):
-        raise InvalidParameter(
-            f"{endpoint!r} is not an endpoint: use {CHAT} or {COMPLETIONS}.", param="endpoint"
-        )
+    if fault := endpoint_fault(endpoint):
+        raise InvalidParameter(f"'endpoint' {fault}", param="endpoint")
     line: dict[str, Any] = {
         "id": f"batch_req_{_unique(row)}",
         "custom_id": row.custom_id,
@@ -36,14 +37,19 @@ def openai_line(row: ResultRow, *, endpoint: str) -> dict[str, Any]:
         "error": None,
     }
     if row.error is None:
-        body = _chat_body(row) if endpoint == CHAT else _completion_body(row)
-        line["response"] = _response(row, 200, body)
+        line["response"] = _response(row, 200, _body(row, endpoint, echo))
     elif row.error.code in NOT_ASKED:
         line["error"] = {"code": row.error.code, "message": row.error.message}
     else:
         status = 500 if row.error.code in SERVICE_FAILURES else 400
         line["response"] = _response(row, status, {"error": _error(row.error, status)})
     return line
+
+
+def _body(row: ResultRow, endpoint: str, echo: Mapping[str, Any] | None) -> dict[str, Any]:
+    if endpoint == RESPONSES:
+        return response_body(row, unique=_unique(row), echo=echo or {})
+    return _chat_body(row) if endpoint == CHAT else _completion_body(row)
 
 
 def _response(row: ResultRow, status: int, body: dict[str, Any]) -> dict[str, Any]:
@@ -64,7 +70,7 @@ def _chat_body(row: ResultRow) -> dict[str, Any]:
         }
         for choice in row.choices
     ]
-    return _body(row, f"chatcmpl-{_unique(row)}", "chat.completion", choices)
+    return _choices_body(row, f"chatcmpl-{_unique(row)}", "chat.completion", choices)
 
 
 def _completion_body(row: ResultRow) -> dict[str, Any]:
@@ -76,7 +82,7 @@ def _completion_body(row: ResultRow) -> dict[str, Any]:
         }
         for choice in row.choices
     ]
-    return _body(row, f"cmpl-{_unique(row)}", "text_completion", choices)
+    return _choices_body(row, f"cmpl-{_unique(row)}", "text_completion", choices)
 
 
 def _rest(
@@ -91,7 +97,7 @@ def _rest(
     return rest
 
 
-def _body(
+def _choices_body(
     row: ResultRow, identity: str, kind: str, choices: list[dict[str, Any]]
 ) -> dict[str, Any]:
     return {

@@ -77,7 +77,8 @@ def _alias_of(parameter: str, field: Field) -> Check:
     return check
 
 
-def _ignored(name: str, value: Any) -> Any:
+def ignored(name: str, value: Any) -> Any:
+    """Accept a field that changes nothing here."""
     return UNSET
 
 
@@ -131,15 +132,15 @@ SHORTHAND_FIELDS: Final[Mapping[str, Check]] = {
 COMPLETION_FIELDS: Final[Mapping[str, Check]] = {
     **SHORTHAND_FIELDS,
     "prediction": unserved(),  # a column in a shorthand line, where it is usual data
-    "metadata": _ignored,
-    "parallel_tool_calls": _ignored,
-    "prompt_cache_key": _ignored,
-    "prompt_cache_retention": _ignored,
-    "safety_identifier": _ignored,
-    "service_tier": _ignored,
-    "store": _ignored,
-    "stream_options": _ignored,
-    "user": _ignored,
+    "metadata": ignored,
+    "parallel_tool_calls": ignored,
+    "prompt_cache_key": ignored,
+    "prompt_cache_retention": ignored,
+    "safety_identifier": ignored,
+    "service_tier": ignored,
+    "store": ignored,
+    "stream_options": ignored,
+    "user": ignored,
 }
 # The fields of an OpenAI request body, beside `messages` and `model`.
 CHAT_FIELDS: Final[Mapping[str, Check]] = {**COMPLETION_FIELDS, "logprobs": _chat_logprobs}

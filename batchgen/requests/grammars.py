@@ -65,12 +65,12 @@ def read_response_format(name: str, value: Any) -> Sets:
 
     `text` removes the job's grammar. A schema is always enforced, even if `strict` is false.
     """
-    _check_object(name, value, _FORMAT_FIELDS)
+    check_object(name, value, _FORMAT_FIELDS)
     kind = value.get("type")
     if kind == "json_schema":
         path = f"{name}.json_schema"
         described = value.get("json_schema")
-        _check_object(path, described, _SCHEMA_FIELDS)
+        check_object(path, described, _SCHEMA_FIELDS)
         if described.get("schema") is None:
             message = f"'{path}.schema' is missing."
             raise LineError("missing_required_parameter", message, f"{path}.schema")
@@ -85,7 +85,7 @@ def read_response_format(name: str, value: Any) -> Sets:
 
 def read_structured_outputs(name: str, value: Any) -> Sets:
     """Return the parameters that vLLM's `structured_outputs` sets; raise LineError."""
-    _check_object(name, value, _OUTPUT_FIELDS)
+    check_object(name, value, _OUTPUT_FIELDS)
     sets = Sets()
     if value.get("json_object") not in (None, False):
         if value["json_object"] is not True:
@@ -153,7 +153,8 @@ def _reason_in(message: str) -> str:
     return reason.rstrip(".") + "."
 
 
-def _check_object(path: str, value: Any, fields: frozenset[str]) -> None:
+def check_object(path: str, value: Any, fields: frozenset[str]) -> None:
+    """Raise LineError if a value is no object, or has another field than `fields`."""
     if type(value) is not dict:
         raise LineError("invalid_type", f"'{path}' must be an object.", path)
     for field, held in value.items():

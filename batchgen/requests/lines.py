@@ -61,6 +61,7 @@ class LineParser:
             prompt_token_ids=question.prompt if isinstance(question.prompt, list) else None,
             extra={**question.extra, **columns} if columns else question.extra,
             other_model=question.model if question.model != self.model and self.model else None,
+            echo=None if question.echo is None else {**question.echo, **_as_asked(params)},
         )
 
     def filled(self, own: Mapping[str, Any]) -> SamplingParams:
@@ -106,6 +107,16 @@ def read_id(data: dict[str, Any]) -> str | None:
         length = f"1 to {MAX_ID_LENGTH} characters"
         raise LineError("invalid_value", f"'{name}' must have {length}.", name)
     return value
+
+
+def _as_asked(params: SamplingParams) -> dict[str, Any]:
+    """Return the parameters that an answer of /v1/responses repeats, by its names of them."""
+    return {
+        "max_output_tokens": params.max_tokens,
+        "temperature": params.temperature,
+        "top_p": params.top_p,
+        "top_logprobs": params.top_logprobs,
+    }
 
 
 def _read_defaults(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, Final
 
 from batchgen.requests.line_error import LineError, quoted
@@ -10,7 +11,8 @@ from batchgen.spelling import suggestion
 
 Message = dict[str, Any]
 
-_ROLES: Final = frozenset({"system", "developer", "user", "assistant", "tool"})
+#: In the order in which errors list them.
+ROLES: Final = ("system", "developer", "user", "assistant", "tool")
 # Fields of OpenAI's messages, and of answers that are sent again, beside role and content. The
 # first are kept as text, the others are refused unless they are empty.
 _TEXT_FIELDS: Final = frozenset({"name", "tool_call_id"})
@@ -36,7 +38,7 @@ def check_messages(value: Any) -> list[Message]:
         and len(message) == 2
         and type(message.get("content")) is str
         and type(role := message.get("role")) is str
-        and role in _ROLES
+        and role in ROLES
         else _normal(message, f"messages[{i}]")
         for i, message in enumerate(value)
     ]
@@ -45,7 +47,7 @@ def check_messages(value: Any) -> list[Message]:
 def _normal(message: Any, path: str) -> Message:
     if type(message) is not dict:
         raise LineError("invalid_type", f"'{path}' must be an object.", path)
-    role = _role(message.get("role"), f"{path}.role")
+    role = check_role(message.get("role"), f"{path}.role")
     calls = message.get("tool_calls")
     if calls and role != "assistant":
         field = f"{path}.tool_calls"
@@ -56,7 +58,7 @@ def _normal(message: Any, path: str) -> Message:
         raise LineError("missing_required_parameter", f"'{field}' is missing.", field)
     normal: Message = {
         "role": role,
-        "content": "" if content is None else _text(content, f"{path}.content"),
+        "content": "" if content is None else check_text(content, f"{path}.content"),
     }
     if calls:
         normal["tool_calls"] = check_tool_calls(calls, f"{path}.tool_calls")
@@ -68,12 +70,14 @@ def _normal(message: Any, path: str) -> Message:
     return normal
 
 
-def _role(role: Any, path: str) -> str:
+def check_role(role: Any, path: str, roles: Collection[str] = ROLES) -> str:
+    """Return the role of a message; raise LineError if it is not one of `roles`."""
     if role is None:
         raise LineError("missing_required_parameter", f"'{path}' is missing.", path)
-    if type(role) is not str or role not in _ROLES:
-        roles = "system, developer, user, assistant or tool"
-        raise LineError("invalid_value", f"'{path}' must be {roles}.", path)
+    if type(role) is not str or role not in roles:
+        *others, last = (name for name in ROLES if name in roles)
+        listed = f"{', '.join(others)} or {last}"
+        raise LineError("invalid_value", f"'{path}' must be {listed}.", path)
     return role
 
 
@@ -99,22 +103,24 @@ def _check_other_field(field: str, value: Any, path: str) -> None:
         )
 
 
-def _text(content: Any, path: str) -> str:
+def check_text(content: Any, path: str, kinds: Collection[str] = ("text",)) -> str:
+    """Return a content as one string; raise LineError if it has parts of other types than these."""
     if type(content) is str:
         return content
     if type(content) is not list:
         raise LineError("invalid_type", f"'{path}' must be a string or a list of text parts.", path)
     if not content:
         raise LineError("invalid_value", f"'{path}' is empty: give at least one part.", path)
-    return "\n".join(_part(part, f"{path}[{i}]") for i, part in enumerate(content))
+    return "\n".join(_part(part, f"{path}[{i}]", kinds) for i, part in enumerate(content))
 
 
-def _part(part: Any, path: str) -> str:
+def _part(part: Any, path: str, kinds: Collection[str]) -> str:
     if type(part) is not dict or type(part.get("type")) is not str:
+        first = min(kinds)
         raise LineError(
-            "invalid_type", f'\'{path}\' must be a part: {{"type": "text", "text": …}}.', path
+            "invalid_type", f'\'{path}\' must be a part: {{"type": "{first}", "text": …}}.', path
         )
-    if part["type"] != "text":
+    if part["type"] not in kinds:
         raise LineError(
             "unsupported_content",
             f"'{path}' is of type {quoted(part['type'])}: only text parts are served.",

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final, Literal, TypedDict
 import msgspec
 from msgspec import Meta
 
+from batchgen.core.endpoints import CHAT
 from batchgen.requests.checks import MAX_STOP_LENGTH, MAX_STOP_STRINGS, MAX_TOKEN_ID
 from batchgen.requests.columns import is_column
 from batchgen.requests.fields import (
@@ -27,7 +28,6 @@ from batchgen.requests.fields import (
 )
 from batchgen.requests.line_error import LineError
 from batchgen.requests.lines import MAX_ID_LENGTH, LineParser, implicit_id
-from batchgen.requests.openai_lines import CHAT_URL
 from batchgen.requests.strict_json import MAX_LINE_BYTES, count_words, decode_object
 
 MOST_COLUMNS: Final = 4_096  # names that are remembered
@@ -160,7 +160,7 @@ class PlainLines:
         if len(line) != 4 or not ("custom_id" in line and "method" in line and "url" in line):
             return False
         body = line["body"]
-        asked = "messages" if line["url"] == CHAT_URL else "prompt"
+        asked = "messages" if line["url"] == CHAT else "prompt"
         if asked not in body or not self._is_request(body):
             return False
         return self._model is None or body.get("model", self._model) == self._model

@@ -28,6 +28,8 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     extra: dict[str, Any]
     # The model that the line names, None if it names none.
     model: str | None = None
+    # The fields that the answer repeats, if the line is for /v1/responses.
+    echo: dict[str, Any] | None = None
 
 
 def read_shorthand_line(data: dict[str, Any]) -> Question:

@@ -26,8 +26,8 @@ def unserved(*neutral: Any, remedy: str = "remove it") -> Check:
     return check
 
 
-def _renamed_to(ours: str, *neutral: Any) -> Check:
-    """Return a check that refuses another system's name of a supported field."""
+def renamed_to(ours: str, *neutral: Any) -> Check:
+    """Return a check that refuses another name of the field `ours`, unless its value is neutral."""
 
     def check(name: str, value: Any) -> Any:
         if _is_one_of(value, neutral):
@@ -52,7 +52,7 @@ _OPENAI: Final[Mapping[str, Check]] = {
     "extra_body": unserved(remedy=_WHOLE),
     "function_call": unserved("none"),
     "functions": unserved([]),
-    "max_output_tokens": _renamed_to("max_tokens"),
+    "max_output_tokens": renamed_to("max_tokens"),
     "modalities": unserved(["text"]),
     "reasoning_effort": unserved("none"),
     "stream": unserved(
@@ -87,7 +87,7 @@ _VLLM: Final[Mapping[str, Check]] = {
     "structural_tag": unserved(),
     "thinking_token_budget": unserved(),
     "truncate_prompt_tokens": unserved(),
-    "use_beam_search": _renamed_to("num_beams", False),
+    "use_beam_search": renamed_to("num_beams", False),
     "vllm_xargs": unserved({}),
 }
 _TRANSFORMERS: Final[Mapping[str, Check]] = {
@@ -97,7 +97,7 @@ _TRANSFORMERS: Final[Mapping[str, Check]] = {
     "do_sample": unserved(remedy="a row is sampled unless its 'temperature' is 0"),
     "encoder_no_repeat_ngram_size": unserved(0),
     "encoder_repetition_penalty": unserved(1.0),
-    "eos_token_id": _renamed_to("stop_token_ids"),
+    "eos_token_id": renamed_to("stop_token_ids"),
     "epsilon_cutoff": unserved(0.0),
     "eta_cutoff": unserved(0.0),
     "exponential_decay_length_penalty": unserved(),
@@ -107,10 +107,10 @@ _TRANSFORMERS: Final[Mapping[str, Check]] = {
     "generation_config": unserved(remedy=_WHOLE),
     "guidance_scale": unserved(1.0),
     "max_length": unserved(remedy=_LENGTH),
-    "max_new_tokens": _renamed_to("max_tokens"),
+    "max_new_tokens": renamed_to("max_tokens"),
     "max_time": unserved(remedy=_LENGTH),
     "min_length": unserved(0, remedy="say how short an answer may be with 'min_tokens'"),
-    "min_new_tokens": _renamed_to("min_tokens", 0),
+    "min_new_tokens": renamed_to("min_tokens", 0),
     "no_repeat_ngram_size": unserved(0),
     "num_beam_groups": unserved(1),
     "output_logits": unserved(False),
@@ -120,17 +120,17 @@ _TRANSFORMERS: Final[Mapping[str, Check]] = {
     "renormalize_logits": unserved(False),
     "return_dict_in_generate": unserved(False),
     "sequence_bias": unserved(remedy="raise and lower single tokens with 'logit_bias'"),
-    "stop_strings": _renamed_to("stop"),
+    "stop_strings": renamed_to("stop"),
     "suppress_tokens": unserved([]),
     "token_healing": unserved(False),
     "typical_p": unserved(1.0),
     "watermarking_config": unserved(),
 }
 _OTHERS: Final[Mapping[str, Check]] = {
-    "n_predict": _renamed_to("max_tokens"),
-    "num_predict": _renamed_to("max_tokens"),
-    "repeat_penalty": _renamed_to("repetition_penalty"),
-    "stop_sequences": _renamed_to("stop"),
+    "n_predict": renamed_to("max_tokens"),
+    "num_predict": renamed_to("max_tokens"),
+    "repeat_penalty": renamed_to("repetition_penalty"),
+    "stop_sequences": renamed_to("stop"),
 }
 #: Every field that is known and not supported.
 UNSERVED: Final[Mapping[str, Check]] = {**_OPENAI, **_VLLM, **_TRANSFORMERS, **_OTHERS}

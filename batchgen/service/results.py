@@ -18,8 +18,8 @@ from batchgen.dataset.verify import verify_dataset
 from batchgen.errors import Corrupt, NotAllowed
 from batchgen.jobs.job_records import JobRecord
 from batchgen.jobs.store import Store
-from batchgen.service.rows.endpoints import RowEndpoints
 from batchgen.service.rows.finished_rows import BOTH, FinishedRows
+from batchgen.service.rows.requests import RowRequests
 from batchgen.storage.storage import Storage
 
 #: {`errors` of `openai_lines`: the series of the dataset that it means}
@@ -102,15 +102,15 @@ class Results:
 
         A piece holds one or more complete lines, each with its line feed. Rows are in input order;
         if `errors` is None, those of both files. `endpoint` is that of every line, as in a batch;
-        if it is None, the endpoint of each row is read from the stored input, which is slower. With
-        `partial` the file holds the rows that are finished so far. Memory does not grow with the
-        rows.
+        if it is None, the endpoint of each row is read from the stored input, which is slower. So
+        are requests to /v1/responses, because their answers repeat them. With `partial` the file
+        holds the rows that are finished so far. Memory does not grow with the rows.
         """
         job, configs = self.find(ref), _CONFIGS[errors]
         found = self.batches(ref, partial=partial, columns=openai_lines.COLUMNS, configs=configs)
-        endpoints = RowEndpoints(self.storage, job, endpoint)
+        requests = RowRequests(self.storage, job, endpoint)
         return (
-            text_bytes(openai_lines.openai_lines(batch, endpoints.of(batch)))
+            text_bytes(openai_lines.openai_lines(batch, requests.of(batch)))
             for batch in found
             if len(batch)
         )

@@ -13,7 +13,7 @@ import pytest
 import batchgen
 from tests.support.repository import PACKAGES
 
-HEAVY = {"torch", "transformers", "celery"}
+HEAVY = {"torch", "transformers", "celery", "fastapi", "uvicorn"}
 
 
 def loaded(*arguments: str) -> set[str]:

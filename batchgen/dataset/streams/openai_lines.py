@@ -1,12 +1,13 @@
 """Lines of OpenAI's output and error files for the rows of a whole record batch.
 
-Most rows are plain: they ask for neither log-probabilities nor token ids. Their lines are filled
-into templates that `openai_line` gives; the lines of all other rows are those of `openai_line`.
+Most rows are plain: chats and completions that ask for neither log-probabilities nor token ids.
+Their lines are filled into templates that `openai_line` gives; all other lines it writes itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
 
@@ -14,15 +15,10 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from batchgen.core.endpoints import CHAT, COMPLETIONS
 from batchgen.core.rows import Choice, ResultRow, RowError, Usage
 from batchgen.dataset.json_lines import escape_line_ends
-from batchgen.dataset.openai_output import (
-    CHAT,
-    COMPLETIONS,
-    NOT_ASKED,
-    SERVICE_FAILURES,
-    openai_line,
-)
+from batchgen.dataset.openai_output import NOT_ASKED, SERVICE_FAILURES, openai_line
 from batchgen.dataset.result_table import from_table
 from batchgen.dataset.streams import json_columns as texts
 from batchgen.dataset.streams.template import Template, part, value
@@ -35,17 +31,31 @@ COLUMNS: Final = (
 Columns = Mapping[str, pa.Array]
 
 
-def openai_lines(batch: pa.RecordBatch, endpoints: pa.Array) -> pa.Array:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Requests:
+    """The requests of a batch's rows, as far as their answers depend on them."""
+
+    endpoints: pa.Array
+    # the fields that an answer repeats; None where none does
+    echoes: Sequence[Mapping[str, Any] | None] | None = None
+
+    def take(self, places: pa.Array) -> Requests:
+        """Return the requests at these places."""
+        echoes = self.echoes and [self.echoes[place] for place in places.to_pylist()]
+        return Requests(endpoints=self.endpoints.take(places), echoes=echoes)
+
+
+def openai_lines(batch: pa.RecordBatch, requests: Requests) -> pa.Array:
     """Return the line of each row of a batch that has `COLUMNS`, with its line feed.
 
-    `endpoints` has the endpoint of each row. Errors are those of `openai_line`.
+    Errors are those of `openai_line`.
     """
-    kinds = _kinds(batch, endpoints)
+    kinds = _kinds(batch, requests.endpoints)
     lines, places = [], []
     for kind in pc.unique(kinds).to_pylist():
         place = pc.indices_nonzero(pc.equal(kinds, kind))
         rows = batch if len(place) == len(batch) else batch.take(place)
-        lines.append(_lines(rows, kind, endpoints.take(place)))
+        lines.append(_lines(rows, kind, requests.take(place)))
         places.append(place)
     if len(lines) == 1:
         return lines[0]
@@ -83,9 +93,9 @@ def _plain(lists: pa.ListArray) -> pa.Array:
     return pc.invert(pc.is_in(pa.array(range(len(lists)), rows.type), rows))
 
 
-def _lines(batch: pa.RecordBatch, kind: str, endpoints: pa.Array) -> pa.Array:
+def _lines(batch: pa.RecordBatch, kind: str, requests: Requests) -> pa.Array:
     if not kind:
-        return pa.array(list(_row_by_row(batch, endpoints)), pa.string())
+        return pa.array(list(_row_by_row(batch, requests)), pa.string())
     columns = {
         "unique": texts.escaped(pc.replace_substring_regex(batch["request_id"], "^req_", "")),
         "request_id": texts.escaped(batch["request_id"]),
@@ -95,10 +105,13 @@ def _lines(batch: pa.RecordBatch, kind: str, endpoints: pa.Array) -> pa.Array:
     return _templates()[kind].fill(columns, end="\n")
 
 
-def _row_by_row(batch: pa.RecordBatch, endpoints: pa.Array) -> Iterator[bytes]:
-    table = pa.Table.from_batches([batch])
-    for row, endpoint in zip(from_table(table), endpoints.to_pylist(), strict=True):
-        yield escape_line_ends(orjson.dumps(openai_line(row, endpoint=endpoint))) + b"\n"
+def _row_by_row(batch: pa.RecordBatch, requests: Requests) -> Iterator[bytes]:
+    rows = from_table(pa.Table.from_batches([batch]))
+    endpoints = requests.endpoints.to_pylist()
+    echoes = requests.echoes or [None] * len(rows)
+    for row, endpoint, echo in zip(rows, endpoints, echoes, strict=True):
+        line = openai_line(row, endpoint=endpoint, echo=echo)
+        yield escape_line_ends(orjson.dumps(line)) + b"\n"
 
 
 def _answers(batch: pa.RecordBatch, endpoint: str) -> Columns:

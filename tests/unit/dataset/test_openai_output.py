@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
+from batchgen.core.endpoints import CHAT, COMPLETIONS
 from batchgen.core.rows import Choice, RowError, Usage
-from batchgen.dataset.openai_output import CHAT, COMPLETIONS, openai_line
+from batchgen.dataset.openai_output import openai_line
 from batchgen.errors import InvalidParameter
 from tests.support.result_rows import error_row, ok_row
 

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
+from batchgen.core.endpoints import CHAT as CHAT_URL
 from batchgen.core.rows import BadRow, InputRow
 from batchgen.errors import InvalidParameter
 from batchgen.requests.columns import meant
 from batchgen.requests.lines import LineParser, check_defaults
-from batchgen.requests.openai_lines import CHAT_URL
 from batchgen.requests.plain_lines import PlainLines
 
 # Data whose names hold a parameter's, or come near one.

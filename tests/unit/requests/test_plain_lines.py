@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from batchgen.core.endpoints import CHAT as CHAT_URL
+from batchgen.core.endpoints import COMPLETIONS as COMPLETIONS_URL
 from batchgen.core.rows import InputRow
 from batchgen.requests.checks import MAX_STOP_LENGTH, MAX_STOP_STRINGS
 from batchgen.requests.fields import MAX_TOKENS, SHORTHAND_FIELDS
 from batchgen.requests.lines import MAX_ID_LENGTH, LineParser
-from batchgen.requests.openai_lines import CHAT_URL, COMPLETIONS_URL
 from batchgen.requests.plain_lines import PlainLines
 
 MODEL = "m"

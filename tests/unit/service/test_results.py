@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
 from functools import partial
@@ -7,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from batchgen.core.endpoints import CHAT, RESPONSES
 from batchgen.core.rows import ResultRow
-from batchgen.dataset.openai_output import CHAT
 from batchgen.dataset.parts import part_key, write_part
 from batchgen.errors import Corrupt, JobNotFound, NotAllowed
 from batchgen.jobs.job_records import JobRecord
 from batchgen.service import Service
+from batchgen.service.submission import Submission
 from batchgen_workers.shard.finisher import footer_of
 from tests.support.homes import answer_some, finish
 from tests.support.permissions import writable
@@ -117,6 +119,20 @@ def test_output_and_error_file_hold_the_rows_of_one_kind(service: Service, submi
     assert len(answers) == 38
     # all of a batch, although every other line of this input is a completion
     assert {line["response"]["body"]["object"] for line in answers} == {"chat.completion"}
+
+
+def test_a_response_repeats_its_request(service: Service) -> None:
+    body = {"input": "Why?", "metadata": {"k": "v"}, "max_output_tokens": 7}
+    line = {"custom_id": "a", "method": "POST", "url": "/v1/responses", "body": body}
+    source = io.BytesIO(json.dumps(line).encode())
+    job = service.submit(source, Submission(model="tiny", params={"temperature": 0.5}))
+    finish(service, job)
+    asked = partial(service.results.openai_lines, job.public_id, errors=False)
+    (answer,) = asked(endpoint=RESPONSES)
+    assert list(asked()) == [answer]
+    response = json.loads(answer)["response"]["body"]
+    assert (response["object"], response["metadata"]) == ("response", {"k": "v"})
+    assert (response["max_output_tokens"], response["temperature"]) == (7, 0.5)
 
 
 def test_a_dataset_of_a_changed_manifest_does_not_verify(service: Service, submit: Submit) -> None:

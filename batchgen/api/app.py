@@ -1,0 +1,52 @@
+"""The ASGI app over one service."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from fastapi.concurrency import run_in_threadpool
+from fastapi.routing import APIRoute
+
+from batchgen import __version__
+from batchgen.api import errors
+from batchgen.api.body_source import body_readers
+from batchgen.api.limits import BodyLimits
+from batchgen.api.native.router import router as native
+from batchgen.api.openai.router import router as openai
+from batchgen.api.request_ids import RequestIds
+from batchgen.service.service import Service
+
+
+def create_app(service: Service) -> FastAPI:
+    """Return the app. It closes the service when it ends.
+
+    No page of documentation is served: /openapi.json and /docs would need no key.
+    """
+    app = FastAPI(
+        title="batchgen",
+        version=__version__,
+        openapi_url=None,
+        redirect_slashes=False,
+        generate_unique_id_function=_operation_id,
+        lifespan=_lifespan,
+    )
+    app.state.service = service
+    app.state.body_readers = body_readers()
+    app.include_router(openai)
+    app.include_router(native)
+    errors.install_handlers(app)
+    app.add_middleware(BodyLimits)
+    app.add_middleware(RequestIds)  # the outermost: it answers what the others raise
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    yield
+    await run_in_threadpool(app.state.service.close)
+
+
+def _operation_id(route: APIRoute) -> str:
+    return route.name

@@ -1,0 +1,183 @@
+"""Errors become answers: a status, a word for programs and a message, never SQL or a traceback.
+
+raise BatchgenError / ApiError / HTTPException ──► Problem ──► OpenAI's JSON, or RFC 9457's
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from batchgen.api.error_schemas import (
+    PROBLEM_JSON,
+    OpenAIError,
+    OpenAIErrorBody,
+    ProblemDetails,
+)
+from batchgen.errors import (
+    BatchgenError,
+    InvalidInput,
+    InvalidParameter,
+    JobNotFound,
+    ModelError,
+    NotAllowed,
+    Unavailable,
+    UnknownModel,
+)
+from batchgen_workers.logs import get_logger
+
+RETRY_SECONDS = 5  # after which a client may ask an unavailable service again
+INTERNAL = "The server failed. Give the operator the request id of this answer."
+UNAVAILABLE = "The service is not available for the moment. Try again."
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """An error as a caller sees it."""
+
+    status: int
+    message: str
+    code: str | None = None
+    param: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def type(self) -> str:
+        """OpenAI's type of the error."""
+        by_status = {
+            401: "authentication_error",
+            403: "permission_error",
+            429: "rate_limit_error",
+        }
+        kind = "server_error" if self.status >= 500 else "invalid_request_error"
+        return by_status.get(self.status, kind)
+
+
+class ApiError(HTTPException):
+    """An error that only HTTP has, such as a missing key or a body that is too large."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        code: str | None = None,
+        param: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(status, message, dict(headers or {}))
+        self.problem = Problem(
+            status=status, message=message, code=code, param=param, headers=dict(headers or {})
+        )
+
+
+#: The first class that fits an error decides its status and code.
+STATUSES: tuple[tuple[type[BatchgenError], int, str], ...] = (
+    (JobNotFound, 404, "job_not_found"),
+    (UnknownModel, 404, "model_not_found"),
+    (NotAllowed, 409, "not_allowed"),
+    (InvalidInput, 400, "invalid_input"),
+    (InvalidParameter, 400, "invalid_parameter"),
+    (ModelError, 400, "unusable_model"),
+)
+
+
+def problem_of(error: Exception) -> Problem:
+    """Return what a caller is told of an error; of one that is not theirs, nothing but that."""
+    if isinstance(error, ApiError):
+        return error.problem
+    if isinstance(error, HTTPException):
+        return _of_status(error)
+    if isinstance(error, RequestValidationError):
+        return _of_validation(error)
+    for kind, status, code in STATUSES:
+        if isinstance(error, kind):
+            param = getattr(error, "param", None)
+            return Problem(status=status, message=error.message, code=code, param=param)
+    if isinstance(error, Unavailable):
+        headers = {"retry-after": str(RETRY_SECONDS)}
+        return Problem(status=503, message=UNAVAILABLE, code="unavailable", headers=headers)
+    return Problem(status=500, message=INTERNAL, code="internal_error")
+
+
+def render(problem: Problem, path: str, request_id: str) -> JSONResponse:
+    """Return the answer for a problem, in the shape that callers of this path expect."""
+    if path == "/v1" or path.startswith("/v1/"):
+        return JSONResponse(
+            _openai(problem), status_code=problem.status, headers=dict(problem.headers)
+        )
+    return JSONResponse(
+        _rfc9457(problem, request_id),
+        status_code=problem.status,
+        headers=dict(problem.headers),
+        media_type=PROBLEM_JSON,
+    )
+
+
+def respond(error: Exception, path: str, request_id: str) -> JSONResponse:
+    """Return the answer for an error, and log those that the caller cannot mend."""
+    problem = problem_of(error)
+    if problem.status >= 500 and not isinstance(error, ApiError):
+        log.error("request failed", status=problem.status, exc_info=error)
+    return render(problem, path, request_id)
+
+
+def install_handlers(app: FastAPI) -> None:
+    """Let the app answer every expected error in its shape."""
+    for kind in (BatchgenError, HTTPException, RequestValidationError):
+        app.add_exception_handler(kind, _handle)
+
+
+async def _handle(request: Request, error: Exception) -> JSONResponse:
+    return respond(error, request.scope["path"], request.state.request_id)
+
+
+def _openai(problem: Problem) -> dict[str, Any]:
+    body = OpenAIErrorBody(
+        message=problem.message, type=problem.type, param=problem.param, code=problem.code
+    )
+    return OpenAIError(error=body).model_dump()
+
+
+def _rfc9457(problem: Problem, request_id: str) -> dict[str, Any]:
+    return ProblemDetails(
+        title=HTTPStatus(problem.status).phrase,
+        status=problem.status,
+        detail=problem.message,
+        code=problem.code,
+        param=problem.param,
+        request_id=request_id,
+    ).model_dump(exclude_none=True)
+
+
+def _of_status(error: HTTPException) -> Problem:
+    phrase = HTTPStatus(error.status_code).phrase
+    code = phrase.lower().replace(" ", "_")
+    return Problem(
+        status=error.status_code,
+        message=str(error.detail or phrase),
+        code=code,
+        headers=error.headers or {},
+    )
+
+
+def _of_validation(error: RequestValidationError) -> Problem:
+    """Return the first mistake; the value is not repeated, because it may be a prompt."""
+    first = error.errors()[0]
+    place, *names = (str(part) for part in first["loc"])
+    param = ".".join(names) or place
+    return Problem(
+        status=400,
+        message=f"{param}: {first['msg']}",
+        code="invalid_parameter",
+        param=param,
+    )

@@ -1,0 +1,3 @@
+"""The native API under /api/v1: jobs, rows, results, events, workers."""
+
+from __future__ import annotations
