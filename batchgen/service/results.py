@@ -12,14 +12,18 @@ from batchgen.dataset.export import export_dataset
 from batchgen.dataset.manifest import read_manifest
 from batchgen.dataset.reader import rows_of
 from batchgen.dataset.streams import openai_lines, row_lines
+from batchgen.dataset.streams.arrow_streams import arrow_stream, parquet_stream
 from batchgen.dataset.streams.json_columns import text_bytes
 from batchgen.dataset.streams.record_batches import ALL, Batches, Config
 from batchgen.dataset.verify import verify_dataset
 from batchgen.errors import Corrupt, NotAllowed
 from batchgen.jobs.job_records import JobRecord
 from batchgen.jobs.store import Store
+from batchgen.service.rows.error_groups import ErrorGroups, read_groups
 from batchgen.service.rows.finished_rows import BOTH, FinishedRows
 from batchgen.service.rows.requests import RowRequests
+from batchgen.service.rows.row_filter import RowFilter
+from batchgen.service.rows.row_pages import RowPage, read_lines, read_page
 from batchgen.storage.storage import Storage
 
 #: {`errors` of `openai_lines`: the series of the dataset that it means}
@@ -114,6 +118,31 @@ class Results:
             for batch in found
             if len(batch)
         )
+
+    def arrow(self, ref: str, *, partial: bool = False) -> Iterator[bytes]:
+        """Return the rows as an Arrow IPC stream, in pieces."""
+        return arrow_stream(self.batches(ref, partial=partial))
+
+    def parquet(self, ref: str, *, partial: bool = False) -> Iterator[bytes]:
+        """Return the rows as one Parquet file, in pieces."""
+        return parquet_stream(self.batches(ref, partial=partial))
+
+    def page(self, ref: str, wanted: RowFilter, *, after: int = -1, limit: int = 100) -> RowPage:
+        """Return the next finished rows with a number above `after` that fit, at most `limit`.
+
+        A row that is finished while a caller goes from page to page is seen if its number is above
+        those seen already.
+        """
+        return read_page(self._finished, self.find(ref), wanted, after=after, limit=limit)
+
+    def line(self, ref: str, number: int) -> bytes | None:
+        """Return the JSON of one finished row; None while it is not finished, or has no number."""
+        lines = read_lines(self._finished, self.find(ref), [number])
+        return next(lines, None)
+
+    def error_groups(self, ref: str) -> ErrorGroups:
+        """Return the failed rows so far in groups, the largest first."""
+        return read_groups(self._finished, self.find(ref))
 
     def batches(
         self,

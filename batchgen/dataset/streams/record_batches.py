@@ -21,6 +21,7 @@ from batchgen.errors import Corrupt
 
 Config = Literal["default", "errors"]
 Batches = Iterator[pa.RecordBatch]
+Numbers = np.ndarray[tuple[int], np.dtype[np.int64]]
 
 MOST_ROWS: Final = 8192  # in one batch
 MOST_BYTES: Final = 4_000_000  # of a batch, about; of Arrow in memory
@@ -44,20 +45,23 @@ def dataset_batches(
     configs: Sequence[Config] = ("default", "errors"),
     columns: Sequence[str] = ALL,
     after: int = -1,
+    only: Numbers | None = None,
 ) -> Batches:
     """Return the rows of a finished dataset with a number above `after`, in input order.
 
+    If the sorted numbers `only` are given, row groups that have none of them are left out.
     `columns` must have `row`. Errors are those of `dataset_files`.
     """
     series = [dataset_files(folder, config) for config in configs]
-    return merged(*[_read_files(paths, columns, after) for paths in series])
+    return merged(*[_read_files(paths, columns, after, only) for paths in series])
 
 
-def merged(first: Batches, *others: Batches) -> Batches:
+def merged(*series: Batches) -> Batches:
     """Return the rows of several series, each sorted by `row`, as one sorted series."""
-    for other in others:
-        first = _merge(first, other)
-    return first
+    together: Batches = iter(())
+    for one in series:
+        together = _merge(together, one)
+    return together
 
 
 def sliced(batches: Batches, after: int) -> Batches:
@@ -70,12 +74,15 @@ def sliced(batches: Batches, after: int) -> Batches:
             yield rest.slice(start, step)
 
 
-def _read_files(paths: list[Path], columns: Sequence[str], after: int) -> Batches:
+def _read_files(
+    paths: list[Path], columns: Sequence[str], after: int, only: Numbers | None
+) -> Batches:
     for path in paths:
         # A scanner would read several batches of several files ahead.
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             for number in range(file.num_row_groups):
-                if _last_of(file, number) > after:
+                first, last = _bounds(file, number)
+                if last > after and _are_between(only, first, last):
                     yield from sliced(_read_group(file, number, columns), after)
 
 
@@ -88,12 +95,18 @@ def _read_group(file: pq.ParquetFile, number: int, columns: Sequence[str]) -> Ba
     return batches
 
 
-def _last_of(file: pq.ParquetFile, number: int) -> int:
-    """Return the last row of a group as its statistics say, or the largest number there is."""
+def _bounds(file: pq.ParquetFile, number: int) -> tuple[int, int]:
+    """Return the first and the last row of a group, by its statistics of the column `row`."""
     statistics = file.metadata.row_group(number).column(0).statistics
     if statistics is None or not statistics.has_min_max:
-        return np.iinfo(np.int64).max
-    return int(statistics.max)
+        return 0, np.iinfo(np.int64).max
+    return int(statistics.min), int(statistics.max)
+
+
+def _are_between(numbers: Numbers | None, first: int, last: int) -> bool:
+    if numbers is None:
+        return True
+    return bool(np.searchsorted(numbers, first) < np.searchsorted(numbers, last, side="right"))
 
 
 def _rows_together(rows: int, size: int) -> int:
@@ -130,8 +143,8 @@ def _sorted(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
     return together.take(pa.array(np.argsort(_numbers(together), kind="stable")))
 
 
-def _numbers(batch: pa.RecordBatch) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    rows: np.ndarray[tuple[int], np.dtype[np.int64]] = batch["row"].to_numpy()
+def _numbers(batch: pa.RecordBatch) -> Numbers:
+    rows: Numbers = batch["row"].to_numpy()
     return rows
 
 

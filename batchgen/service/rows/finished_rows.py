@@ -13,6 +13,7 @@ from batchgen.dataset.streams.record_batches import (
     ALL,
     Batches,
     Config,
+    Numbers,
     dataset_batches,
     sliced,
 )
@@ -37,17 +38,22 @@ class FinishedRows:
         configs: Sequence[Config] = BOTH,
         columns: Sequence[str] = ALL,
         after: int = -1,
+        only: Numbers | None = None,
     ) -> Batches:
         """Return the finished rows of a job with a number above `after`, in input order.
 
         Before there is a dataset these are the rows of committed shards, and those in checkpoints
-        of other shards. `columns` must have `row`. Raises Corrupt if a file is missing or damaged.
+        of other shards. If the sorted numbers `only` are given, other rows may be left out.
+        `columns` must have `row`. Raises Corrupt if a file is missing or damaged.
         """
+        if not configs:
+            return iter(())
         if job.dataset_path is not None:
             folder = self.storage.path(job.dataset_path)
-            return dataset_batches(folder, configs=configs, columns=columns, after=after)
+            return dataset_batches(folder, configs=configs, columns=columns, after=after, only=only)
         found = self._saved_batches(job, only_failed="default" not in configs, after=after)
-        return (_select(batch, configs).select(columns) for batch in found)
+        chosen = (_select(batch, configs) for batch in found)
+        return (batch.select(columns) for batch in chosen if len(batch))
 
     def _saved_batches(self, job: JobRecord, *, only_failed: bool, after: int) -> Batches:
         position, lost = after + 1, ""
