@@ -16,6 +16,7 @@ BatchgenError                     exit 1
 ├── JobNotFound                   exit 4
 ├── TenantNotFound                exit 4
 ├── KeyNotFound                   exit 4
+├── WebhookNotFound               exit 4
 ├── NotAllowed                    exit 4   a transition the job's state does not permit
 ├── NotRunning                    exit 4   there is no `batchgen up` to end
 ├── NoPermission                  exit 4   a file or folder of another user
@@ -174,6 +175,12 @@ class TenantNotFound(BatchgenError):
 
 class KeyNotFound(BatchgenError):
     """No such key. See `batchgen keys ls`."""
+
+    exit_code = 4
+
+
+class WebhookNotFound(BatchgenError):
+    """No such webhook. See `batchgen webhooks ls`."""
 
     exit_code = 4
 

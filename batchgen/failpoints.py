@@ -52,6 +52,8 @@ NAMES = frozenset(
         "storage.written",
         "submit.committed",
         "submit.stored",
+        "webhook.claimed",
+        "webhook.sent",
     }
 )
 

@@ -122,6 +122,13 @@ class Settings(BaseSettings):
     garbage_age: float = Field(
         default=3600.0, ge=0, description="seconds until such a file is removed"
     )
+    webhook_hosts: str = Field(
+        default="", description="hosts that may receive webhooks, with commas between; empty: none"
+    )
+    webhook_networks: str = Field(
+        default="",
+        description="networks that are not public and may receive webhooks, with commas between",
+    )
     shards_in_flight: int = Field(default=4, ge=1, description="shards one worker holds at a time")
     engine: EngineSettings = Field(default_factory=EngineSettings, description="the engine")
 

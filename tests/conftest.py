@@ -9,6 +9,7 @@ from pathlib import Path
 
 pytest_plugins = [
     "tests.support.api",
+    "tests.support.commits",
     "tests.support.databases",
     "tests.support.fault_table",
     "tests.support.holding",

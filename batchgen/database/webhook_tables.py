@@ -18,6 +18,8 @@ webhooks = Table(
     # words such as `batch.completed`, with spaces between; "" is all events
     Column("events", Text, nullable=False),
     Column("created_at", Double, nullable=False),
+    # when its receiver said that it is gone
+    Column("disabled_at", Double),
     Index(None, "tenant_id"),
 )
 
@@ -32,6 +34,7 @@ deliveries = Table(
     Column("payload", Text, nullable=False),
     Column("created_at", Double, nullable=False),
     Column("attempts", Integer, nullable=False, server_default="0"),
+    # While an attempt is made, this is when another coordinator may make the next one.
     # NULL: delivered, or given up
     Column("next_at", Double),
     Column("delivered_at", Double),

@@ -11,6 +11,7 @@ from batchgen.database.clock import now_after_parts
 from batchgen.database.tables import jobs, shard_is, shards, storable
 from batchgen.errors import JobNotFound, NotAllowed
 from batchgen.jobs.job_records import JobRecord
+from batchgen.webhooks import outbox
 
 
 def lock_job(connection: Connection, job_id: int) -> JobRecord:
@@ -26,13 +27,19 @@ def lock_job(connection: Connection, job_id: int) -> JobRecord:
 
 
 def move(connection: Connection, job: JobRecord, to: JobState, **values: Any) -> JobRecord:
-    """Move a locked job to another state and return it; raise NotAllowed."""
+    """Move a locked job to another state and return it; raise NotAllowed.
+
+    The end of a job is announced to the webhooks of its tenant.
+    """
     if to not in TRANSITIONS[job.state]:
         raise NotAllowed(f"Job {job.public_id} is {job.state}; it cannot become {to}.")
     changed = connection.execute(
         update(jobs).where(jobs.c.id == job.id).values(state=to, **values).returning(jobs)
     )
-    return JobRecord.from_row(changed.one())
+    moved = JobRecord.from_row(changed.one())
+    if to.ended:
+        outbox.announce_job(connection, moved.tenant_id, moved.public_id, to)
+    return moved
 
 
 def stop(connection: Connection, job: JobRecord, reason: StopReason) -> JobRecord:

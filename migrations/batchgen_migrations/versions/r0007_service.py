@@ -187,6 +187,7 @@ def _create_webhooks() -> None:
         sa.Column("secret", sa.Text(), nullable=False),
         sa.Column("events", sa.Text(), nullable=False),
         sa.Column("created_at", sa.Double(), nullable=False),
+        sa.Column("disabled_at", sa.Double(), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_webhooks")),
     )
     op.create_index(op.f("ix_webhooks_tenant_id"), "webhooks", ["tenant_id"])
