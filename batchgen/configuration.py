@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_settings import SettingsError
 
 from batchgen.errors import InvalidParameter
 from batchgen.setting_files import check_files, place_of
-from batchgen.settings import EngineSettings, Settings
+from batchgen.settings import Settings
 from batchgen.spelling import suggestion
 
 
@@ -19,6 +19,7 @@ def load_settings(
     *,
     home: Path | None = None,
     engine: Mapping[str, Any] | None = None,
+    server: Mapping[str, Any] | None = None,
     insecure: bool = False,
     profile: str | None = None,
 ) -> Settings:
@@ -27,13 +28,15 @@ def load_settings(
     Args:
         home: folder of database, inputs, datasets and models.
         engine: settings of the engine by name; None means not given.
-        insecure: accept a database or broker on another machine without password or TLS.
+        server: settings of the HTTP server by name, likewise.
+        insecure: accept other machines without password or TLS.
         profile: name of the table [profile.NAME] whose settings go before the environment.
 
     Raises:
         InvalidParameter: an argument, a variable or a file holds a value that cannot be used.
     """
-    given = _given(home, engine or {}, insecure, profile)
+    groups = {"engine": engine or {}, "server": server or {}}
+    given = _given(home, groups, insecure, profile)
     check_files()
     try:
         settings = Settings(**given)
@@ -50,9 +53,11 @@ def variable_of(name: str) -> str:
 
 
 def _given(
-    home: Path | None, engine: Mapping[str, Any], insecure: bool, profile: str | None
+    home: Path | None,
+    groups: Mapping[str, Mapping[str, Any]],
+    insecure: bool,
+    profile: str | None,
 ) -> dict[str, Any]:
-    _refuse_unknown(engine)
     values: dict[str, Any] = {}
     if home is not None:
         values["home"] = home
@@ -60,19 +65,23 @@ def _given(
         values["insecure"] = True
     if profile is not None:
         values["profile"] = profile
-    if asked := {name: value for name, value in engine.items() if value is not None}:
-        values["engine"] = asked
+    for group, given in groups.items():
+        _refuse_unknown(group, given)
+        if asked := {name: value for name, value in given.items() if value is not None}:
+            values[group] = asked
     return values
 
 
-def _refuse_unknown(engine: Mapping[str, Any]) -> None:
-    names = EngineSettings.model_fields
-    for name in engine:
+def _refuse_unknown(group: str, given: Mapping[str, Any]) -> None:
+    kind = Settings.model_fields[group].annotation
+    assert isinstance(kind, type) and issubclass(kind, BaseModel)
+    names = kind.model_fields
+    for name in given:
         if name not in names:
             raise InvalidParameter(
-                f"The engine has no setting {name!r}.{suggestion(name, names)} "
+                f"The {group} has no setting {name!r}.{suggestion(name, names)} "
                 f"It has: {', '.join(names)}.",
-                param=f"engine.{name}",
+                param=f"{group}.{name}",
             )
 
 

@@ -66,6 +66,20 @@ class EngineSettings(BaseModel):
     )
 
 
+class ServerSettings(BaseModel):
+    """Settings of the HTTP server."""
+
+    host: str = Field(default="127.0.0.1", description="address on which the HTTP server listens")
+    port: int = Field(default=8000, ge=0, le=65535, description="its port; 0: any free one")
+    tls_cert: str = Field(
+        default="", description="PEM file of its certificate chain; empty means no TLS"
+    )
+    tls_key: str = Field(default="", description="PEM file of the certificate's private key")
+    max_connections: int = Field(
+        default=1000, ge=1, description="connections at a time; further ones are answered with 503"
+    )
+
+
 class Settings(BaseSettings):
     """All settings of an operator. Parameters of a job are not among them."""
 
@@ -95,7 +109,8 @@ class Settings(BaseSettings):
     )
     insecure: bool = Field(
         default=False,
-        description="accept a database or broker on another machine without password or TLS",
+        description="accept a database or broker on another machine without password or TLS, and "
+        "serve other machines without TLS",
     )
     lease_ttl: float = Field(
         default=60.0, gt=0, description="seconds a worker owns a shard unrenewed"
@@ -131,6 +146,7 @@ class Settings(BaseSettings):
     )
     shards_in_flight: int = Field(default=4, ge=1, description="shards one worker holds at a time")
     engine: EngineSettings = Field(default_factory=EngineSettings, description="the engine")
+    server: ServerSettings = Field(default_factory=ServerSettings, description="the HTTP server")
 
     @classmethod
     def settings_customise_sources(

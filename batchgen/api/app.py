@@ -10,11 +10,12 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.routing import APIRoute
 
 from batchgen import __version__
-from batchgen.api import errors
+from batchgen.api import errors, health
 from batchgen.api.body_source import body_readers
-from batchgen.api.limits import BodyLimits
+from batchgen.api.limits import Limits
 from batchgen.api.native.router import router as native
 from batchgen.api.openai.router import router as openai
+from batchgen.api.rejections import Rejections
 from batchgen.api.request_ids import RequestIds
 from batchgen.service.service import Service
 
@@ -34,10 +35,13 @@ def create_app(service: Service) -> FastAPI:
     )
     app.state.service = service
     app.state.body_readers = body_readers()
+    app.state.rejections = Rejections()
+    app.include_router(health.open_router)
+    app.include_router(health.router)
     app.include_router(openai)
     app.include_router(native)
     errors.install_handlers(app)
-    app.add_middleware(BodyLimits)
+    app.add_middleware(Limits)
     app.add_middleware(RequestIds)  # the outermost: it answers what the others raise
     return app
 

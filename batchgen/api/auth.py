@@ -13,7 +13,9 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from batchgen.api.errors import ApiError
+from batchgen.api.rejections import Rejections
 from batchgen.service.service import Service
+from batchgen.tenants.key_text import key_id_of
 from batchgen.tenants.principal import Principal, Scope
 
 READING: Final = frozenset({"GET", "HEAD"})  # methods
@@ -26,17 +28,27 @@ def authenticated(
     credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
 ) -> Principal:
     """Return who asks; raise ApiError 401 without a valid key, 403 without the method's scope."""
-    token = credentials.credentials if credentials else ""
+    principal = _principal(request, credentials.credentials if credentials else "")
+    check_scope(principal, Scope.READ if request.method in READING else Scope.SUBMIT)
+    return principal
+
+
+def _principal(request: Request, key: str) -> Principal:
+    """Return who has a key; raise ApiError 401, or 429 for an address that guesses too often."""
     service: Service = request.app.state.service
-    principal = service.access.authenticate(token)
+    rejections: Rejections = request.app.state.rejections
+    address = request.client.host if request.client else ""
+    rejections.check(address, key_id_of(key))
+    principal = service.access.authenticate(key)
     if principal is None:
+        rejections.refused(address)
         raise ApiError(
             401,
             "A valid API key is needed: Authorization: Bearer KEY.",
             code="invalid_api_key",
             headers={"www-authenticate": "Bearer"},
         )
-    check_scope(principal, Scope.READ if request.method in READING else Scope.SUBMIT)
+    rejections.accepted(principal.key_id)
     return principal
 
 

@@ -1,4 +1,4 @@
-"""Bounds of a request's body: its bytes, its nesting and its slowness.
+"""Bounds of a request: the number of its headers; its body's bytes, nesting and slowness.
 
 A body may have MAX_JSON_BYTES, unless the route that reads it as a stream allows more.
 """
@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from batchgen.api.errors import ApiError
 
+MAX_HEADERS: Final = 100
 MAX_JSON_BYTES: Final = 1 << 20
 MAX_DEPTH: Final = 64  # of a JSON body
 GRACE: Final = 30.0  # seconds that any body may be waited for
@@ -65,8 +66,8 @@ def allow_bytes(request: Request, allowed: int) -> None:
     limit.allowed = allowed
 
 
-class BodyLimits:
-    """Wraps an app so that its routes receive no body beyond the bounds."""
+class Limits:
+    """Wraps an app so that its routes receive no request beyond the bounds."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -76,6 +77,9 @@ class BodyLimits:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        if len(scope["headers"]) > MAX_HEADERS:
+            message = f"The request has more than {MAX_HEADERS} headers."
+            raise ApiError(431, message, code="too_many_headers")
         headers = Headers(scope=scope)
         declared = headers.get("content-length", "")
         limit = BodyLimit(int(declared) if declared.isdecimal() else None)

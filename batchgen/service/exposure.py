@@ -1,4 +1,4 @@
-"""Refuse connections to the database and the broker that others could read or forge.
+"""Refuse connections that others could read or forge: to database and broker, and to the server.
 
 A socket or the loopback of this machine is safe. Any other server needs a password and TLS, unless
 the operator says that the network is private (`insecure`).
@@ -58,6 +58,23 @@ def check_broker(settings: Settings) -> None:
         elif not broker.is_verified:
             lacks.append("TLS that does not check the server (ssl_cert_reqs, ssl_check_hostname)")
         _refuse("broker", broker.host, lacks, "rediss://:password@host:6379/0")
+
+
+def check_server(settings: Settings) -> None:
+    """Raise InvalidParameter if the HTTP server would send keys over a network without TLS."""
+    server = settings.server
+    if bool(server.tls_cert) != bool(server.tls_key):
+        raise InvalidParameter(
+            "TLS needs both files: server.tls_cert and server.tls_key.", param="server.tls_cert"
+        )
+    if settings.insecure or server.tls_cert or _is_local(server.host):
+        return
+    raise InvalidParameter(
+        f"The server would listen on {server.host} without TLS, and everybody on the network could "
+        "read keys and prompts. Give it --tls-cert and --tls-key, keep it on 127.0.0.1 behind a "
+        "proxy that has TLS, or set BATCHGEN_INSECURE=1 (--insecure) if the network is private.",
+        param="server.host",
+    )
 
 
 def _refuse(what: str, host: str, lacks: list[str], example: str) -> None:

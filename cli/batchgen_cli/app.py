@@ -33,6 +33,8 @@ class App:
     insecure: bool = False
     # {setting of the engine: value of its flag}
     engine: dict[str, str | bool] = field(default_factory=dict)
+    # {setting of the HTTP server: value of its flag}
+    listening: dict[str, str | int] = field(default_factory=dict)
 
     @cached_property
     def settings(self) -> Settings:
@@ -40,7 +42,11 @@ class App:
         from batchgen.configuration import load_settings
 
         return load_settings(
-            home=self.home, engine=self.engine, insecure=self.insecure, profile=self.profile
+            home=self.home,
+            engine=self.engine,
+            server=self.listening,
+            insecure=self.insecure,
+            profile=self.profile,
         )
 
     @property

@@ -36,6 +36,7 @@ SECTIONS = {
         "worker": "worker",
         "workers": "workers",
         "coordinator": "coordinator",
+        "server": "server",
         "db": "db",
     },
     "Set-up": {

@@ -81,8 +81,8 @@ def insecure_option(function: F) -> F:
         is_flag=True,
         expose_value=False,
         callback=_set_insecure,
-        help="Accept a database or broker on another machine without password or TLS "
-        "[BATCHGEN_INSECURE].",
+        help="Accept a database or broker on another machine without password or TLS, and serve "
+        "other machines without TLS [BATCHGEN_INSECURE].",
     )(function)
 
 
@@ -153,6 +153,48 @@ def _decoding_option(function: F) -> F:
         callback=collect,
         help="Decoding parameter of every row that does not set it: temperature, top_p, top_k, "
         "seed, max_tokens, stop, … KEY=@FILE takes the value from a file. May be repeated.",
+    )(function)
+
+
+def server_options(function: F) -> F:
+    """Add --host, --port, --tls-cert and --tls-key of the HTTP server."""
+    for option in (
+        click.option(
+            "--tls-key",
+            metavar="FILE",
+            callback=_set_server,
+            expose_value=False,
+            help="PEM file of the certificate's private key.",
+        ),
+        click.option(
+            "--tls-cert",
+            metavar="FILE",
+            callback=_set_server,
+            expose_value=False,
+            help="PEM file of the certificate chain; without it, no TLS.",
+        ),
+        port_option,
+        click.option(
+            "--host",
+            metavar="ADDRESS",
+            callback=_set_server,
+            expose_value=False,
+            help="Address to listen on; beyond 127.0.0.1 it needs TLS, or --insecure.",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def port_option(function: F) -> F:
+    """Add --port of the HTTP server."""
+    return click.option(
+        "--port",
+        metavar="PORT",
+        type=click.IntRange(0, 65535),
+        callback=_set_server,
+        expose_value=False,
+        help="Port of the HTTP server; 0: any free one [BATCHGEN_SERVER__PORT, 8000].",
     )(function)
 
 
@@ -237,6 +279,12 @@ def _set_engine(ctx: click.Context, param: click.Parameter, value: str | bool | 
     if value is not None:
         assert param.name is not None
         current_app().engine[param.name] = value
+
+
+def _set_server(ctx: click.Context, param: click.Parameter, value: str | int | None) -> None:
+    if value is not None:
+        assert param.name is not None
+        current_app().listening[param.name] = value
 
 
 def _format_setter(chosen: Format) -> Callable[[click.Context, click.Parameter, bool], None]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
+from batchgen.api import server
 from batchgen.settings import Settings
 from batchgen_workers import logs
 from batchgen_workers.service import coordinator, local_stack, worker
@@ -26,13 +27,22 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Started:
     def run_worker(settings: Settings, model: str) -> None:
         started.append(("worker", model, settings.engine.device))
 
-    def up(settings: Settings, models: Sequence[str]) -> Iterator[StackEvent]:
+    def up(
+        settings: Settings, models: Sequence[str], *, serve: bool = False
+    ) -> Iterator[StackEvent]:
         started.append(("up", *models))
         yield StackEvent(kind=StackEventKind.STARTED, process="coordinator", pid=7)
+        if serve:
+            url = f"http://127.0.0.1:{settings.server.port}"
+            yield StackEvent(kind=StackEventKind.STARTED, process="server", pid=8, url=url)
+
+    def run_server(settings: Settings) -> None:
+        started.append(("server", settings.server.host, settings.server.port))
 
     monkeypatch.setattr(coordinator, "run_coordinator", run_coordinator)
     monkeypatch.setattr(worker, "run_worker", run_worker)
     monkeypatch.setattr(local_stack, "up", up)
+    monkeypatch.setattr(server, "run_server", run_server)
     monkeypatch.setattr(logs, "configure_logging", lambda **_: None)
     return started
 
@@ -49,10 +59,18 @@ def test_a_coordinator(batchgen: Command, started: Started, broker_url: str) -> 
     assert started == [("coordinator", broker_url)]
 
 
+def test_a_server(batchgen: Command, started: Started) -> None:
+    batchgen.ok("server", "--port", "8123")
+    batchgen.env["BATCHGEN_SERVER__HOST"] = "::1"
+    batchgen.ok("server")
+    assert started == [("server", "127.0.0.1", 8123), ("server", "::1", 8000)]
+
+
 def test_up_serves_several_models(batchgen: Command, started: Started) -> None:
     result = batchgen.ok("up", "-m", "tiny")
     assert started == [("up", "tiny")]
     assert (result.stdout, "coordinator started (pid 7)" in result.stderr) == ("", True)
+    assert "OPENAI" not in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ from batchgen.errors import InvalidParameter
 from batchgen.service.broker_url import celery_url
 from batchgen.service.database import current, open_database, upgrade
 from batchgen.service.doctor import examine
-from batchgen.service.exposure import check_broker, check_database, check_exposure
-from batchgen.settings import Settings
+from batchgen.service.exposure import check_broker, check_database, check_exposure, check_server
+from batchgen.settings import ServerSettings, Settings
 from tests.support.repository import ROOT
 
 SECRET = "s3cret"
@@ -242,3 +242,27 @@ def test_doctor_names_what_is_exposed() -> None:
         assert found[name].failed
         assert "BATCHGEN_INSECURE" in found[name].detail
         assert SECRET not in found[name].detail
+
+
+@pytest.mark.parametrize(
+    ("server", "refused"),
+    [
+        ({}, False),
+        ({"host": "::1"}, False),
+        ({"host": "localhost"}, False),
+        ({"host": "0.0.0.0"}, True),  # noqa: S104
+        ({"host": "::"}, True),
+        ({"host": "10.0.0.7"}, True),
+        ({"host": "0.0.0.0", "tls_cert": "c.pem", "tls_key": "k.pem"}, False),  # noqa: S104
+        ({"tls_cert": "c.pem"}, True),
+    ],
+)
+def test_a_server_beyond_this_machine_needs_tls(server: dict[str, str], refused: bool) -> None:
+    settings = Settings(server=ServerSettings.model_validate(server))
+    if not refused:
+        check_server(settings)
+        return
+    with pytest.raises(InvalidParameter):
+        check_server(settings)
+    if "tls_cert" not in server:
+        check_server(settings.model_copy(update={"insecure": True}))

@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from batchgen.errors import BatchgenError
@@ -36,20 +36,15 @@ log = get_logger(__name__)
 
 def main(arguments: list[str]) -> int:
     """Run the coordinator or a worker until a signal to end; return the exit status."""
+    return run(lambda: _work(arguments))
+
+
+def run(work: Callable[[], None]) -> int:
+    """Run a process of the stack: `work` until a signal to end; return the exit status."""
     configure_logging()
     threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
     try:
-        match arguments:
-            case ["coordinator"]:
-                from batchgen_workers.service.coordinator import run_coordinator
-
-                run_coordinator(Settings())
-            case ["worker", model, *factory]:
-                from batchgen_workers.service.worker import run_worker
-
-                run_worker(Settings(), model, **_factory(factory))
-            case _:
-                raise BatchgenError(f"{arguments} is no process of the stack.")
+        work()
     except BatchgenError as error:
         log.error("process failed", error=error.message)
         return TRY_AGAIN if may_come_back(error) else error.exit_code
@@ -61,13 +56,36 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def spawn(settings: Settings, *arguments: str) -> subprocess.Popen[bytes]:
-    """Start a process of the stack with these settings; its log goes to standard error."""
+def _work(arguments: list[str]) -> None:
+    match arguments:
+        case ["coordinator"]:
+            from batchgen_workers.service.coordinator import run_coordinator
+
+            run_coordinator(Settings())
+        case ["worker", model, *factory]:
+            from batchgen_workers.service.worker import run_worker
+
+            run_worker(Settings(), model, **_factory(factory))
+        case _:
+            raise BatchgenError(f"{arguments} is no process of the stack.")
+
+
+def spawn(
+    settings: Settings,
+    *arguments: str,
+    program: str = "batchgen_workers.service.local_process",
+    descriptors: tuple[int, ...] = (),
+) -> subprocess.Popen[bytes]:
+    """Start a process of the stack with these settings; its log goes to standard error.
+
+    `program` names another module to run, `descriptors` what the process inherits.
+    """
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", "batchgen_workers.service.local_process", *arguments],
+        [sys.executable, "-P", "-m", program, *arguments],
         env={**os.environ, **environment_of(settings)},
         stdin=subprocess.PIPE,
         stdout=STDERR,
+        pass_fds=descriptors,
         # Ctrl-C in a terminal reaches the whole process group; `up` ends the processes in order
         start_new_session=True,
     )

@@ -1,13 +1,15 @@
-"""`batchgen up`: runs broker, coordinator and workers on one machine, and restarts them.
+"""`batchgen up`: runs broker, coordinator, server and workers on one machine, and restarts them.
 
 up ─┬─ broker (Valkey, if no URL is set)
     ├─ coordinator
+    ├─ HTTP server (if it is wanted)
     └─ worker for each model ── engine process
 """
 
 from __future__ import annotations
 
 import queue
+import socket
 import subprocess
 import threading
 import time
@@ -19,8 +21,9 @@ from enum import StrEnum
 from pathlib import Path
 
 from batchgen.errors import BatchgenError, BrokerUnavailable, DatabaseUnavailable, HomeLocked
+from batchgen.service.address import listen, url_of
 from batchgen.service.database import make_home
-from batchgen.service.exposure import check_exposure
+from batchgen.service.exposure import check_exposure, check_server
 from batchgen.settings import Settings
 from batchgen_workers.queue.broker_server import BrokerServer
 from batchgen_workers.retry import may_come_back, open_checked
@@ -36,6 +39,7 @@ HOPELESS = (2, 4)  # exit statuses of errors that a restart cannot fix
 STOP_LIMIT = 30.0  # seconds that a process may take to end, in addition to a worker's grace
 ORPHAN_LIMIT = 10.0  # seconds that the coordinator of a killed `up` may take to end
 POLL = 0.1  # seconds between two checks for that
+SERVER = "batchgen.api.local_process"  # named, not imported: it lies in a layer above
 
 
 class StackEventKind(StrEnum):
@@ -53,7 +57,7 @@ class StackEvent:
     """An event of one process of the stack."""
 
     kind: StackEventKind
-    # broker, coordinator, or worker and its model; "up" for the stack itself
+    # broker, coordinator, server, or worker and its model; "up" for the stack itself
     process: str
     # 0 for the stack itself
     pid: int = 0
@@ -61,18 +65,22 @@ class StackEvent:
     status: int | None = None
     # why it waits
     reason: str = ""
+    # the address of the server
+    url: str = ""
 
     def __str__(self) -> str:
         if self.reason:
             return f"{self.process} {self.kind}: {self.reason}"
         status = "" if self.status is None else f", exit status {self.status}"
-        return f"{self.process} {self.kind} (pid {self.pid}{status})"
+        address = f" at {self.url}" if self.url and self.kind is StackEventKind.STARTED else ""
+        return f"{self.process} {self.kind}{address} (pid {self.pid}{status})"
 
 
 @dataclass(slots=True)
 class _Member:
     name: str
     start: Callable[[], subprocess.Popen[bytes]]
+    url: str = ""
     process: subprocess.Popen[bytes] = field(init=False)
     watcher: threading.Thread = field(init=False)
     restarts: deque[float] = field(default_factory=lambda: deque(maxlen=MAX_RESTARTS))
@@ -88,6 +96,7 @@ class _Member:
             pid=process.pid,
             status=process.returncode,
             reason=reason,
+            url=self.url,
         )
 
 
@@ -98,38 +107,53 @@ class _Due:
     member: _Member
 
 
-def up(settings: Settings, models: Sequence[str], *, factory: str = "") -> Iterator[StackEvent]:
+def up(
+    settings: Settings, models: Sequence[str], *, serve: bool = False, factory: str = ""
+) -> Iterator[StackEvent]:
     """Run the stack while the events are iterated; end it on a signal, workers first.
 
     Workers save checkpoints when they end. A process that ends by itself is started again. An
-    unavailable database is waited for, at the start too. `factory` names another engine (tests).
+    unavailable database is waited for, at the start too. With `serve` the HTTP server runs as well.
+    `factory` names another engine (tests).
 
     Raises:
         HomeLocked: another `up`, or a separate coordinator, uses this home; raised first.
         BrokerUnavailable: no broker is configured, and none can be started.
-        DatabaseDamaged, SchemaMismatch, StoreMismatch, InvalidParameter: before any start.
+        DatabaseDamaged, SchemaMismatch, StoreMismatch, InvalidParameter: before any start. The
+            last is also raised if the address of the server is in use.
         BatchgenError: a process ends again and again; the others have been ended.
     """
     check_exposure(settings)
+    if serve:
+        check_server(settings)
     make_home(settings)
     with locked_stack(settings.home):
         broker = None if settings.broker_url else BrokerServer(settings.home)
+        listener = listen(settings.server) if serve else None
         try:
-            stack = _Stack(settings, _members(settings, models, broker, factory))
+            stack = _Stack(settings, _members(settings, models, broker, listener, factory))
             yield from stack.run()
         finally:
+            if listener is not None:
+                listener.close()
             if broker is not None:
                 broker.remove()
 
 
 def _members(
-    settings: Settings, models: Sequence[str], broker: BrokerServer | None, factory: str
+    settings: Settings,
+    models: Sequence[str],
+    broker: BrokerServer | None,
+    listener: socket.socket | None,
+    factory: str,
 ) -> list[_Member]:
     members: list[_Member] = []
     if broker is not None:
         members.append(_Member("broker", broker.start))
         settings = settings.model_copy(update={"broker_url": broker.url})
     members.append(_Member("coordinator", lambda: spawn(settings, "coordinator")))
+    if listener is not None:
+        members.append(_server(settings, listener))
     extra = [factory] if factory else []
     for model in models:
         members.append(_worker(settings, model, extra))
@@ -138,6 +162,15 @@ def _members(
 
 def _worker(settings: Settings, model: str, extra: list[str]) -> _Member:
     return _Member(f"worker {model}", lambda: spawn(settings, "worker", model, *extra))
+
+
+def _server(settings: Settings, listener: socket.socket) -> _Member:
+    descriptor = listener.fileno()
+
+    def start() -> subprocess.Popen[bytes]:
+        return spawn(settings, str(descriptor), program=SERVER, descriptors=(descriptor,))
+
+    return _Member("server", start, url_of(settings.server, listener))
 
 
 class _Stack:
@@ -248,10 +281,10 @@ class _Stack:
         timer.start()
 
     def _stop(self) -> Iterator[StackEvent]:
-        # Workers drain at the same time; the coordinator and the broker that they use end later.
+        # Workers and server drain at the same time; coordinator and broker, which they use, later.
         groups: list[list[_Member]] = [[], []]
         for member in self._running:
-            groups[not member.name.startswith("worker")].append(member)
+            groups[member.name in ("broker", "coordinator")].append(member)
         for group in (groups[0], *([member] for member in reversed(groups[1]))):
             for member in group:
                 member.process.terminate()

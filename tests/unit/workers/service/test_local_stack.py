@@ -2,15 +2,17 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx2
 import pytest
 
-from batchgen.errors import BatchgenError, HomeLocked, SchemaMismatch
-from batchgen.settings import Settings
+from batchgen.errors import BatchgenError, HomeLocked, InvalidParameter, SchemaMismatch
+from batchgen.settings import ServerSettings, Settings
 from batchgen_workers.service import local_stack
 from batchgen_workers.service.home_lock import locked_home
 from batchgen_workers.service.local_process import TRY_AGAIN
@@ -39,6 +41,8 @@ def take(events: Iterator[StackEvent], count: int) -> list[StackEvent]:
 def test_an_event_is_a_phrase() -> None:
     event = StackEvent(kind=StackEventKind.STARTED, process="worker tiny", pid=12)
     assert str(event) == "worker tiny started (pid 12)"
+    event = StackEvent(kind=StackEventKind.STARTED, process="server", pid=9, url="http://a:1")
+    assert str(event) == "server started at http://a:1 (pid 9)"
     event = StackEvent(kind=StackEventKind.ENDED, process="broker", pid=13, status=-9)
     assert str(event) == "broker ended (pid 13, exit status -9)"
 
@@ -64,6 +68,34 @@ def test_a_configured_broker_is_used(home: Path, broker_url: str) -> None:
     events = up(Settings(home=home, broker_url=broker_url), [])
     assert next(events).process == "coordinator"
     events.close()  # type: ignore[attr-defined]
+
+
+def test_a_server_that_dies_keeps_its_address_and_refuses_nobody(
+    home: Path, broker_url: str
+) -> None:
+    settings = Settings(home=home, broker_url=broker_url, server=ServerSettings(port=0))
+    events = up(settings, [], serve=True)
+    _, server = take(events, 2)
+    healthz = f"{server.url}/healthz"
+    assert httpx2.get(healthz, timeout=60).json() == {"status": "ok"}
+    os.kill(server.pid, signal.SIGKILL)
+    ended, again = take(events, 2)
+    assert (ended.process, ended.kind, again.kind) == (
+        "server",
+        StackEventKind.ENDED,
+        StackEventKind.STARTED,
+    )
+    assert httpx2.get(healthz, timeout=60).json() == {"status": "ok"}
+    events.close()  # type: ignore[attr-defined]
+    assert not is_alive(again.pid)
+
+
+def test_an_address_in_use_starts_nothing(home: Path, broker_url: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        server = ServerSettings(port=taken.getsockname()[1])
+        settings = Settings(home=home, broker_url=broker_url, server=server)
+        with pytest.raises(InvalidParameter, match="--port"):
+            next(up(settings, [], serve=True))
 
 
 def test_what_cannot_run_ends_the_stack_with_a_reason(home: Path) -> None:
