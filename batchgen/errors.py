@@ -17,6 +17,7 @@ BatchgenError                     exit 1
 ├── TenantNotFound                exit 4
 ├── KeyNotFound                   exit 4
 ├── WebhookNotFound               exit 4
+├── QuotaExceeded                 exit 4   a tenant has as much as it may
 ├── NotAllowed                    exit 4   a transition the job's state does not permit
 ├── NotRunning                    exit 4   there is no `batchgen up` to end
 ├── NoPermission                  exit 4   a file or folder of another user
@@ -183,6 +184,22 @@ class WebhookNotFound(BatchgenError):
     """No such webhook. See `batchgen webhooks ls`."""
 
     exit_code = 4
+
+
+class QuotaExceeded(BatchgenError):
+    """A quota of the tenant is used up. Wait for its jobs, or see `batchgen tenants`."""
+
+    exit_code = 4
+
+    def __init__(self, *, quota: str, limit: int, number: int, what: str) -> None:
+        #: The name of the limit, such as max_jobs.
+        self.quota = quota
+        self.limit = limit
+        super().__init__(
+            f"This would make {number:,} {what}; the quota {quota} allows {limit:,}. Wait for "
+            "jobs to end, remove what is not needed, or ask the operator for more "
+            "(`batchgen tenants set`)."
+        )
 
 
 class NotAllowed(BatchgenError):

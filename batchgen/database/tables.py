@@ -43,6 +43,9 @@ metadata = MetaData(
 # SQLite assigns keys by itself only if the type is exactly INTEGER.
 Key = BigInteger().with_variant(Integer(), "sqlite")
 
+# Text whose order is that of its bytes, as ranges need it. SQLite has no other order.
+Bytewise = Text().with_variant(Text(collation="C"), "postgresql")
+
 TEXT_LIMIT = 2000  # characters of a text that `storable` returns
 
 
@@ -69,7 +72,7 @@ jobs = Table(
     metadata,
     Column("id", Key, primary_key=True),
     # uuid7 as hex; the only id that users see
-    Column("public_id", Text, nullable=False),
+    Column("public_id", Bytewise, nullable=False),
     Column("tenant_id", Text, nullable=False),
     Column("idem_key", Text, nullable=False),
     Column("name", Text),
@@ -106,7 +109,7 @@ jobs = Table(
     # Expected tokens of all answers of one row together; NULL if unknown.
     Column("answer_tokens", Double),
     # The public id backwards: users also name a job by the end of its id.
-    Column("reversed_id", Text),
+    Column("reversed_id", Bytewise),
     # The API key that submitted it; NULL for the command line.
     Column("key_id", Text),
     # Expected tokens of all prompts and answers, for quotas.
@@ -121,7 +124,23 @@ jobs = Table(
     Index(None, "input_sha256"),
     Index("job_newest", "tenant_id", "id"),
     Index("job_named", "tenant_id", "name", "id"),
-    Index("job_reversed_id", "reversed_id"),
+    # A beginning or an end of an id is looked for among the jobs of one tenant.
+    Index("job_beginning", "tenant_id", "public_id"),
+    Index("job_end", "tenant_id", "reversed_id"),
+    # Few of many jobs have not ended.
+    Index(
+        "job_open",
+        "tenant_id",
+        "expected_tokens",
+        sqlite_where=text("ended_at IS NULL"),
+        postgresql_where=text("ended_at IS NULL"),
+    ),
+    Index(
+        "job_open_model",
+        "model",
+        sqlite_where=text("ended_at IS NULL"),
+        postgresql_where=text("ended_at IS NULL"),
+    ),
     # Ids are never reused: otherwise a lease of a removed job could pass the fence of a new one.
     sqlite_autoincrement=True,
 )
@@ -296,6 +315,7 @@ removals = Table(
     # deleted too if no other job uses it; NULL once this is done
     Column("input_sha256", Text),
     Column("removed_at", Double, nullable=False),
+    Column("tenant_id", Text, nullable=False, server_default="local"),
 )
 
 

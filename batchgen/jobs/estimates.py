@@ -35,6 +35,12 @@ class Estimate:
     workers: int
     # of all answers of one row together; None if unknown
     answer_tokens: float | None = None
+    # of the prompt of one row; 0 if unknown
+    prompt_tokens: float = 0.0
+
+    def tokens_of(self, n_rows: int) -> int:
+        """Return the expected tokens of so many rows, prompts and answers; 0 if unknown."""
+        return round(n_rows * (self.prompt_tokens + (self.answer_tokens or 0.0)))
 
 
 def estimate(connection: Connection, model: str, lengths: RowLengths | None) -> Estimate:
@@ -56,7 +62,12 @@ def estimate(connection: Connection, model: str, lengths: RowLengths | None) -> 
     tokens = PROMPT_WEIGHT * lengths.prompt_tokens + answer
     device = found[0].device if found else "cpu"
     rate = measured_rate([orjson.loads(row.stats) for row in found]) or default_rate(device)
-    return Estimate(row_seconds=tokens / rate, workers=alive, answer_tokens=answer)
+    return Estimate(
+        row_seconds=tokens / rate,
+        workers=alive,
+        answer_tokens=answer,
+        prompt_tokens=lengths.prompt_tokens,
+    )
 
 
 def measured_rate(stats: Sequence[Mapping[str, Any]]) -> float | None:

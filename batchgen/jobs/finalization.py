@@ -163,7 +163,6 @@ class FinalizationManager(Manager):
             OUTCOME[job.stop_reason],
             dataset_path=dataset_path,
             manifest_sha256=manifest_sha256,
-            ended_at=now_db(),
             final_owner=None,
             final_expires_at=None,
             error=None,

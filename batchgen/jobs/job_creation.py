@@ -18,10 +18,16 @@ from batchgen.jobs import totals
 from batchgen.jobs.estimates import Estimate, estimate
 from batchgen.jobs.job_records import JobRecord, NewJob
 from batchgen.jobs.sharding import plan_shards, shard_ranges
+from batchgen.tenants import quotas
 
 NAME_LIMIT = 200  # characters
 KEY_LIMIT = 200  # characters
 PRIORITY_LIMIT = 1_000_000
+
+
+def is_name(text: str) -> bool:
+    """Return whether a job may have this name."""
+    return _is_text(text, NAME_LIMIT)
 
 
 def check_new(new: NewJob) -> NewJob:
@@ -49,15 +55,18 @@ def check_new(new: NewJob) -> NewJob:
 def create_job(connection: Connection, new: NewJob, now: float) -> JobRecord:
     """Insert a checked new job, or return the job that its key already names.
 
-    Raises NotAllowed if that job asks for other work, InvalidParameter if the deadline is past.
+    Raises NotAllowed if that job asks for other work, InvalidParameter if the deadline is past,
+    QuotaExceeded if the tenant may not have one more.
     """
     known = _known(connection, new)
     if known is not None:
         return known
     if new.deadline is not None and new.deadline <= now:
         raise InvalidParameter("The deadline has passed.", param="deadline")
-    _insert_input(connection, new)
     expected = estimate(connection, new.model, new.lengths)
+    tokens = expected.tokens_of(new.n_rows)
+    quotas.check_job(connection, new.tenant_id, n_rows=new.n_rows, tokens=tokens)
+    _insert_input(connection, new)
     job = _insert_job(connection, new, expected)
     totals.begin(connection, job)
     _insert_shards(connection, job, expected)
@@ -132,6 +141,7 @@ def _insert_job(connection: Connection, new: NewJob, expected: Estimate) -> JobR
         n_rows=new.n_rows,
         n_positions=new.n_rows,
         answer_tokens=expected.answer_tokens,
+        expected_tokens=expected.tokens_of(new.n_rows),
         created_at=now_db(),
     )
     return JobRecord.from_row(connection.execute(added.returning(jobs)).one())
@@ -152,10 +162,12 @@ def _insert_shards(connection: Connection, job: JobRecord, expected: Estimate) -
     connection.execute(insert(shards), rows)
 
 
+def _is_text(text: str, limit: int) -> bool:
+    return 0 < len(text) <= limit and text.isprintable()
+
+
 def _check_text(param: str, text: str | None, limit: int) -> None:
-    if text is None:
-        return
-    if not text or len(text) > limit or not text.isprintable():
+    if text is not None and not _is_text(text, limit):
         raise InvalidParameter(
             f"The {param} must have 1 to {limit} printable characters.", param=param
         )

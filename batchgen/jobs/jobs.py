@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Collection
 
 from sqlalchemy import (
-    ColumnElement,
     Connection,
     func,
-    or_,
     select,
     update,
 )
@@ -19,7 +16,7 @@ from batchgen.core.states import JobState, ShardState, StopReason
 from batchgen.database.tables import jobs, shards
 from batchgen.database.transactions import Manager, reading, repeatable
 from batchgen.errors import JobNotFound, NotAllowed
-from batchgen.jobs import job_creation, totals, transitions
+from batchgen.jobs import job_creation, lookup, totals, transitions
 from batchgen.jobs.job_records import (
     LOCAL_TENANT,
     JobRecord,
@@ -39,12 +36,10 @@ TOO_LATE = {
     JobState.FAILED: "it has ended already. `batchgen rm` removes it.",
 }
 
-PUBLIC_ID_LENGTH = 32
-_REFERENCE = re.compile(r"[0-9a-f]{4,32}")
-
 # inside JobManager, `list` is its method, not the type
 JobRecords = list[JobRecord]
 ShardRecords = list[ShardRecord]
+Names = list[str]
 
 
 class JobManager(Manager):
@@ -68,21 +63,29 @@ class JobManager(Manager):
 
         Raises JobNotFound.
         """
-        if _REFERENCE.fullmatch(ref) is None:
-            raise JobNotFound(f"{ref!r} is not a job id. See `batchgen ls`.")
-        public_id = jobs.c.public_id
-        if len(ref) == PUBLIC_ID_LENGTH:
-            matches: ColumnElement[bool] = public_id == ref
-        else:
-            matches = or_(public_id.startswith(ref), public_id.endswith(ref))
-        found = connection.execute(
-            select(jobs).where(jobs.c.tenant_id == tenant, matches).limit(2)
-        ).all()
-        if not found:
-            raise JobNotFound(f"No job {ref}. See `batchgen ls`.")
-        if len(found) > 1:
-            raise JobNotFound(f"{ref} names more than one job. Write more of the id.")
-        return JobRecord.from_row(found[0])
+        return lookup.by_reference(connection, ref, tenant)
+
+    @reading
+    def named(
+        self,
+        connection: Connection,
+        name: str,
+        *,
+        tenant: str = LOCAL_TENANT,
+        limit: int | None = None,
+    ) -> JobRecords:
+        """Return the jobs with this name, newest first."""
+        return lookup.by_name(connection, name, tenant, limit=limit)
+
+    @reading
+    def newest_names(self, connection: Connection, *, tenant: str = LOCAL_TENANT) -> Names:
+        """Return the names of the newest jobs, each once."""
+        return lookup.newest_names(connection, tenant)
+
+    @reading
+    def needing_model(self, connection: Connection, model: str) -> JobRecord | None:
+        """Return a job, of any tenant, that needs a model because it has not ended."""
+        return lookup.needing_model(connection, model)
 
     @reading
     def by_id(self, connection: Connection, job_id: int) -> JobRecord:

@@ -96,9 +96,9 @@ class Remover:
             # From now on a submit may store the same input again, and that must not be deleted.
             self._rows.settle_input(removal.public_id)
 
-    def is_removed(self, public_id: str) -> bool:
-        """Return whether a job was removed, as long as its tombstone is kept."""
-        return any(removal.public_id == public_id for removal in self._rows.all())
+    def is_removed(self, public_id: str, *, tenant: str) -> bool:
+        """Return whether a job of a tenant was removed, as long as its tombstone is kept."""
+        return self._rows.is_removed(public_id, tenant=tenant)
 
     def unfinished(self) -> Removals:
         """Return the removals that have files left."""
@@ -137,15 +137,26 @@ class RemovalManager(Manager):
             return _tombstone(connection, public_id)
         job = transitions.lock_job(connection, found)
         _refuse_unended(connection, job)
+        if not job.state.ended:  # cancelled, and removed before its dataset was written
+            transitions.count_usage(connection, job)
         _delete_rows(connection, job)
         removal = Removal(public_id=public_id, input_sha256=job.input_sha256)
         connection.execute(
             insert(removals).values(
-                public_id=public_id, input_sha256=job.input_sha256, removed_at=now_db()
+                public_id=public_id,
+                input_sha256=job.input_sha256,
+                removed_at=now_db(),
+                tenant_id=job.tenant_id,
             )
         )
         reach("rm.committing")
         return removal
+
+    @reading
+    def is_removed(self, connection: Connection, public_id: str, *, tenant: str) -> bool:
+        """Return whether there is a tombstone of a job of a tenant."""
+        own = (removals.c.public_id == public_id, removals.c.tenant_id == tenant)
+        return connection.execute(select(removals.c.public_id).where(*own)).first() is not None
 
     @reading
     def all(self, connection: Connection) -> Removals:

@@ -8,9 +8,11 @@ from sqlalchemy import Connection, select, update
 
 from batchgen.core.states import TRANSITIONS, JobState, ShardState, StopReason
 from batchgen.database.clock import now_after_parts
+from batchgen.database.database import now_db
 from batchgen.database.tables import jobs, shard_is, shards, storable
 from batchgen.errors import JobNotFound, NotAllowed
 from batchgen.jobs.job_records import JobRecord
+from batchgen.tenants import usage
 from batchgen.webhooks import outbox
 
 
@@ -29,17 +31,28 @@ def lock_job(connection: Connection, job_id: int) -> JobRecord:
 def move(connection: Connection, job: JobRecord, to: JobState, **values: Any) -> JobRecord:
     """Move a locked job to another state and return it; raise NotAllowed.
 
-    The end of a job is announced to the webhooks of its tenant.
+    If the state is final, the same transaction adds the job to the usage of its tenant, and
+    announces its end to the tenant's webhooks.
     """
     if to not in TRANSITIONS[job.state]:
         raise NotAllowed(f"Job {job.public_id} is {job.state}; it cannot become {to}.")
+    if to.ended:
+        values.setdefault("ended_at", now_db())
     changed = connection.execute(
         update(jobs).where(jobs.c.id == job.id).values(state=to, **values).returning(jobs)
     )
     moved = JobRecord.from_row(changed.one())
     if to.ended:
         outbox.announce_job(connection, moved.tenant_id, moved.public_id, to)
+        count_usage(connection, moved)
     return moved
+
+
+def count_usage(connection: Connection, job: JobRecord) -> None:
+    """Add a locked job to the usage of its tenant; call it where the job ends, and only there."""
+    usage.add_job(
+        connection, job_id=job.id, tenant=job.tenant_id, key_id=job.key_id, model=job.model
+    )
 
 
 def stop(connection: Connection, job: JobRecord, reason: StopReason) -> JobRecord:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from functools import cached_property
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from batchgen.core.states import JobState
 from batchgen.errors import JobNotFound, NotAllowed, UnknownModel
+from batchgen.jobs.job_creation import is_name
 from batchgen.jobs.job_records import LOCAL_TENANT, JobRecord, WorkerRecord
 from batchgen.jobs.store import Store
 from batchgen.models.record import ModelRecord
@@ -21,6 +21,7 @@ from batchgen.service.opened import Opened
 from batchgen.service.views import JobView, starts_worker
 from batchgen.settings import Settings
 from batchgen.storage.storage import LocalStorage
+from batchgen.tenants.usage import UsageRecord
 
 if TYPE_CHECKING:
     from batchgen.jobs.removals import Remover
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 MISSED_BEATS = 3  # heartbeats that a live worker may miss
 PUBLIC_ID = re.compile("[0-9a-f]{32}")
 BEGINNING = re.compile("[0-9a-f]{4,32}")  # or end
-PAGE = 500  # jobs read at a time when all are searched
 
 
 class Service:
@@ -133,24 +133,26 @@ class Service:
 
     def job(self, ref: str) -> JobRecord:
         """Return the job that `ref` names; if there are several, the newest."""
-        return self.find(ref)[0]
+        return self._find(ref, limit=1)[0]
 
     def find(self, ref: str) -> list[JobRecord]:
         """Return the jobs that `ref` names, newest first; raise JobNotFound if there is none.
 
         An id, or a unique beginning or end of it, names one job. A name means all jobs with it.
         """
+        return self._find(ref, limit=None)
+
+    def _find(self, ref: str, *, limit: int | None) -> list[JobRecord]:
+        jobs = self.store.jobs
         if PUBLIC_ID.fullmatch(ref):
-            return [self.store.jobs.get(ref, tenant=self.tenant)]
-        named = defaultdict[str, list[JobRecord]](list)
-        for job in self._all_jobs():
-            named[job.name or ""].append(job)
-        names = named.keys() - {""}
-        if ref in names:
-            return named[ref]
+            return [jobs.get(ref, tenant=self.tenant)]
+        if not is_name(ref):
+            raise JobNotFound("No job can have such an id or a name. See `batchgen ls`.")
+        if named := jobs.named(ref, tenant=self.tenant, limit=limit):
+            return named
         if BEGINNING.fullmatch(ref):
-            return [self.store.jobs.get(ref, tenant=self.tenant)]
-        close = get_close_matches(ref, names, n=3)
+            return [jobs.get(ref, tenant=self.tenant)]
+        close = get_close_matches(ref, jobs.newest_names(tenant=self.tenant), n=3)
         hint = f"Did you mean {' or '.join(close)}?" if close else "See `batchgen ls`."
         raise JobNotFound(f"No job has the id or the name {ref!r}. {hint}")
 
@@ -186,7 +188,7 @@ class Service:
 
     def removable(self, ref: str) -> str:
         """Return the id of the job that `ref` names; the job may be removed already."""
-        removed = PUBLIC_ID.fullmatch(ref) and self._remover.is_removed(ref)
+        removed = PUBLIC_ID.fullmatch(ref) and self._remover.is_removed(ref, tenant=self.tenant)
         return ref if removed else self.job(ref).public_id
 
     def remove(self, ref: str) -> None:
@@ -236,22 +238,20 @@ class Service:
         fresh = MISSED_BEATS * self.settings.heartbeat_interval
         return tuple(self.store.workers.list(alive_within=fresh))
 
+    def usage(self) -> list[UsageRecord]:
+        """Return what the ended jobs of the tenant have used, by key and model."""
+        return self.access.usage.list(tenant=self.tenant)
+
     def remove_model(self, name: str) -> None:
         """Remove a model; raise NotAllowed while a job that has not ended needs it."""
         self.models.get(name)
-        using = [job for job in self._all_jobs() if job.model == name and not job.state.ended]
-        if using:
+        using = self.store.jobs.needing_model(name)
+        if using is not None:
             raise NotAllowed(
-                f"Job {using[0].public_id} still needs the model {name!r}. "
+                f"Job {using.public_id} still needs the model {name!r}. "
                 "Wait for it or cancel it first."
             )
         self.models.remove(name)
-
-    def _all_jobs(self) -> Iterator[JobRecord]:
-        before = None
-        while page := self.store.jobs.list(tenant=self.tenant, limit=PAGE, before_id=before):
-            yield from page
-            before = page[-1].id
 
     def _view(self, job: JobRecord, workers: Iterable[WorkerRecord]) -> JobView:
         return JobView(

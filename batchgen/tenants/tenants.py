@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, select, update
 
 from batchgen.database.database import now_db
 from batchgen.database.tables import upsert
 from batchgen.database.tenant_tables import tenants
 from batchgen.database.transactions import Manager, reading, repeatable
 from batchgen.errors import InvalidParameter, TenantNotFound
+from batchgen.tenants.quotas import Quotas, QuotaUse, quota_use
 
 if TYPE_CHECKING:
     from sqlalchemy import Row
@@ -26,11 +27,12 @@ class TenantRecord:
 
     id: str
     created_at: float
+    quotas: Quotas
 
     @classmethod
     def from_row(cls, row: Row[Any]) -> Self:
         """Build the record from a row of the table of tenants."""
-        return cls(id=row.id, created_at=row.created_at)
+        return cls(id=row.id, created_at=row.created_at, quotas=Quotas.from_row(row))
 
 
 TenantRecords = list[TenantRecord]
@@ -65,6 +67,18 @@ class TenantManager(Manager):
         """Return all tenants by name."""
         rows = connection.execute(select(tenants).order_by(tenants.c.id))
         return [TenantRecord.from_row(row) for row in rows]
+
+    @repeatable
+    def set_quotas(self, connection: Connection, name: str, quotas: Quotas) -> TenantRecord:
+        """Replace the quotas of a tenant; what it already has stays. Raises TenantNotFound."""
+        changed = update(tenants).where(tenants.c.id == name).values(**asdict(quotas))
+        connection.execute(changed)
+        return _get(connection, name)
+
+    @reading
+    def use(self, connection: Connection, name: str) -> QuotaUse:
+        """Return what a tenant has now of what its quotas limit."""
+        return quota_use(connection, name)
 
 
 def _get(connection: Connection, name: str) -> TenantRecord:

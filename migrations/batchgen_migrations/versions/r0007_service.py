@@ -12,11 +12,18 @@ depends_on = None
 
 Key = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
+Bytewise = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+
 TABLES = ("deliveries", "webhooks", "files", "batches", "usage", "api_keys", "tenants")
 INDEXES = {
     "job_newest": ["tenant_id", "id"],
     "job_named": ["tenant_id", "name", "id"],
-    "job_reversed_id": ["reversed_id"],
+    "job_beginning": ["tenant_id", "public_id"],
+    "job_end": ["tenant_id", "reversed_id"],
+}
+OPEN_INDEXES = {
+    "job_open": ["tenant_id", "expected_tokens"],
+    "job_open_model": ["model"],
 }
 COUNTS = (
     *("jobs", "rows_ok", "rows_err"),
@@ -40,14 +47,19 @@ def downgrade() -> None:
     """Drop the tables with all keys, files and batches; jobs keep their rows and results."""
     for table in TABLES:
         op.drop_table(table)
-    for index in INDEXES:
+    for index in (*INDEXES, *OPEN_INDEXES):
         op.drop_index(index, "jobs")
+    op.drop_column("removals", "tenant_id")
+    if op.get_context().dialect.name == "postgresql":
+        op.alter_column("jobs", "public_id", type_=sa.Text(), existing_nullable=False)
     for column in ("expected_tokens", "key_id", "reversed_id"):
         op.drop_column("jobs", column)
 
 
 def _add_to_jobs() -> None:
-    op.add_column("jobs", sa.Column("reversed_id", sa.Text(), nullable=True))
+    op.add_column("jobs", sa.Column("reversed_id", Bytewise, nullable=True))
+    if op.get_context().dialect.name == "postgresql":
+        op.alter_column("jobs", "public_id", type_=Bytewise, existing_nullable=False)
     op.add_column("jobs", sa.Column("key_id", sa.Text(), nullable=True))
     op.add_column(
         "jobs", sa.Column("expected_tokens", sa.BigInteger(), server_default="0", nullable=False)
@@ -63,6 +75,12 @@ def _add_to_jobs() -> None:
         )
     for name, columns in INDEXES.items():
         op.create_index(name, "jobs", columns)
+    unended = sa.text("ended_at IS NULL")
+    for name, columns in OPEN_INDEXES.items():
+        op.create_index(name, "jobs", columns, sqlite_where=unended, postgresql_where=unended)
+    op.add_column(
+        "removals", sa.Column("tenant_id", sa.Text(), server_default="local", nullable=False)
+    )
 
 
 def _create_tenants() -> None:

@@ -36,17 +36,33 @@ def test_a_name_that_is_nearly_right_is_offered(service: Service, submit: Submit
 def test_names_are_looked_for_among_all_jobs(
     service: Service, submit: Submit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("batchgen.service.service.PAGE", 2)
+    monkeypatch.setattr("batchgen.jobs.lookup.NAMES_SEEN", 2)
     oldest = submit(name="nightly")
-    for _ in range(5):
-        submit()
+    for _ in range(2):
+        submit(name="weekly")
     assert service.job("nightly") == oldest
+    with pytest.raises(JobNotFound, match="See `batchgen ls`"):  # only new names are suggested
+        service.job("nightyl")
+    with pytest.raises(JobNotFound, match="Did you mean weekly"):
+        service.job("weekyl")
 
 
-def test_a_name_given_again_means_the_newest_job(
-    service: Service, submit: Submit, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("batchgen.service.service.PAGE", 2)
+@pytest.mark.parametrize("ref", ["", "a" * 1_000_000, "nul\0", "\ud800", "f" * 33, "%", "____"])
+def test_what_can_name_no_job_names_none(service: Service, submit: Submit, ref: str) -> None:
+    submit(name="nightly")
+    with pytest.raises(JobNotFound) as caught:
+        service.job(ref)
+    assert len(caught.value.message) < 300
+
+
+def test_a_name_comes_before_the_beginning_of_an_id(service: Service, submit: Submit) -> None:
+    first = submit()
+    named = submit(name=first.public_id[:20])
+    assert service.job(first.public_id[:20]) == named
+    assert service.job(first.public_id[:21]) == first
+
+
+def test_a_name_given_again_means_the_newest_job(service: Service, submit: Submit) -> None:
     jobs = [submit(name="nightly") for _ in range(3)]
     submit(name="other")
     submit()

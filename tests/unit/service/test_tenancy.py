@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 import pytest
 
-from batchgen.errors import JobNotFound
+from batchgen.errors import JobNotFound, NotAllowed
 from batchgen.jobs.job_records import JobRecord
 from batchgen.service import Service
 from batchgen.service.submission import Submission
-from tests.support.homes import prompts
+from tests.support.homes import finish, prompts
 
 REFERENCES: dict[str, Callable[[JobRecord], str]] = {
     "id": lambda job: job.public_id,
@@ -56,6 +56,10 @@ def test_a_tenant_sees_its_own_jobs(service: Service, acme: Service, theirs: Job
     assert acme.records() == [theirs]
     assert [view.job for view in acme.jobs()] == [theirs]
     assert not service.records() and not service.jobs()
+    finish(acme, theirs)
+    assert [record.rows_ok for record in acme.usage()] == [4]
+    assert not service.usage()
+    theirs = acme.job(theirs.public_id)
     for reference in REFERENCES.values():
         assert acme.job(reference(theirs)) == theirs
 
@@ -72,6 +76,21 @@ def test_another_tenant_s_job_is_unknown(
     with pytest.raises(JobNotFound) as other:
         CALLS[call](service, unknown)
     assert caught.value.message == other.value.message.replace(unknown, ref)
+
+
+def test_a_removed_job_of_another_tenant_is_unknown(
+    service: Service, acme: Service, theirs: JobRecord
+) -> None:
+    finish(acme, theirs)
+    acme.remove(theirs.public_id)
+    acme.remove(theirs.public_id)
+    with pytest.raises(JobNotFound):
+        service.remove(theirs.public_id)
+
+
+def test_a_model_is_kept_while_any_tenant_needs_it(service: Service, theirs: JobRecord) -> None:
+    with pytest.raises(NotAllowed, match=theirs.public_id):
+        service.remove_model("tiny")
 
 
 def test_the_services_of_a_home_share_what_is_open(service: Service, acme: Service) -> None:
