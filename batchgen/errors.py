@@ -19,12 +19,14 @@ BatchgenError                     exit 1
 ├── WebhookNotFound               exit 4
 ├── QuotaExceeded                 exit 4   a tenant has as much as it may
 ├── NotAllowed                    exit 4   a transition the job's state does not permit
+├── KeyRefused                    exit 4   a server does not accept the API key for this
 ├── NotRunning                    exit 4   there is no `batchgen up` to end
 ├── NoPermission                  exit 4   a file or folder of another user
 ├── Unavailable                   exit 3
 │   ├── DatabaseUnavailable
 │   │   └── DatabaseDamaged               waiting would not help
 │   ├── BrokerUnavailable
+│   ├── ServerUnavailable
 │   ├── SchemaMismatch
 │   ├── StoreMismatch
 │   └── HomeLocked
@@ -208,6 +210,12 @@ class NotAllowed(BatchgenError):
     exit_code = 4
 
 
+class KeyRefused(BatchgenError):
+    """The server does not accept the API key. Check BATCHGEN_API_KEY."""
+
+    exit_code = 4
+
+
 class NotRunning(BatchgenError):
     """No `batchgen up` runs on this home. Start one with `batchgen up --model NAME`."""
 
@@ -245,6 +253,10 @@ class DatabaseDamaged(DatabaseUnavailable):
 
 class BrokerUnavailable(Unavailable):
     """The broker cannot be reached. Check BATCHGEN_BROKER_URL and that the server runs."""
+
+
+class ServerUnavailable(Unavailable):
+    """The batchgen server cannot be reached. Check BATCHGEN_URL and that the server runs."""
 
 
 class SchemaMismatch(Unavailable):
