@@ -195,7 +195,7 @@ class QuotaExceeded(BatchgenError):
 
     def __init__(self, *, quota: str, limit: int, number: int, what: str) -> None:
         #: The name of the limit, such as max_jobs.
-        self.quota = quota
+        self.quota = self.param = quota
         self.limit = limit
         super().__init__(
             f"This would make {number:,} {what}; the quota {quota} allows {limit:,}. Wait for "
