@@ -46,11 +46,7 @@ class ProblemDetails(BaseModel):
 OPENAI_ERRORS: dict[int | str, dict[str, Any]] = {
     statuses: {"model": OpenAIError, "description": "Error"} for statuses in RANGES
 }
-#: `responses` of all other routes.
+#: `responses` of all other routes; `openapi.document_of` gives them their media type.
 NATIVE_ERRORS: dict[int | str, dict[str, Any]] = {
-    statuses: {
-        "description": "Problem",
-        "content": {PROBLEM_JSON: {"schema": {"$ref": "#/components/schemas/ProblemDetails"}}},
-    }
-    for statuses in RANGES
+    statuses: {"model": ProblemDetails, "description": "Problem"} for statuses in RANGES
 }

@@ -8,7 +8,6 @@ from batchgen.jobs.finalization import FinalizationManager
 from batchgen.jobs.jobs import JobManager
 from batchgen.jobs.leases import LeaseManager
 from batchgen.jobs.splits import SplitManager
-from batchgen.jobs.statistics import StatisticsManager
 from batchgen.jobs.workers import WorkerManager
 
 
@@ -29,7 +28,6 @@ class Store:
         self.dispatch = DispatchManager(database)
         self.finalization = FinalizationManager(database)
         self.workers = WorkerManager(database)
-        self.statistics = StatisticsManager(database)
 
     def __repr__(self) -> str:
         return f"Store({self.database!r})"

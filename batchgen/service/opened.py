@@ -45,7 +45,7 @@ class Opened:
         """The tenants and keys of the store."""
         with self._lock:
             if self._access is None:
-                self._access = Access(self.store.database, self.storage)
+                self._access = Access(self.store.database, self._settings.home)
             return self._access
 
     def close(self) -> None:

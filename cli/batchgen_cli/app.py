@@ -57,15 +57,7 @@ class App:
     @cached_property
     def service(self) -> Backend:
         """Return the operations of the server, or of the home where no server is set."""
-        if not self.server:
-            return self.local
-        from batchgen.client.address import checked_address
-        from batchgen.client.remote import Remote
-
-        settings = self.settings
-        return Remote.at(
-            checked_address(settings.url, settings.api_key, insecure=settings.insecure)
-        )
+        return self.local
 
     @cached_property
     def local(self) -> Service:

@@ -37,8 +37,6 @@ SECTIONS = {
         "workers": "workers",
         "coordinator": "coordinator",
         "server": "server",
-        "keys": "keys",
-        "tenants": "tenants",
         "db": "db",
     },
     "Set-up": {

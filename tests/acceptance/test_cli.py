@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pyarrow.parquet as pq
 import pytest
 
@@ -136,7 +137,10 @@ def stack(shell: Shell) -> Iterator[subprocess.Popen[bytes]]:
     """Run `batchgen up` for the block, and check that it ends well and leaves no process."""
     with (shell.folder / "up.log").open("w") as log:
         process = subprocess.Popen(
-            [*BATCHGEN, "up", "-m", MODEL], cwd=shell.folder, env=shell.env, stderr=log
+            [*BATCHGEN, "up", "-m", MODEL, "--port", "0"],
+            cwd=shell.folder,
+            env=shell.env,
+            stderr=log,
         )
         try:
             yield process
@@ -168,13 +172,18 @@ def test_a_stack_on_one_machine(shell: Shell) -> None:
 
 
 def test_up_goes_to_the_background_and_down_ends_it(shell: Shell) -> None:
-    with shell.start("up", "-m", MODEL, "--detach") as process:
+    with shell.start("up", "-m", MODEL, "--port", "0", "--detach") as process:
         _, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, said
     pid = int(said.partition("(pid ")[2].partition(")")[0])
     log = shell.folder / "home" / "logs" / "up.log"
     try:
         assert str(log) in said
+        address = said.partition("OPENAI_BASE_URL=")[2].splitlines()[0]
+        key = (shell.folder / "home" / "api-key").read_text().strip()
+        headers = {"authorization": f"Bearer {key}"}
+        ready = httpx2.get(address.replace("/v1", "/readyz"), headers=headers, timeout=PATIENCE)
+        assert ready.json()["status"] == "ready"
         assert os.getsid(pid) == pid  # no terminal takes it along
         for again in (("up", "-m", MODEL), ("up", "-m", MODEL, "--detach")):
             with shell.start(*again) as second:

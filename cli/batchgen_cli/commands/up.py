@@ -1,13 +1,20 @@
-"""`batchgen up`: broker, coordinator and workers of one machine."""
+"""`batchgen up`: broker, coordinator, server and workers of one machine."""
 
 from __future__ import annotations
 
 import click
 
 from batchgen_cli import background
+from batchgen_cli.address import show_address
 from batchgen_cli.app import App, pass_local_app
 from batchgen_cli.group import Command
-from batchgen_cli.options import complete_models, engine_options, insecure_option, verbose_option
+from batchgen_cli.options import (
+    complete_models,
+    engine_options,
+    insecure_option,
+    port_option,
+    verbose_option,
+)
 
 
 @click.command(
@@ -30,26 +37,36 @@ from batchgen_cli.options import complete_models, engine_options, insecure_optio
     is_flag=True,
     help="Run in the background, with logs/up.log in the home, until `batchgen down`.",
 )
+@port_option
+@click.option("--no-server", is_flag=True, help="Run no HTTP server.")
 @click.option("--ready", type=int, hidden=True, help="Descriptor that is told of the start.")
 @engine_options
 @insecure_option
 @verbose_option
 @pass_local_app
-def command(app: App, models: tuple[str, ...], detach: bool, ready: int | None) -> None:
-    """Run everything on this machine until Ctrl-C: a coordinator and a worker for each model.
+def command(
+    app: App, models: tuple[str, ...], detach: bool, no_server: bool, ready: int | None
+) -> None:
+    """Run everything on this machine until Ctrl-C: coordinator, HTTP server, a worker per model.
 
-    Starts a broker of its own if BATCHGEN_BROKER_URL names none. Ends with its terminal, unless
-    --detach is given. Only one can run on a home.
+    Starts a broker of its own if BATCHGEN_BROKER_URL names none. Makes a key for the server at the
+    first start, and says what an OpenAI client needs. Ends with its terminal, unless --detach is
+    given. Only one can run on a home.
     """
     for model in models:
         app.local.model(model)
     if detach:
-        background.start(app, models)
+        background.start(app, models, no_server=no_server)
         return
     from batchgen_workers.service.local_stack import up
 
-    for event in up(app.settings, models):
-        if ready is not None:
-            background.say_ready(ready)
-            ready = None
+    address = ""
+    for event in up(app.settings, models, serve=not no_server):
         app.output.note(str(event))
+        if event.url and not address:
+            address = event.url
+            app.local.access.local_key()
+            show_address(app, address)
+        if ready is not None and (address or no_server):
+            background.say_ready(ready, address)
+            ready = None

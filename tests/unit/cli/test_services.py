@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator, Sequence
 
 import pytest
 
 from batchgen.api import server
+from batchgen.service import Service
 from batchgen.settings import Settings
 from batchgen_workers import logs
 from batchgen_workers.service import coordinator, local_stack, worker
@@ -27,9 +29,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Started:
     def run_worker(settings: Settings, model: str) -> None:
         started.append(("worker", model, settings.engine.device))
 
-    def up(
-        settings: Settings, models: Sequence[str], *, serve: bool = False
-    ) -> Iterator[StackEvent]:
+    def up(settings: Settings, models: Sequence[str], *, serve: bool) -> Iterator[StackEvent]:
         started.append(("up", *models))
         yield StackEvent(kind=StackEventKind.STARTED, process="coordinator", pid=7)
         if serve:
@@ -67,10 +67,20 @@ def test_a_server(batchgen: Command, started: Started) -> None:
 
 
 def test_up_serves_several_models(batchgen: Command, started: Started) -> None:
-    result = batchgen.ok("up", "-m", "tiny")
+    result = batchgen.ok("up", "-m", "tiny", "--no-server")
     assert started == [("up", "tiny")]
     assert (result.stdout, "coordinator started (pid 7)" in result.stderr) == ("", True)
     assert "OPENAI" not in result.stderr
+
+
+def test_up_says_what_a_client_needs(batchgen: Command, started: Started, service: Service) -> None:
+    said = batchgen.ok("up", "-m", "tiny", "--port", "8123").stderr
+    assert "export OPENAI_BASE_URL=http://127.0.0.1:8123/v1" in said.splitlines()
+    [shown] = [line for line in said.splitlines() if line.startswith("export OPENAI_API_KEY=")]
+    script = f'{shown}; printf %s "$OPENAI_API_KEY"'
+    key = subprocess.check_output(["sh", "-c", script], text=True)
+    assert key.startswith("bg_") and key not in said
+    assert service.access.authenticate(key) is not None
 
 
 @pytest.mark.parametrize(
