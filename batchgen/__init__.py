@@ -12,12 +12,19 @@ import typing
 
 __version__ = "0.1.0"
 
-__all__ = ["Dataset", "__version__", "run"]
+__all__ = ["AsyncClient", "Client", "Dataset", "__version__", "run"]
 
 #: {name: its module}, imported on first use, because these modules import all others.
-_LATE = {"Dataset": "batchgen.library.dataset", "run": "batchgen.library.run"}
+_LATE = {
+    "AsyncClient": "batchgen.client.async_client",
+    "Client": "batchgen.client.client",
+    "Dataset": "batchgen.library.dataset",
+    "run": "batchgen.library.run",
+}
 
 if typing.TYPE_CHECKING:
+    from batchgen.client.async_client import AsyncClient
+    from batchgen.client.client import Client
     from batchgen.library.dataset import Dataset
     from batchgen.library.run import run
 else:

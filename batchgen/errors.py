@@ -19,12 +19,14 @@ BatchgenError                     exit 1
 ├── WebhookNotFound               exit 4
 ├── QuotaExceeded                 exit 4   a tenant has as much as it may
 ├── NotAllowed                    exit 4   a transition the job's state does not permit
+├── KeyRefused                    exit 4   a server does not accept the API key for this
 ├── NotRunning                    exit 4   there is no `batchgen up` to end
 ├── NoPermission                  exit 4   a file or folder of another user
 ├── Unavailable                   exit 3
 │   ├── DatabaseUnavailable
 │   │   └── DatabaseDamaged               waiting would not help
 │   ├── BrokerUnavailable
+│   ├── ServerUnavailable
 │   ├── SchemaMismatch
 │   ├── StoreMismatch
 │   └── HomeLocked
@@ -193,7 +195,7 @@ class QuotaExceeded(BatchgenError):
 
     def __init__(self, *, quota: str, limit: int, number: int, what: str) -> None:
         #: The name of the limit, such as max_jobs.
-        self.quota = quota
+        self.quota = self.param = quota
         self.limit = limit
         super().__init__(
             f"This would make {number:,} {what}; the quota {quota} allows {limit:,}. Wait for "
@@ -204,6 +206,12 @@ class QuotaExceeded(BatchgenError):
 
 class NotAllowed(BatchgenError):
     """The job's state does not permit this. See `batchgen status JOB`."""
+
+    exit_code = 4
+
+
+class KeyRefused(BatchgenError):
+    """The server does not accept the API key. Check BATCHGEN_API_KEY."""
 
     exit_code = 4
 
@@ -245,6 +253,10 @@ class DatabaseDamaged(DatabaseUnavailable):
 
 class BrokerUnavailable(Unavailable):
     """The broker cannot be reached. Check BATCHGEN_BROKER_URL and that the server runs."""
+
+
+class ServerUnavailable(Unavailable):
+    """The batchgen server cannot be reached. Check BATCHGEN_URL and that the server runs."""
 
 
 class SchemaMismatch(Unavailable):

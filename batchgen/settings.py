@@ -80,6 +80,28 @@ class ServerSettings(BaseModel):
     )
 
 
+class MetricsSettings(BaseModel):
+    """Settings for metrics, which Prometheus reads. A port of 0 serves none."""
+
+    host: str = Field(
+        default="127.0.0.1",
+        description="address at which coordinator and worker serve their metrics, without a key",
+    )
+    coordinator_port: int = Field(
+        default=0, ge=0, le=65535, description="port of a coordinator's metrics; 0: none"
+    )
+    worker_port: int = Field(
+        default=0,
+        ge=0,
+        le=65535,
+        description="port of a worker's metrics, the next free one if others of the machine have "
+        "it; 0: none",
+    )
+    public: bool = Field(
+        default=False, description="serve `/metrics` of the HTTP service without a key"
+    )
+
+
 class Settings(BaseSettings):
     """All settings of an operator. Parameters of a job are not among them."""
 
@@ -145,6 +167,13 @@ class Settings(BaseSettings):
         description="networks that are not public and may receive webhooks, with commas between",
     )
     shards_in_flight: int = Field(default=4, ge=1, description="shards one worker holds at a time")
+    metrics: MetricsSettings = Field(
+        default_factory=MetricsSettings, description="what Prometheus reads"
+    )
+    tracing: bool = Field(
+        default=False,
+        description="send traces to OTEL_EXPORTER_OTLP_ENDPOINT; needs `batchgen[otel]`",
+    )
     engine: EngineSettings = Field(default_factory=EngineSettings, description="the engine")
     server: ServerSettings = Field(default_factory=ServerSettings, description="the HTTP server")
 

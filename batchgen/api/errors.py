@@ -28,6 +28,7 @@ from batchgen.errors import (
     JobNotFound,
     ModelError,
     NotAllowed,
+    QuotaExceeded,
     Unavailable,
     UnknownModel,
 )
@@ -85,6 +86,7 @@ STATUSES: tuple[tuple[type[BatchgenError], int, str], ...] = (
     (JobNotFound, 404, "job_not_found"),
     (UnknownModel, 404, "model_not_found"),
     (NotAllowed, 409, "not_allowed"),
+    (QuotaExceeded, 429, "quota_exceeded"),
     (InvalidInput, 400, "invalid_input"),
     (InvalidParameter, 400, "invalid_parameter"),
     (ModelError, 400, "unusable_model"),
@@ -102,7 +104,11 @@ def problem_of(error: Exception) -> Problem:
     for kind, status, code in STATUSES:
         if isinstance(error, kind):
             param = getattr(error, "param", None)
-            return Problem(status=status, message=error.message, code=code, param=param)
+            # OpenAI's client repeats these by itself, and gets the same answer each time
+            headers = {"x-should-retry": "false"} if status in (409, 429) else {}
+            return Problem(
+                status=status, message=error.message, code=code, param=param, headers=headers
+            )
     if isinstance(error, Unavailable):
         headers = {"retry-after": str(RETRY_SECONDS)}
         return Problem(status=503, message=UNAVAILABLE, code="unavailable", headers=headers)

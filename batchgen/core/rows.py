@@ -123,8 +123,9 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True):
     choices: list[Choice] = []
     usage: Usage | None = None
     error: RowError | None = None
-    # Milliseconds from the moment the engine received the request to its end.
+    # Milliseconds from the engine's receipt of the request to its end, and to its first token.
     latency_ms: int = 0
+    first_token_ms: int | None = None
     # None where the engine never computed the request.
     kv: KVUse | None = None
 

@@ -58,6 +58,14 @@ def export_dataset(folder: Path, out: Path, *, move: bool = False) -> Manifest:
     return manifest
 
 
+def check_target(out: Path, manifest: bytes) -> None:
+    """Raise OutputConflict if an export of the dataset with this manifest to `out` would do so.
+
+    Call this before the files are fetched from elsewhere.
+    """
+    _refuse_other(out, manifest, decode_manifest(manifest, out))
+
+
 def check_free(out: Path) -> None:
     """Raise OutputConflict if `out` holds anything that an export would refuse.
 

@@ -38,6 +38,8 @@ class Ongoing:
     # The reading of the pool's meter when the request was admitted.
     began: Reading
     since: float = field(default_factory=time.monotonic)
+    # Milliseconds from then to the first token; None before it.
+    first_token_ms: int | None = None
     # {position in the prompt: log-probability of its token}, if the request wants it.
     prompt_logprobs: dict[int, TokenLogprob] = field(default_factory=dict)
     error: RowError | None = None
@@ -75,6 +77,8 @@ class Ongoing:
         self, sequence: Sequence, token: int, logprob: float, top: TopTokens | None
     ) -> FinishReason | None:
         """Add a token to `sequence`; return the finish reason if the answer is complete now."""
+        if self.first_token_ms is None:
+            self.first_token_ms = self._milliseconds()
         sequence.append(token, logprob)
         answer = answer_of(sequence)
         answer.note(token, logprob, top)
@@ -106,11 +110,13 @@ class Ongoing:
 
     def generation(self, tokenizer: Tokenizer, meter: PoolMeter) -> Generation:
         """Return the result of the request: its choices, or its error."""
-        latency = int((time.monotonic() - self.since) * 1000)
+        latency, first = self._milliseconds(), self.first_token_ms
         key, sequences = self.group.key, self.group.sequences
         use = self._use(meter)
         if self.error is not None:
-            return Generation(key=key, error=self.error, latency_ms=latency, kv=use)
+            return Generation(
+                key=key, error=self.error, latency_ms=latency, first_token_ms=first, kv=use
+            )
         if self.beams is not None:
             sequences = self.beams.results()
         return Generation(
@@ -122,8 +128,13 @@ class Ongoing:
                 cached_tokens=self.group.cached_tokens or 0,
             ),
             latency_ms=latency,
+            first_token_ms=first,
             kv=use,
         )
+
+    def _milliseconds(self) -> int:
+        """Return the milliseconds since the request was admitted."""
+        return int((time.monotonic() - self.since) * 1000)
 
     def _use(self, meter: PoolMeter) -> KVUse:
         """Return the request's use of the KV pool, and the state of the pool meanwhile."""

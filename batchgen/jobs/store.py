@@ -8,6 +8,7 @@ from batchgen.jobs.finalization import FinalizationManager
 from batchgen.jobs.jobs import JobManager
 from batchgen.jobs.leases import LeaseManager
 from batchgen.jobs.splits import SplitManager
+from batchgen.jobs.statistics import StatisticsManager
 from batchgen.jobs.workers import WorkerManager
 
 
@@ -28,6 +29,7 @@ class Store:
         self.dispatch = DispatchManager(database)
         self.finalization = FinalizationManager(database)
         self.workers = WorkerManager(database)
+        self.statistics = StatisticsManager(database)
 
     def __repr__(self) -> str:
         return f"Store({self.database!r})"

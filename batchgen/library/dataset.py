@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import pandas
     import polars
     import pyarrow as pa
+    from pyarrow import dataset as arrow_dataset
 
 BATCH_ROWS: Final = 1024  # rows that iteration holds at a time
 
@@ -56,6 +57,10 @@ class Dataset:
     def to_arrow(self) -> pa.Table:
         """Return the answered rows as an Arrow table."""
         return open_dataset(self.path).to_table()
+
+    def to_dataset(self) -> arrow_dataset.Dataset:
+        """Open the answered rows as a pyarrow dataset, which reads only what is asked of it."""
+        return open_dataset(self.path)
 
     def to_pandas(self) -> pandas.DataFrame:
         """Return the answered rows as a pandas frame; pandas must be installed."""

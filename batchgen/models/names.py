@@ -10,9 +10,11 @@ name contains %.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from difflib import get_close_matches
 from urllib.parse import quote, unquote
 
-from batchgen.errors import InvalidParameter
+from batchgen.errors import InvalidParameter, UnknownModel
 
 _PART = r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}"
 _NAME = re.compile(rf"{_PART}(?:/{_PART})?")
@@ -41,3 +43,10 @@ def folder_name(name: str) -> str:
 def name_of(folder: str) -> str:
     """Return the name of the model in a folder of this name."""
     return unquote(folder)
+
+
+def unknown_model(name: str, known: Iterable[str]) -> UnknownModel:
+    """Return the error for a name that is not among the known ones; it suggests similar names."""
+    close = get_close_matches(name, list(known), n=3)
+    hint = f"Did you mean {' or '.join(close)}?" if close else "See `batchgen models ls`."
+    return UnknownModel(f"No model named {name!r} is registered. {hint}")

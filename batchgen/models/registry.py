@@ -10,14 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from difflib import get_close_matches
 from pathlib import Path
 
 import msgspec
 
 from batchgen.errors import ModelError, ModelExists, UnknownModel
 from batchgen.models.describe import Description
-from batchgen.models.names import check_name, folder_name, is_name, name_of
+from batchgen.models.names import check_name, folder_name, is_name, name_of, unknown_model
 from batchgen.models.record import (
     RECORD_FILE,
     ModelRecord,
@@ -116,10 +115,7 @@ class Registry:
         fsync(self.root)
 
     def _unknown(self, name: str) -> UnknownModel:
-        names = self.names()
-        close = get_close_matches(name, names, n=3)
-        hint = f"Did you mean {' or '.join(close)}?" if close else "See `batchgen models ls`."
-        return UnknownModel(f"No model named {name!r} is registered. {hint}")
+        return unknown_model(name, self.names())
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

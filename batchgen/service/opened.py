@@ -45,7 +45,7 @@ class Opened:
         """The tenants and keys of the store."""
         with self._lock:
             if self._access is None:
-                self._access = Access(self.store.database, self._settings.home)
+                self._access = Access(self.store.database, self.storage)
             return self._access
 
     def close(self) -> None:

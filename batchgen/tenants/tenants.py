@@ -18,6 +18,9 @@ from batchgen.tenants.quotas import Quotas, QuotaUse, quota_use
 if TYPE_CHECKING:
     from sqlalchemy import Row
 
+MOST_JOBS = (1 << 31) - 1
+MOST = (1 << 63) - 1
+
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
@@ -68,9 +71,19 @@ class TenantManager(Manager):
         rows = connection.execute(select(tenants).order_by(tenants.c.id))
         return [TenantRecord.from_row(row) for row in rows]
 
+    def set_quotas(self, name: str, quotas: Quotas) -> TenantRecord:
+        """Replace the quotas of a tenant; what it already has stays.
+
+        Raises TenantNotFound, and InvalidParameter for a number that is not stored.
+        """
+        for quota, limit in asdict(quotas).items():
+            highest = MOST_JOBS if quota == "max_jobs" else MOST
+            if limit is not None and not 0 <= limit <= highest:
+                raise InvalidParameter(f"{quota} may be 0 to {highest:,}.", param=quota)
+        return self._set_quotas(name, quotas)
+
     @repeatable
-    def set_quotas(self, connection: Connection, name: str, quotas: Quotas) -> TenantRecord:
-        """Replace the quotas of a tenant; what it already has stays. Raises TenantNotFound."""
+    def _set_quotas(self, connection: Connection, name: str, quotas: Quotas) -> TenantRecord:
         changed = update(tenants).where(tenants.c.id == name).values(**asdict(quotas))
         connection.execute(changed)
         return _get(connection, name)

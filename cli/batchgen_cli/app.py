@@ -57,7 +57,15 @@ class App:
     @cached_property
     def service(self) -> Backend:
         """Return the operations of the server, or of the home where no server is set."""
-        return self.local
+        if not self.server:
+            return self.local
+        from batchgen.client.address import checked_address
+        from batchgen.client.remote import Remote
+
+        settings = self.settings
+        return Remote.at(
+            checked_address(settings.url, settings.api_key, insecure=settings.insecure)
+        )
 
     @cached_property
     def local(self) -> Service:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 import tenacity
 
-from batchgen.errors import DatabaseUnavailable
+from batchgen.errors import DatabaseUnavailable, ServerUnavailable
 from batchgen_cli.failures import FAILED, INTERRUPTED
 from batchgen_cli.formats import count
 from batchgen_cli.output import Output
@@ -20,13 +20,14 @@ if TYPE_CHECKING:
     from batchgen_cli.backend import Backend
 
 POLL_INTERVAL = 0.5  # seconds between two looks at a job
-PATIENCE = 60.0  # seconds that a database may be unavailable or busy while a job is followed
+PATIENCE = 60.0  # seconds that these may be unavailable or busy while a job is followed
+PASSING = (DatabaseUnavailable, ServerUnavailable)
 
 
 def look(service: Backend, job: str, output: Output, *, patience: float = PATIENCE) -> JobView:
-    """Return the view of a job; wait for a database that is unavailable or busy.
+    """Return the view of a job; wait for a database or server that is unavailable or busy.
 
-    Raises DatabaseUnavailable after `patience` seconds.
+    Raises DatabaseUnavailable or ServerUnavailable after `patience` seconds.
     """
 
     def note_once(state: tenacity.RetryCallState) -> None:
@@ -34,7 +35,7 @@ def look(service: Backend, job: str, output: Output, *, patience: float = PATIEN
             output.note(f"Waiting: {state.outcome.exception()}")
 
     retrying = tenacity.Retrying(
-        retry=tenacity.retry_if_exception_type(DatabaseUnavailable),
+        retry=tenacity.retry_if_exception_type(PASSING),
         wait=tenacity.wait_fixed(POLL_INTERVAL),
         stop=tenacity.stop_after_delay(patience),
         sleep=lambda seconds: sleep(seconds),

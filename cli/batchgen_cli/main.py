@@ -37,6 +37,8 @@ SECTIONS = {
         "workers": "workers",
         "coordinator": "coordinator",
         "server": "server",
+        "keys": "keys",
+        "tenants": "tenants",
         "db": "db",
     },
     "Set-up": {

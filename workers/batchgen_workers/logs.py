@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import structlog
@@ -14,8 +16,17 @@ from batchgen_workers.exceptions import trace
 if TYPE_CHECKING:
     from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
+# What each line says of its process: {"worker": "host/4711/…"}.
+_process_ids: dict[str, str] = {}
+
+
+def _add_process_ids(logger: WrappedLogger, name: str, event: EventDict) -> EventDict:
+    return {**_process_ids, **event}
+
+
 _SHARED: list[Processor] = [
     structlog.contextvars.merge_contextvars,
+    _add_process_ids,
     structlog.processors.add_log_level,
     structlog.processors.TimeStamper(fmt="iso", utc=True),
 ]
@@ -33,6 +44,17 @@ def get_logger(name: str) -> FilteringBoundLogger:
         wrapper_class=structlog.stdlib.BoundLogger,
     )
     return logger
+
+
+@contextmanager
+def named_process(**ids: str) -> Iterator[None]:
+    """Add ids to each log line of this process for the block, whatever thread writes it."""
+    _process_ids.update(ids)
+    try:
+        yield
+    finally:
+        for name in ids:
+            del _process_ids[name]
 
 
 def configure_logging(*, verbose: bool = False, json: bool | None = None) -> None:

@@ -49,10 +49,15 @@ class _Row:
     prompt: str
     since: float
     words: list[str] = field(default_factory=list)
+    first_word_ms: int | None = None
 
     @property
     def wanted(self) -> int:
         return self.request.params.max_tokens or DEFAULT_TOKENS
+
+    @property
+    def milliseconds(self) -> int:
+        return int((time.monotonic() - self.since) * 1000)
 
     @property
     def is_at_its_last(self) -> bool:
@@ -135,6 +140,8 @@ class FakeEngine:
             _obey_markers(row.prompt)
         for row in moving:
             row.words.append(_word(row))
+            if row.first_word_ms is None:
+                row.first_word_ms = row.milliseconds
         if running and not moving:
             time.sleep(HOLD_POLL)
         if self._step_seconds:
@@ -283,6 +290,7 @@ def _answer(row: _Row) -> Generation:
             completion_tokens=len(row.words),
             cached_tokens=CACHED_TOKENS,
         ),
-        latency_ms=int((time.monotonic() - row.since) * 1000),
+        latency_ms=row.milliseconds,
+        first_token_ms=row.first_word_ms,
         kv=KV,
     )

@@ -58,7 +58,8 @@ def test_max_tokens_ends_an_answer_and_is_counted(llama: Path) -> None:
     assert answer.choices[0].finish_reason == "length"
     assert answer.usage is not None
     assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (3, 4)
-    assert answer.latency_ms >= 0
+    assert answer.first_token_ms is not None
+    assert 0 <= answer.first_token_ms <= answer.latency_ms
 
 
 def test_without_max_tokens_an_answer_may_fill_the_context(llama: Path) -> None:

@@ -11,7 +11,7 @@ from sqlalchemy import insert, update
 from batchgen.core.row_lengths import RowLengths
 from batchgen.database.batch_tables import batches, files
 from batchgen.database.tables import inputs
-from batchgen.errors import QuotaExceeded, TenantNotFound
+from batchgen.errors import InvalidParameter, QuotaExceeded, TenantNotFound
 from batchgen.jobs.store import Store
 from batchgen.tenants.quotas import Quotas, QuotaUse, check_batch, check_file
 from batchgen.tenants.tenants import TenantManager
@@ -86,6 +86,9 @@ def test_quotas_are_set_and_taken_away(tenants: TenantManager) -> None:
     assert tenants.set_quotas(TENANT, Quotas()).quotas == Quotas()
     with pytest.raises(TenantNotFound):
         tenants.set_quotas("nobody", quotas)
+    for bad in (Quotas(max_jobs=1 << 31), Quotas(max_rows=-1), Quotas(max_bytes=1 << 63)):
+        with pytest.raises(InvalidParameter):
+            tenants.set_quotas(TENANT, bad)
 
 
 def test_rows_of_one_job(store: Store, tenants: TenantManager) -> None:

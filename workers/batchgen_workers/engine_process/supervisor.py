@@ -25,6 +25,7 @@ from batchgen.core.numerics import Numerics
 from batchgen.core.params import SamplingParams
 from batchgen.core.rows import Generation, GenerationRequest, RowError
 from batchgen.errors import BatchgenError, EngineFailed
+from batchgen.telemetry.counters import engine_restarts
 from batchgen_workers.cancellation import CancelToken
 from batchgen_workers.engine_process.isolation import Isolation
 from batchgen_workers.engine_process.process import EngineProcess
@@ -142,6 +143,11 @@ class EngineSupervisor:
     def stats(self) -> EngineStats | None:
         """The last counters of the present process."""
         return self._process.stats if self._process else None
+
+    @property
+    def answering(self) -> int:
+        """The number of rows that were being answered at the last report."""
+        return len(self._process.progress) if self._process else 0
 
     @property
     def outstanding(self) -> int:
@@ -310,6 +316,7 @@ class EngineSupervisor:
                 error = failure
                 log.error("engine not restarted", error=error.message)
             else:
+                engine_restarts.inc()
                 log.info("engine restarted", halvings=self._halvings)
                 return
         raise EngineFailed(
@@ -463,5 +470,7 @@ class EngineSupervisor:
     def _fail_poison(self, key: int | None) -> None:
         """Answer a row with the error POISON; do nothing for None."""
         if key is not None:
-            log.error("row is poison")
+            with self._changed:
+                row = self._rows.get(key)
+            log.error("row is poison", job=row.request.job if row else None)
             self._receive([Generation(key=key, error=POISON)])

@@ -17,13 +17,17 @@ from batchgen.failpoints import reach
 from batchgen.jobs.store import Store
 from batchgen.repair.garbage import Collector
 from batchgen.settings import Settings
+from batchgen.telemetry.catalogue import Process
+from batchgen.telemetry.counters import leases_reaped, shards_published, ticks
 from batchgen_workers.cancellation import CancelToken
 from batchgen_workers.exceptions import describe
 from batchgen_workers.logs import get_logger
+from batchgen_workers.observing import observed
 from batchgen_workers.periodic import PeriodicThread
 from batchgen_workers.retry import await_database
-from batchgen_workers.service.finaliser import Finaliser
+from batchgen_workers.service.finaliser import Finaliser, owner_name
 from batchgen_workers.service.home_lock import locked_home
+from batchgen_workers.service.queue_figures import QueueFigures
 from batchgen_workers.signals import on_ending
 
 MESSAGES_PER_SLOT = 4  # in a model's queue, at most
@@ -60,7 +64,9 @@ def run_coordinator(settings: Settings) -> None:
             return
         opened.callback(store.close)
         alone = locked_home(settings.home) if store.database.is_sqlite else nullcontext()
-        with alone, Coordinator(settings, store=store, publisher=publisher).running():
+        figures = QueueFigures(store, alive_within=MISSED_BEATS * settings.heartbeat_interval)
+        seen = observed(settings, Process.COORDINATOR, id=owner_name(), figures=figures)
+        with alone, seen, Coordinator(settings, store=store, publisher=publisher).running():
             log.info("coordinating", database=store.database.shown)
             stopping.event.wait()
 
@@ -109,9 +115,11 @@ class Coordinator:
         started = _try_step("starting jobs", dispatch.start_due)
         expired = _try_step("expiring jobs", dispatch.expire_due)
         reaped = _try_step("reaping leases", self._store.leases.reap)
+        leases_reaped.inc(reaped or 0)
         if started or expired or reaped:
             log.info("jobs moved", started=started, expired=expired, leases_reaped=reaped)
         self._dispatch()
+        ticks.inc()
 
     def finalise(self) -> None:
         """Write the datasets that are due."""
@@ -179,6 +187,7 @@ class Coordinator:
         reach("dispatch.taken")
         missed = self._publisher.publish(model, chosen)
         reach("dispatch.published")
+        shards_published.labels(model).inc(len(chosen) - len(missed))
         if missed:
             self._store.dispatch.unmark(missed)
             self._warn_once(model, f"{len(missed)} messages could not be published.")

@@ -10,6 +10,8 @@ from collections import Counter
 from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, field
 
+from structlog.contextvars import bound_contextvars
+
 from batchgen import __version__
 from batchgen.core.rows import ResultRow
 from batchgen.core.states import StopReason
@@ -27,11 +29,13 @@ from batchgen.inputs.stored_input import parse_rows
 from batchgen.jobs.job_records import FinalLease, JobRecord, SegmentRecord
 from batchgen.jobs.store import Store
 from batchgen.storage.storage import Storage
+from batchgen.telemetry.counters import jobs_ended, parquet_rows_written
 from batchgen_workers.cancellation import CancelToken
 from batchgen_workers.exceptions import describe
 from batchgen_workers.logs import get_logger
 from batchgen_workers.periodic import PeriodicThread
 from batchgen_workers.retry import retry_while_unavailable
+from batchgen_workers.service.job_trace import trace_job
 from batchgen_workers.shard.answers import STOPPED, refused
 from batchgen_workers.shard.claim_gate import Draining
 from batchgen_workers.shard.failure_limit import MAX_FAILURES
@@ -72,32 +76,35 @@ class Finaliser:
         return sum(self._finalise(job_id) for job_id in due)
 
     def _finalise(self, job_id: int) -> bool:
-        owner = f"{socket.gethostname()}/{os.getpid()}"
-        final = self.store.finalization.claim(job_id, owner=owner, ttl=self.ttl)
+        final = self.store.finalization.claim(job_id, owner=owner_name(), ttl=self.ttl)
         if final is None:
             return False
         reach("final.claimed")
-        context = {**final.job.log_context(), "epoch": final.epoch}
+        with bound_contextvars(**final.job.log_context(), epoch=final.epoch):
+            return self._write_claimed(final)
+
+    def _write_claimed(self, final: FinalLease) -> bool:
         try:
             job = self._try_write(final)
         except Fenced:
-            log.warning("finaliser fenced", **context)
+            log.warning("finaliser fenced")
         except Draining:
             self._release(final, None)
         except Corrupt as error:
             # a retry would read the same bytes
-            log.error("dataset refused", error=error.message, **context)
+            log.error("dataset refused", error=error.message)
             self._fail(final, error.message)
             return True
         except (OSError, DatabaseUnavailable, StoreMismatch) as error:
-            log.error("dataset not written", error=str(error), **context)
+            log.error("dataset not written", error=str(error))
             self._try_later(final, str(error))
         except Exception as error:
             # an error of one job must not delay the datasets of others
-            log.exception("dataset failed", **context)
+            log.exception("dataset failed")
             return self._count_failure(final, describe(error))
         else:
-            log.info("job ended", state=job.state, rows=job.n_rows, **context)
+            log.info("job ended", state=job.state, rows=job.n_rows)
+            _note_end(job)
             return True
         return False
 
@@ -134,6 +141,7 @@ class Finaliser:
             reach("final.completing")
             job = self._complete(final, info)
             reach("final.completed")
+            parquet_rows_written.labels("dataset").inc(info.n_rows)
             return job
 
     def _complete(self, final: FinalLease, info: DatasetInfo) -> JobRecord:
@@ -164,14 +172,26 @@ class Finaliser:
     def _fail(self, final: FinalLease, error: str) -> None:
         try:
             self.store.jobs.fail(final.job.id, error)
+            _note_end(self.store.jobs.by_id(final.job.id))
         except (JobNotFound, NotAllowed):
-            log.info("job has ended already", **final.job.log_context())
+            log.info("job has ended already")
 
     def _release(self, final: FinalLease, error: str | None) -> None:
         try:
             self.store.finalization.release(final, error=error)
         except (Fenced, DatabaseUnavailable) as lost:
-            log.warning("final lease left", error=lost.message, **final.job.log_context())
+            log.warning("final lease left", error=lost.message)
+
+
+def owner_name() -> str:
+    """Return the name of this process in SQL and in logs, as a coordinator."""
+    return f"{socket.gethostname()}/{os.getpid()}"
+
+
+def _note_end(job: JobRecord) -> None:
+    """Count a job that has ended, and write its trace."""
+    jobs_ended.labels(job.state).inc()
+    trace_job(job)
 
 
 def stopped_rows(

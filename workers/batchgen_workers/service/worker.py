@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import threading
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 
 from batchgen.database.identity import open_storage
 from batchgen.errors import DatabaseUnavailable, EngineFailed
 from batchgen.jobs.store import Store
 from batchgen.models.registry import Registry
 from batchgen.settings import Settings
+from batchgen.telemetry.catalogue import Process
+from batchgen.telemetry.engine_figures import EngineFigures
 from batchgen_workers.cancellation import CancelToken
 from batchgen_workers.engine_process.process import ENGINE
 from batchgen_workers.logs import get_logger
+from batchgen_workers.observing import observed
 from batchgen_workers.queue.app import create_app
 from batchgen_workers.queue.consumer import Consumer
 from batchgen_workers.retry import await_database
@@ -29,7 +32,7 @@ def run_worker(settings: Settings, model: str, *, factory: str = ENGINE) -> None
     names another engine (tests).
 
     Raises:
-        UnknownModel, ModelError, InvalidParameter: the model or the device cannot be used.
+        UnknownModel, ModelError, InvalidParameter: the model, the device or tracing cannot be used.
         BrokerUnavailable: none is configured. A broker that is down is waited for.
         SchemaMismatch, StoreMismatch, DatabaseDamaged: the database cannot be used.
         EngineFailed: the engine did not start, or died again and again.
@@ -45,6 +48,7 @@ def run_worker(settings: Settings, model: str, *, factory: str = ENGINE) -> None
             storage = open_storage(store.database, settings.home)
             runner = ShardRunner(settings, record, store=store, storage=storage, factory=factory)
             opened.callback(runner.close)
+            opened.enter_context(_observed(runner))
             runner.start(stopping)
             _serve(runner, Consumer(app, runner), stopping)
         except (EngineFailed, DatabaseUnavailable):
@@ -53,6 +57,16 @@ def run_worker(settings: Settings, model: str, *, factory: str = ENGINE) -> None
             return
     if runner.failure is not None:
         raise runner.failure
+
+
+def _observed(runner: ShardRunner) -> AbstractContextManager[None]:
+    return observed(
+        runner.settings,
+        Process.WORKER,
+        id=runner.id,
+        model=runner.model.name,
+        figures=EngineFigures(runner.reading),
+    )
 
 
 def _serve(runner: ShardRunner, consumer: Consumer, stopping: CancelToken) -> None:

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
+from structlog.contextvars import bound_contextvars
+
 from batchgen.core.kv_totals import UNMEASURED, KVTotals
 from batchgen.core.numerics import Numerics
 from batchgen.core.rows import ResultRow
@@ -31,6 +33,8 @@ from batchgen.inputs.stored_input import input_key
 from batchgen.jobs.job_records import Lease
 from batchgen.jobs.store import Store
 from batchgen.storage.storage import Storage, not_there
+from batchgen.telemetry.counters import parquet_rows_written, shards_finished
+from batchgen.telemetry.tracing import Stage, record_stage
 from batchgen_workers.cancellation import CancelToken
 from batchgen_workers.engine_process.supervisor import EngineSupervisor
 from batchgen_workers.exceptions import describe
@@ -67,21 +71,22 @@ class ShardFinisher:
 
         Never raises. Rows that could not be saved are computed again under the next claim.
         """
-        ending = shard.ending
-        if ending is None:
-            self._save(shard)
-            return False
-        shard.forget_engine_rows()
-        self.supervisor.take_back(shard)
-        self._finish_or_return(shard, ending)
-        return True
+        with bound_contextvars(**shard.lease.log_context()):
+            ending = shard.ending
+            if ending is None:
+                self._save(shard)
+                return False
+            shard.forget_engine_rows()
+            self.supervisor.take_back(shard)
+            self._finish_or_return(shard, ending)
+            return True
 
     def _save(self, shard: Shard) -> None:
         try:
             if shard.is_heavy or self.is_checkpoint_due(shard):
                 self._try_checkpoint(shard)
         except Exception as error:
-            log.exception("checkpoint failed", **shard.lease.log_context())
+            log.exception("checkpoint failed")
             shard.end(Ending.FAILED, describe(error))
 
     def is_checkpoint_due(self, shard: Shard) -> bool:
@@ -91,20 +96,24 @@ class ShardFinisher:
 
     def _finish_or_return(self, shard: Shard, ending: Ending) -> None:
         """Finish a shard; if that fails, release it or fail its job."""
-        context = shard.lease.log_context()
+        outcome = Ending.FAILED
         try:
             self._finish(shard, ending)
-            log.info("shard finished", ending=ending, rows=shard.rows_done, **context)
+            outcome = ending
+            log.info("shard finished", ending=ending, rows=shard.rows_done)
         except Fenced:
-            log.warning("shard fenced", rows=shard.rows_done, **context)
+            outcome = Ending.FENCED
+            log.warning("shard fenced", rows=shard.rows_done)
         except DatabaseUnavailable as error:
-            log.warning("shard left to its lease", error=error.message, **context)
+            log.warning("shard left to its lease", error=error.message)
         except Exception as error:
-            log.exception("shard not finished", **context)
+            log.exception("shard not finished")
             if may_pass(error):
                 self._return_uncounted(shard, describe(error))
             else:
                 self._return_after(shard, describe(error))
+        finally:
+            _note_end(shard, outcome)
 
     def _finish(self, shard: Shard, ending: Ending) -> None:
         match ending:
@@ -142,6 +151,7 @@ class ShardFinisher:
             self.storage.delete(part.path)
             raise
         reach("part.committed")
+        parquet_rows_written.labels("part").inc(part.n_rows)
         if shard.checkpoint is not None:
             self.storage.delete(shard.checkpoint.path)
 
@@ -162,7 +172,7 @@ class ShardFinisher:
             if shard.is_heavy or lost:
                 shard.end(Ending.FAILED if lost else Ending.BROKEN, str(error))
         except DatabaseUnavailable as error:
-            log.warning("checkpoint missed", error=error.message, **shard.lease.log_context())
+            log.warning("checkpoint missed", error=error.message)
             if shard.is_heavy:
                 shard.end(Ending.BROKEN, error.message)
         except Fenced:
@@ -207,7 +217,7 @@ class ShardFinisher:
         try:
             self._retry(lambda: self.store.jobs.fail(shard.lease.job_id, reason), "failing a job")
         except NotAllowed:
-            log.info("job has ended already", **shard.lease.log_context())
+            log.info("job has ended already")
         self._release(shard, reason)
 
     def _release(
@@ -222,7 +232,7 @@ class ShardFinisher:
         try:
             self._release(shard, reason, delay=BROKEN_DELAY)
         except (Fenced, DatabaseUnavailable) as lost:
-            log.warning("shard left to its lease", error=lost.message, **shard.lease.log_context())
+            log.warning("shard left to its lease", error=lost.message)
 
     def _return_after(self, shard: Shard, reason: str) -> None:
         """Release a shard after a failure, or fail its job after the last allowed one."""
@@ -234,7 +244,7 @@ class ShardFinisher:
             else:
                 self._release(shard, reason, delay=BROKEN_DELAY, failed=True)
         except (Fenced, DatabaseUnavailable) as lost:
-            log.warning("shard left to its lease", error=lost.message, **shard.lease.log_context())
+            log.warning("shard left to its lease", error=lost.message)
 
     def _write(
         self, shard: Shard, kind: Literal["part", "ckpt"], results: ShardResults
@@ -261,8 +271,29 @@ class ShardFinisher:
         return retry_while_unavailable(action, what=what, token=self.token)
 
     def _on_disk_trouble(self, shard: Shard, error: Exception) -> None:
-        log.error("disk trouble", error=str(error), **shard.lease.log_context())
+        log.error("disk trouble", error=str(error))
         self.on_disk_trouble()
+
+
+def _note_end(shard: Shard, outcome: Ending) -> None:
+    """Count a shard that leaves this worker, and write it into the trace of its job."""
+    shards_finished.labels(outcome).inc()
+    lease = shard.lease
+    record_stage(
+        Stage(
+            job=lease.job_public_id,
+            name="shard",
+            began=shard.claimed_at,
+            ended=time.time(),
+            attributes={
+                "shard": lease.shard_id,
+                "epoch": lease.epoch,
+                "rows": shard.rows_done,
+                "ending": outcome.value,
+                "worker": lease.owner,
+            },
+        )
+    )
 
 
 def footer_of(

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
+from structlog.contextvars import bound_contextvars
 
 from batchgen import __version__
 from batchgen.core.engine_stats import EngineInfo, EngineStats
@@ -33,6 +34,7 @@ from batchgen.jobs.store import Store
 from batchgen.models.record import ModelRecord
 from batchgen.settings import Settings
 from batchgen.storage.storage import Storage
+from batchgen.telemetry.engine_figures import EngineReading
 from batchgen_workers.cancellation import CancelToken
 from batchgen_workers.engine_process.process import ENGINE, EngineProcess
 from batchgen_workers.engine_process.supervisor import EngineSupervisor
@@ -139,6 +141,12 @@ class ShardRunner:
         """The last counters of the engine."""
         return self.supervisor.stats
 
+    def reading(self) -> EngineReading:
+        """Return what metrics show of the engine now."""
+        return EngineReading(
+            stats=self.stats, running=self.supervisor.answering, shards=len(self.shards)
+        )
+
     def start(self, token: CancelToken) -> None:
         """Load the model and register this worker in SQL.
 
@@ -166,7 +174,7 @@ class ShardRunner:
         Returns once the last row is submitted; other threads wait for the results. Raises Draining
         if the worker takes no more shards.
         """
-        with self.gate.turn():
+        with self.gate.turn(), bound_contextvars(shard=shard_id):
             self._check_schema()
             if not self._is_store_present():
                 return

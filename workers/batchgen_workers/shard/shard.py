@@ -14,8 +14,12 @@ from batchgen.core.numerics import Numerics, merge_numerics
 from batchgen.core.rows import Generation, InputRow, ResultRow
 from batchgen.dataset.result_table import held_bytes
 from batchgen.jobs.job_records import Lease
+from batchgen.telemetry.counters import count_answer
 from batchgen_workers.cancellation import CancelToken
-from batchgen_workers.shard.answers import answered
+from batchgen_workers.logs import get_logger
+from batchgen_workers.shard.answers import answered, request_id
+
+log = get_logger(__name__)
 
 #: Rows, their KV pool totals, and how they were computed.
 ShardResults: TypeAlias = tuple[list[ResultRow], KVTotals, tuple[Numerics, ...]]
@@ -80,6 +84,8 @@ class Shard:
         self.saved_rows = 0
         #: The time of the claim or of the last checkpoint attempt, by the monotonic clock.
         self.saved_at = time.monotonic()
+        #: The time of the claim, in seconds since the epoch.
+        self.claimed_at = time.time()
         #: The number of engine deaths that its rows may have caused, over all claims.
         self.deaths = lease.deaths
         #: The reason of an early ending, for the log and for SQL.
@@ -222,7 +228,9 @@ class Shard:
             if self._ignores_engine or self.has(row.row):
                 return
             self._in_engine -= 1
+            count_answer(generation)
             lease = self.lease
+            _log_failure(lease, row, generation)
             self._hold(
                 answered(
                     row,
@@ -304,3 +312,10 @@ class Shard:
 
     def _touch(self, rows: Iterable[int]) -> None:
         self._touched_end = max(self._touched_end, 1 + max(rows, default=-1))
+
+
+def _log_failure(lease: Lease, row: InputRow, generation: Generation) -> None:
+    """Log the error of a row for those who debug; its message, which may quote the row, stays."""
+    if generation.error is not None:
+        name = request_id(lease.job_public_id, row.row)
+        log.debug("row failed", request=name, code=generation.error.code, **lease.log_context())

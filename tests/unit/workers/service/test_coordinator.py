@@ -10,6 +10,7 @@ from batchgen.errors import BrokerUnavailable
 from batchgen.jobs.job_records import JobRecord, WorkerRecord
 from batchgen.jobs.store import Store
 from batchgen.settings import Settings
+from batchgen.telemetry.catalogue import Process
 from batchgen_workers.service.coordinator import MESSAGES_PER_SLOT, Coordinator
 from tests.support.jobs import (
     MODEL,
@@ -22,6 +23,7 @@ from tests.support.jobs import (
     state_of,
     states_of,
 )
+from tests.support.metrics import Changes
 from tests.support.workers import wait_until
 
 MANY = 64 * 32  # rows; so many shards
@@ -84,8 +86,13 @@ def test_a_due_job_is_started_and_rung_for(
 ) -> None:
     sign_on(store)
     job = submitted(store)
+    changes = Changes(Process.COORDINATOR)
     coordinator.tick()
     assert state_of(store, job) is JobState.RUNNING
+    assert changes() == {
+        "batchgen_coordinator_ticks_total": 1,
+        f'batchgen_shards_published_total{{queue="{MODEL}"}}': MESSAGES_PER_SLOT * 2,
+    }
     assert len(publisher.published) == MESSAGES_PER_SLOT * 2
     assert (
         publisher.published

@@ -17,12 +17,14 @@ from batchgen.jobs.store import Store
 from batchgen.models.record import ModelRecord
 from batchgen.repair.invariants import check_invariants
 from batchgen.storage.storage import LocalStorage
+from batchgen.telemetry.catalogue import Process
 from batchgen_workers.service import finaliser as module
 from batchgen_workers.service.finaliser import Finaliser
 from batchgen_workers.shard.failure_limit import MAX_FAILURES
 from batchgen_workers.testing import CACHED_TOKENS
 from tests.support.homes import pin_model
 from tests.support.jobs import set_job, state_of
+from tests.support.metrics import Changes
 from tests.support.permissions import writable
 from tests.support.workers import (
     answer_of,
@@ -67,8 +69,13 @@ def test_a_computed_job_becomes_a_dataset(
     store: Store, home: Path, model: ModelRecord, finaliser: Finaliser
 ) -> None:
     job = computed(store, home, model)
+    changes = Changes(Process.COORDINATOR)
     assert finaliser.run_once() == 1
     assert state_of(store, job) is JobState.COMPLETED
+    assert changes() == {
+        'batchgen_jobs_ended_total{state="completed"}': 1,
+        'batchgen_parquet_rows_written_total{file="dataset"}': 40,
+    }
     folder = folder_of(store, home, job)
     assert verify_dataset(folder) == []
     rows = list(iter_rows(folder))
@@ -130,7 +137,9 @@ def test_a_part_changed_on_disk_fails_the_job_and_names_it(
     (name,) = files_below(home / "parts")
     path = home / "parts" / name
     writable(path).write_bytes(path.read_bytes()[:-1] + b"x")
+    changes = Changes(Process.COORDINATOR)
     assert finaliser.run_once() == 1
+    assert changes() == {'batchgen_jobs_ended_total{state="failed"}': 1}
     record = store.jobs.by_id(job.id)
     assert record.state is JobState.FAILED
     assert name in (record.error or "")

@@ -1,0 +1,40 @@
+"""The requests that read results, and a dataset that is removed when nobody uses it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from urllib.parse import quote
+
+from batchgen.client.calls import Call, get, job_path
+from batchgen.dataset.manifest import MANIFEST
+from batchgen.library.dataset import Dataset
+
+
+class TemporaryDataset(Dataset):
+    """A dataset in a temporary folder, which is removed with this object."""
+
+    def __init__(self, path: Path, folder: TemporaryDirectory[str]) -> None:
+        super().__init__(path)
+        self._temporary = folder
+
+
+def lines(job: str, form: str, *, partial: bool) -> Call[Any]:
+    """Return the request of all rows as JSON Lines; `form` is `jsonl` or `openai`."""
+    return get(job_path(job, "results"), {"format": form, "partial": partial})
+
+
+def manifest(job: str) -> Call[Any]:
+    """Return the request of the manifest of a dataset."""
+    return file(job, MANIFEST)
+
+
+def verification(job: str) -> Call[Any]:
+    """Return the request that compares a dataset with its manifest, on the server."""
+    return get(job_path(job, "verification"))
+
+
+def file(job: str, path: str) -> Call[Any]:
+    """Return the request of one file of a dataset."""
+    return get(job_path(job, "files", quote(path)))
