@@ -18,6 +18,8 @@ BatchgenError                     exit 1
 ├── KeyNotFound                   exit 4
 ├── WebhookNotFound               exit 4
 ├── QuotaExceeded                 exit 4   a tenant has as much as it may
+├── FileNotFound                  exit 4   of the Batch API
+├── BatchNotFound                 exit 4
 ├── NotAllowed                    exit 4   a transition the job's state does not permit
 ├── KeyRefused                    exit 4   a server does not accept the API key for this
 ├── NotRunning                    exit 4   there is no `batchgen up` to end
@@ -178,6 +180,20 @@ class TenantNotFound(BatchgenError):
 
 class KeyNotFound(BatchgenError):
     """No such key. See `batchgen keys ls`."""
+
+
+class FileNotFound(BatchgenError):
+    """No such file. It may have been deleted, or have expired."""
+
+    exit_code = 4
+
+    def __init__(self, message: str | None = None, *, param: str | None = None) -> None:
+        self.param = param
+        super().__init__(message)
+
+
+class BatchNotFound(BatchgenError):
+    """No such batch."""
 
     exit_code = 4
 

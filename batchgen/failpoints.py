@@ -28,6 +28,9 @@ VARIABLE = "BATCHGEN_FAILPOINT"
 #: All points in the code; a test checks that the code has each.
 NAMES = frozenset(
     {
+        "batch.accepted",
+        "batch.created",
+        "batch.creating",
         "checkpoint.registered",
         "checkpoint.registering",
         "dispatch.published",
@@ -52,6 +55,8 @@ NAMES = frozenset(
         "storage.written",
         "submit.committed",
         "submit.stored",
+        "upload.registered",
+        "upload.stored",
         "webhook.claimed",
         "webhook.sent",
     }

@@ -8,9 +8,12 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from batchgen.calendar.zones import local_clock, zone_named
 from batchgen.errors import InvalidParameter
 
+LONGEST = 10 * 366 * 86400.0  # seconds of a length
+SHOWN = 64  # characters of the user's text in a message
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 _AHEAD = re.compile(r"\+(?:\d+(?:\.\d+)?[smhdw])+")
+_LENGTH = re.compile(r"(?:\d+(?:\.\d+)?[smhdw])+")
 _STEP = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
 _HOUR = re.compile(r"(\d{1,2}):(\d{2})")
 _ZONED = re.compile(r"(.*\d)\s+([A-Za-z][\w+\-]*(?:/[\w+\-]+)*)")
@@ -31,6 +34,19 @@ def parse_time(text: str, *, now: float, param: str = "time") -> float:
     except (ValueError, OverflowError, OSError):
         raise InvalidParameter(f"{text!r} is not a moment. Write {FORMS}.", param=param) from None
     return moment
+
+
+def parse_duration(text: str, *, param: str = "duration") -> float:
+    """Return the seconds that a length such as 24h or 1d12h means.
+
+    Raises InvalidParameter with `param`, also for a length of zero or of more than ten years.
+    """
+    seconds = _seconds(text) if _LENGTH.fullmatch(text) else 0.0
+    if not 0.0 < seconds <= LONGEST:
+        raise InvalidParameter(
+            f"{text[:SHOWN]!r} is not a length of time. Write 24h, 90m, 7d or 1d12h.", param=param
+        )
+    return seconds
 
 
 def show_time(timestamp: float, *, timespec: str = "seconds") -> str:
@@ -62,7 +78,7 @@ def seconds_of(text: str | None) -> float | None:
 def _moment(text: str, *, now: float, param: str) -> float:
     zone: tzinfo | None
     if _AHEAD.fullmatch(text):
-        return now + sum(float(count) * SECONDS[unit] for count, unit in _STEP.findall(text))
+        return now + _seconds(text)
     if zoned := _ZONED.fullmatch(text):
         text, zone = zoned.group(1), zone_named(zoned.group(2), param=param)
     else:
@@ -71,6 +87,10 @@ def _moment(text: str, *, now: float, param: str) -> float:
         return _next_hour(int(hour.group(1)), int(hour.group(2)), now=now, zone=zone)
     moment = datetime.fromisoformat(text)
     return (moment if moment.tzinfo else moment.replace(tzinfo=zone)).timestamp()
+
+
+def _seconds(text: str) -> float:
+    return sum(float(count) * SECONDS[unit] for count, unit in _STEP.findall(text))
 
 
 def _next_hour(hour: int, minute: int, *, now: float, zone: tzinfo | None) -> float:

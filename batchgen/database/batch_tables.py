@@ -21,8 +21,8 @@ from sqlalchemy import (
 
 from batchgen.database.tables import Key, metadata
 
-# The batches whose lines are still to be checked. A query must have exactly these conditions.
-_UNCHECKED = text("job_id IS NULL AND failed_at IS NULL AND cancelled_at IS NULL AND ended IS NULL")
+#: The condition that the lines of a batch are still to be checked, and the batch is not cancelled.
+UNCHECKED = text("job_id IS NULL AND failed_at IS NULL AND cancelled_at IS NULL AND ended IS NULL")
 
 batches = Table(
     "batches",
@@ -54,6 +54,8 @@ batches = Table(
     Column("errors", Text),
     Column("created_at", Double, nullable=False),
     Column("expires_at", Double, nullable=False),
+    # as in jobs
+    Column("not_before", Double, nullable=False, server_default="0"),
     # A coordinator checks the lines until then, unless it renews this.
     Column("claimed_until", Double),
     # when its job was created
@@ -69,8 +71,8 @@ batches = Table(
     Index(
         "batch_unchecked",
         "created_at",
-        sqlite_where=_UNCHECKED,
-        postgresql_where=_UNCHECKED,
+        sqlite_where=UNCHECKED,
+        postgresql_where=UNCHECKED,
     ),
 )
 
@@ -94,6 +96,12 @@ files = Table(
     Index("file_newest", "tenant_id", "id"),
     Index(None, "input_sha256"),
     Index(None, "batch_id"),
+    Index(
+        "file_uncounted",
+        "batch_id",
+        sqlite_where=text("bytes IS NULL"),
+        postgresql_where=text("bytes IS NULL"),
+    ),
     Index(
         "file_expiring",
         "expires_at",

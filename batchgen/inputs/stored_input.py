@@ -41,9 +41,17 @@ def read_rows(storage: Storage, sha256: str, start: int, end: int) -> Iterator[t
                     raise changed(sha256)
                 yield from batch
     except FileNotFoundError:
-        raise Corrupt(
-            f"The stored input {sha256[:12]} or its index is missing. Run `batchgen fsck`."
-        ) from None
+        raise _missing(sha256) from None
+
+
+def first_line(storage: Storage, sha256: str) -> bytes:
+    """Return the first record, without the check that the input is unchanged; raise Corrupt."""
+    try:
+        with storage.open(input_key(sha256)) as data, storage.open(index_key(sha256)) as index:
+            [(_, raw)] = RecordFile(data, index).read(0, 1)
+            return raw
+    except FileNotFoundError:
+        raise _missing(sha256) from None
 
 
 def parse_rows(
@@ -59,3 +67,7 @@ def parse_rows(
     parser = LineParser(defaults, model)
     for row, raw in read_rows(storage, sha256, start, end):
         yield parser.parse(raw, row)
+
+
+def _missing(sha256: str) -> Corrupt:
+    return Corrupt(f"The stored input {sha256[:12]} or its index is missing. Run `batchgen fsck`.")

@@ -10,12 +10,13 @@ from sqlalchemy import Connection, insert, select
 from uuid_utils import uuid7
 
 from batchgen.calendar.windows import Window
-from batchgen.core.states import InputState, JobState, ShardState
+from batchgen.core.states import JobState, ShardState
 from batchgen.database.database import now_db
-from batchgen.database.tables import inputs, jobs, shards, upsert
+from batchgen.database.tables import jobs, shards
 from batchgen.errors import InvalidParameter, NotAllowed
 from batchgen.jobs import totals
 from batchgen.jobs.estimates import Estimate, estimate
+from batchgen.jobs.input_rows import keep_input
 from batchgen.jobs.job_records import JobRecord, NewJob
 from batchgen.jobs.sharding import plan_shards, shard_ranges
 from batchgen.tenants import quotas
@@ -66,7 +67,7 @@ def create_job(connection: Connection, new: NewJob, now: float) -> JobRecord:
     expected = estimate(connection, new.model, new.lengths)
     tokens = expected.tokens_of(new.n_rows)
     quotas.check_job(connection, new.tenant_id, n_rows=new.n_rows, tokens=tokens)
-    _insert_input(connection, new)
+    keep_input(connection, new.input_sha256, size=new.input_bytes, n_rows=new.n_rows)
     job = _insert_job(connection, new, expected)
     totals.begin(connection, job)
     _insert_shards(connection, job, expected)
@@ -106,18 +107,6 @@ def _same_work(job: JobRecord, new: NewJob) -> bool:
         new.priority,
         new.window,
     )
-
-
-def _insert_input(connection: Connection, new: NewJob) -> None:
-    stored = upsert(connection, inputs).values(
-        sha256=new.input_sha256,
-        state=InputState.READY,
-        bytes=new.input_bytes,
-        n_rows=new.n_rows,
-        format="jsonl",
-        created_at=now_db(),
-    )
-    connection.execute(stored.on_conflict_do_nothing())
 
 
 def _insert_job(connection: Connection, new: NewJob, expected: Estimate) -> JobRecord:

@@ -35,7 +35,8 @@ from batchgen.database.transactions import Manager, reading, repeatable, transac
 from batchgen.errors import JobNotFound, NotAllowed
 from batchgen.failpoints import reach
 from batchgen.inputs.stored_input import index_key, input_key
-from batchgen.jobs import totals, transitions
+from batchgen.jobs import outcomes, totals, transitions
+from batchgen.jobs.input_rows import forget_input
 from batchgen.jobs.job_records import JobRecord
 from batchgen.storage.storage import Storage
 
@@ -46,7 +47,10 @@ Keys = list[str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Removal:
-    """A tombstone: the job is deleted from SQL, and its files must be deleted."""
+    """A tombstone: the job is deleted from SQL, and its files must be deleted.
+
+    There is one of an uploaded file too, if nothing else uses its bytes.
+    """
 
     public_id: str
     # deleted too if no other job uses it; None once this is done
@@ -140,15 +144,7 @@ class RemovalManager(Manager):
         if not job.state.ended:  # cancelled, and removed before its dataset was written
             transitions.count_usage(connection, job)
         _delete_rows(connection, job)
-        removal = Removal(public_id=public_id, input_sha256=job.input_sha256)
-        connection.execute(
-            insert(removals).values(
-                public_id=public_id,
-                input_sha256=job.input_sha256,
-                removed_at=now_db(),
-                tenant_id=job.tenant_id,
-            )
-        )
+        removal = leave_tombstone(connection, public_id, job.input_sha256, tenant=job.tenant_id)
         reach("rm.committing")
         return removal
 
@@ -212,6 +208,16 @@ class RemovalManager(Manager):
         return delete_input(sha256)
 
 
+def leave_tombstone(connection: Connection, public_id: str, sha256: str, *, tenant: str) -> Removal:
+    """Insert the tombstone of a job, or of an uploaded file, whose row was deleted just now."""
+    connection.execute(
+        insert(removals).values(
+            public_id=public_id, input_sha256=sha256, removed_at=now_db(), tenant_id=tenant
+        )
+    )
+    return Removal(public_id=public_id, input_sha256=sha256)
+
+
 def remove_folder(path: Path) -> None:
     """Remove a folder and all below it; other processes may do the same. Raise OSError."""
     if path.is_symlink():
@@ -254,19 +260,11 @@ def _delete_rows(connection: Connection, job: JobRecord) -> None:
     of_job = select(shards.c.id).where(shards.c.job_id == job.id)
     connection.execute(delete(checkpoints).where(checkpoints.c.shard_id.in_(of_job)))
     connection.execute(delete(parts).where(parts.c.job_id == job.id))
+    outcomes.keep_outcome(connection, job)
     totals.forget(connection, job.id)
     connection.execute(delete(shards).where(shards.c.job_id == job.id))
     connection.execute(delete(jobs).where(jobs.c.id == job.id))
-    _forget_input(connection, job.input_sha256)
-
-
-def _forget_input(connection: Connection, sha256: str) -> None:
-    # Take the lock first: only then does this query see every submit before it.
-    row = select(inputs.c.sha256).where(inputs.c.sha256 == sha256)
-    connection.execute(row.with_for_update())
-    used = connection.execute(select(jobs.c.id).where(jobs.c.input_sha256 == sha256).limit(1))
-    if used.first() is None:
-        connection.execute(delete(inputs).where(inputs.c.sha256 == sha256))
+    forget_input(connection, job.input_sha256)
 
 
 def _tombstone(connection: Connection, public_id: str) -> Removal:

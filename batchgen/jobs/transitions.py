@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import Connection, select, update
 
 from batchgen.core.states import TRANSITIONS, JobState, ShardState, StopReason
+from batchgen.database.batch_tables import batches
 from batchgen.database.clock import now_after_parts
 from batchgen.database.database import now_db
 from batchgen.database.tables import jobs, shard_is, shards, storable
@@ -58,6 +59,9 @@ def count_usage(connection: Connection, job: JobRecord) -> None:
 def stop(connection: Connection, job: JobRecord, reason: StopReason) -> JobRecord:
     """Move a locked job to stopping. The worker or the reaper ends each of its leased shards."""
     stopped = move(connection, job, JobState.STOPPING, stop_reason=reason, paused=False)
+    if reason is StopReason.CANCEL:
+        of_job = update(batches).where(batches.c.job_id == job.id)
+        connection.execute(of_job.values(cancelling_at=now_db()))
     stop_ready_shards(connection, job.id)
     return stopped
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, Row, text
 
 from batchgen.jobs.store import Store
-from batchgen.repair.job_files import check_datasets, check_epochs, check_parts
+from batchgen.repair.job_files import check_datasets, check_epochs, check_inputs, check_parts
 from batchgen.storage.storage import Storage
 
 
@@ -17,7 +17,7 @@ from batchgen.storage.storage import Storage
 class Violation:
     """One violation of an invariant."""
 
-    # I1 to I14
+    # I1 to I18
     invariant: str
     # the rule in words
     rule: str
@@ -49,6 +49,10 @@ RULES: Final = {
     "I12": "a dataset holds every row of its input once, under its own id",
     "I13": "the totals of a job are the sums of its parts",
     "I14": "a removed job is gone",
+    "I15": "a batch and its job have one id, one tenant and one input",
+    "I16": "a batch is refused, cancelled, or has a job, and only one of them",
+    "I17": "an output file belongs to a batch with a job, an uploaded file to an input",
+    "I18": "the input of a file or a batch lies on disk",
 }
 
 BACKUP: Final = (
@@ -63,6 +67,7 @@ REMEDIES: Final = {
     "verify` says so.",
     "I9": "The database is older than the files: run `batchgen fsck --adopt`, best before any "
     "worker starts.",
+    "I18": "Restore the file from a backup of the home, or upload it again.",
     "I12": "Restore the dataset or the stored input from a backup, or submit the job again.",
 }
 
@@ -155,6 +160,28 @@ QUERIES: Final = {
     "I14": """
         SELECT r.public_id AS job, j.state FROM removals r JOIN jobs j ON j.public_id = r.public_id
     """,
+    "I15": """
+        SELECT b.id AS batch, j.public_id AS job FROM batches b
+        LEFT JOIN jobs j ON j.id = b.job_id
+        WHERE b.job_id IS NOT NULL AND (j.id IS NULL OR j.public_id <> b.id
+           OR j.tenant_id <> b.tenant_id OR b.input_sha256 IS NULL
+           OR j.input_sha256 <> b.input_sha256)
+    """,
+    "I16": """
+        SELECT id AS batch, job_id, failed_at, cancelled_at FROM batches
+        WHERE (CASE WHEN job_id IS NULL THEN 0 ELSE 1 END)
+            + (CASE WHEN failed_at IS NULL THEN 0 ELSE 1 END)
+            + (CASE WHEN cancelled_at IS NULL THEN 0 ELSE 1 END)
+            + (CASE WHEN ended IS NULL THEN 0 ELSE 1 END) > 1
+           OR (input_sha256 IS NULL AND ended IS NULL)
+    """,
+    "I17": """
+        SELECT f.id AS file, f.purpose, f.batch_id FROM files f
+        LEFT JOIN batches b ON b.id = f.batch_id
+        WHERE (f.input_sha256 IS NULL AND (b.job_id IS NULL
+               OR f.id NOT IN (b.output_file_id, b.error_file_id) OR f.tenant_id <> b.tenant_id))
+           OR (f.input_sha256 IS NOT NULL AND (f.batch_id IS NOT NULL OR f.bytes IS NULL))
+    """,
 }
 
 
@@ -169,6 +196,7 @@ def check_invariants(store: Store, storage: Storage) -> list[Violation]:
     found += [_violation("I9", str(fallen)) for fallen in check_epochs(store, storage)]
     found += [_violation("I6", detail) for detail in check_parts(store, storage)]
     found += [_violation("I12", detail) for detail in check_datasets(store, storage)]
+    found += [_violation("I18", detail) for detail in check_inputs(store, storage)]
     return found
 
 

@@ -6,14 +6,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import zip_longest
 
-from sqlalchemy import select
+from sqlalchemy import select, union
 
-from batchgen.database.tables import jobs, parts, shards
+from batchgen.database import batch_tables
+from batchgen.database.tables import inputs, jobs, parts, shards
 from batchgen.dataset.part_files import PartFile, list_part_files
 from batchgen.dataset.reader import iter_rows
 from batchgen.dataset.verify import verify_dataset
 from batchgen.errors import Corrupt
-from batchgen.inputs.stored_input import parse_rows
+from batchgen.inputs.stored_input import index_key, input_key, parse_rows
 from batchgen.jobs.job_records import JobRecord, ShardRecord
 from batchgen.jobs.store import Store
 from batchgen.storage.durable_files import sha256_of
@@ -71,8 +72,32 @@ def check_parts(store: Store, storage: Storage) -> Iterator[str]:
             yield f"{path} {problem}"
 
 
+def check_inputs(store: Store, storage: Storage) -> Iterator[str]:
+    """Yield one sentence for each input of a file or a batch that is missing or was changed.
+
+    The input of a job is compared with its dataset instead.
+    """
+    used = union(
+        *[select(table.c.input_sha256) for table in (batch_tables.files, batch_tables.batches)],
+    ).subquery()
+    with store.database.begin_reading() as connection:
+        found = connection.execute(
+            select(inputs.c.sha256, inputs.c.bytes)
+            .where(inputs.c.sha256.in_(select(used)))
+            .order_by(inputs.c.sha256)
+        ).all()
+    for sha256, size in found:
+        key = input_key(sha256)
+        problem = check_part(storage, key, size, sha256)
+        if problem is None and storage.size(index_key(sha256)) is None:
+            problem = "has no index"
+        if problem is not None:
+            storage.check("inputs")
+            yield f"{key} {problem}"
+
+
 def check_part(storage: Storage, path: str, size: int, sha256: str) -> str | None:
-    """Return the fault of a registered part as a sentence, None if there is none."""
+    """Return the fault of a registered file as a sentence, None if there is none."""
     found = storage.size(path)
     if found is None:
         return "is missing"

@@ -13,6 +13,7 @@ from batchgen.core.params import SamplingParams
 from batchgen.core.rows import BadRow, InputRow
 from batchgen.errors import InvalidParameter
 from batchgen.requests.columns import COLUMNS, read_columns, split
+from batchgen.requests.expected import EXPECTS, Expected
 from batchgen.requests.fields import SAMPLING, SHORTHAND_FIELDS, read_sampling
 from batchgen.requests.line_error import LineError, quoted
 from batchgen.requests.openai_lines import is_openai_line, read_openai_line
@@ -28,6 +29,7 @@ class LineParser:
     """Parses the lines of one job. `defaults` are the parameters that a row does not set.
 
     Fields named in `defaults["columns"]` are the caller's data, even if a parameter has that name.
+    `defaults["expects"]` says what each line of a batch must name.
     `model` is the job's model; it also answers lines that name another one. None is any model.
     `context` is the most tokens of prompt and answer together: a row that asks for more is a bad
     row. If it is None, the engine checks this. Raises InvalidParameter if the defaults cannot be
@@ -39,6 +41,7 @@ class LineParser:
     ) -> None:
         self._defaults, self.params = _read_defaults(defaults, context)
         self.columns = read_columns(defaults)
+        self.expected = Expected.read(defaults)
         self.model = model
         self.context = context
 
@@ -49,6 +52,7 @@ class LineParser:
             data, columns = split(decode_object(raw), self.columns)
             custom_id = read_id(data)
             question = read_openai_line(data) if is_openai_line(data) else read_shorthand_line(data)
+            self.expected.check(data, question.model)
             params = self.filled(question.params)
         except LineError as error:
             return BadRow(row=row, custom_id=custom_id or implicit_id(row), error=error.error)
@@ -123,7 +127,7 @@ def _read_defaults(
     params: Mapping[str, Any], context: int | None
 ) -> tuple[dict[str, Any], SamplingParams]:
     read_columns(params)
-    values = {name: value for name, value in params.items() if name != COLUMNS}
+    values = {name: value for name, value in params.items() if name not in (COLUMNS, EXPECTS)}
     try:
         known, unknown = read_sampling(values, SHORTHAND_FIELDS)
         together = filled({}, known)

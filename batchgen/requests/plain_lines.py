@@ -110,6 +110,7 @@ class PlainLines:
     def __init__(self, parser: LineParser) -> None:
         self._parser = parser
         self._model = parser.model
+        self._url = parser.expected.url
         # Names that are known to be columns. Most lines of a job have the same ones.
         self._columns = set(parser.columns)
         # If a column has the name of a field, the typed decode would read it as that field.
@@ -131,7 +132,7 @@ class PlainLines:
             return None
         if "body" in line:
             return line["custom_id"] if self._is_batch_line(line) else None
-        if not self._is_request(line) or "method" in line or "url" in line:
+        if self._url or not self._is_request(line) or "method" in line or "url" in line:
             return None
         if "custom_id" in line:
             return None if "id" in line else line["custom_id"]
@@ -158,6 +159,8 @@ class PlainLines:
 
     def _is_batch_line(self, line: dict[str, Any]) -> bool:
         if len(line) != 4 or not ("custom_id" in line and "method" in line and "url" in line):
+            return False
+        if self._url and line["url"] != self._url:
             return False
         body = line["body"]
         asked = "messages" if line["url"] == CHAT else "prompt"

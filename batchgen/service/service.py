@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from batchgen.repair.adoption import Finding
     from batchgen.repair.garbage import Collector
     from batchgen.repair.invariants import Violation
+    from batchgen.service.batches import Batches
+    from batchgen.service.files import Files
     from batchgen.service.results import Results
     from batchgen.service.submission import Notice, Submission
 
@@ -93,6 +95,27 @@ class Service:
         from batchgen.service.results import Results  # imports pyarrow, which is slow
 
         return Results(store=self.store, storage=self.storage, find=self.job)
+
+    @cached_property
+    def files(self) -> Files:
+        """The files of the tenant in OpenAI's Batch API."""
+        from batchgen.service.files import Files
+
+        return Files(self.store, self.storage, tenant=self.tenant, key_id=self.key_id)
+
+    @cached_property
+    def batches(self) -> Batches:
+        """The batches of the tenant in OpenAI's Batch API."""
+        from batchgen.service.batches import Batches
+
+        return Batches(
+            self.store,
+            self.storage,
+            models=self.models,
+            find_model=self.model,
+            tenant=self.tenant,
+            key_id=self.key_id,
+        )
 
     def close(self) -> None:
         """Close idle database connections."""

@@ -145,6 +145,7 @@ def _create_batches() -> None:
         sa.Column("errors", sa.Text(), nullable=True),
         sa.Column("created_at", sa.Double(), nullable=False),
         sa.Column("expires_at", sa.Double(), nullable=False),
+        sa.Column("not_before", sa.Double(), server_default="0", nullable=False),
         sa.Column("claimed_until", sa.Double(), nullable=True),
         sa.Column("in_progress_at", sa.Double(), nullable=True),
         sa.Column("failed_at", sa.Double(), nullable=True),
@@ -193,6 +194,14 @@ def _create_files() -> None:
     op.create_index("file_newest", "files", ["tenant_id", "id"])
     op.create_index(op.f("ix_files_input_sha256"), "files", ["input_sha256"])
     op.create_index(op.f("ix_files_batch_id"), "files", ["batch_id"])
+    uncounted = sa.text("bytes IS NULL")
+    op.create_index(
+        "file_uncounted",
+        "files",
+        ["batch_id"],
+        sqlite_where=uncounted,
+        postgresql_where=uncounted,
+    )
     _partial_index("file_expiring", "files", "expires_at")
 
 

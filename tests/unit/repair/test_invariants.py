@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Column, MetaData, Table, delete, insert, update
 
+from batchgen.database.batch_tables import batches, files
 from batchgen.database.database import Database
 from batchgen.database.tables import checkpoints, jobs, metadata, parts, removals, shards, totals
 from batchgen.errors import StoreMismatch
@@ -150,8 +151,8 @@ def test_a_sound_job_breaks_nothing(bare: Store) -> None:
 
 
 def test_every_rule_has_a_query_or_is_about_files() -> None:
-    assert set(RULES) == {f"I{number}" for number in range(1, 15)}
-    assert set(RULES) - set(QUERIES) == {"I6", "I12"}
+    assert set(RULES) == {f"I{number}" for number in range(1, 19)}
+    assert set(RULES) - set(QUERIES) == {"I6", "I12", "I18"}
 
 
 def test_i1_two_parts_of_one_shard(bare: Store) -> None:
@@ -298,6 +299,73 @@ def test_i14_a_removed_job_that_is_there(bare: Store) -> None:
     assert broken(bare) == set()
     change(bare, insert(removals).values(public_id="0" * 32, removed_at=1.0))
     assert broken(bare) == {"I14"}
+
+
+def batch(**values: Any) -> dict[str, Any]:
+    return {
+        "id": "0" * 32,
+        "tenant_id": "local",
+        "job_id": 1,
+        "input_sha256": "a",
+        "output_file_id": "out",
+        "error_file_id": "err",
+        **values,
+    }
+
+
+def with_batch(store: Store, **values: Any) -> None:
+    change(
+        store,
+        update(jobs).values(tenant_id="local", input_sha256="a"),
+        insert(batches).values(batch(**values)),
+        insert(files).values(id="in", tenant_id="local", bytes=5, input_sha256="a"),
+        insert(files).values(id="out", tenant_id="local", batch_id=values.get("id", "0" * 32)),
+    )
+
+
+def test_a_sound_batch_breaks_nothing(bare: Store) -> None:
+    with_batch(bare)
+    assert check_tables(bare) == []
+
+
+@pytest.mark.parametrize(
+    "values", [{"id": "1" * 32}, {"tenant_id": "theirs"}, {"input_sha256": "b"}, {"job_id": 7}]
+)
+def test_i15_a_batch_with_the_job_of_another(bare: Store, values: dict[str, Any]) -> None:
+    with_batch(bare, **values)
+    assert "I15" in broken(bare)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"failed_at": 1.0},
+        {"cancelled_at": 1.0},
+        {"ended": "{}"},
+        {"job_id": None, "failed_at": 1.0, "cancelled_at": 1.0},
+        {"job_id": None, "input_sha256": None},
+    ],
+)
+def test_i16_a_batch_that_ended_in_two_ways(bare: Store, values: dict[str, Any]) -> None:
+    with_batch(bare, **values)
+    assert "I16" in broken(bare)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        update(files).where(files.c.id == "out").values(batch_id="1" * 32),
+        update(files).where(files.c.id == "out").values(id="other"),
+        update(files).where(files.c.id == "out").values(tenant_id="theirs"),
+        update(files).where(files.c.id == "in").values(batch_id="0" * 32),
+        update(files).where(files.c.id == "in").values(bytes=None),
+        delete(batches),
+    ],
+)
+def test_i17_a_file_of_nothing(bare: Store, statement: Any) -> None:
+    with_batch(bare)
+    change(bare, statement)
+    assert broken(bare) == {"I17"}
 
 
 def test_a_store_at_work_breaks_nothing(store: Store, tmp_path: Path) -> None:

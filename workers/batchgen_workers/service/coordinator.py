@@ -11,11 +11,21 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from typing import Protocol, TypeVar
 
+from batchgen.batches.checks import CheckManager
+from batchgen.batches.file_records import FileRecord
 from batchgen.database.identity import open_storage
-from batchgen.errors import BrokerUnavailable, DatabaseUnavailable, StoreMismatch, Unavailable
+from batchgen.errors import (
+    BrokerUnavailable,
+    Corrupt,
+    DatabaseUnavailable,
+    StoreMismatch,
+    Unavailable,
+)
 from batchgen.failpoints import reach
 from batchgen.jobs.store import Store
+from batchgen.models.registry import Registry
 from batchgen.repair.garbage import Collector
+from batchgen.service.file_keeper import FileKeeper
 from batchgen.settings import Settings
 from batchgen.telemetry.catalogue import Process
 from batchgen.telemetry.counters import leases_reaped, shards_published, ticks
@@ -25,6 +35,7 @@ from batchgen_workers.logs import get_logger
 from batchgen_workers.observing import observed
 from batchgen_workers.periodic import PeriodicThread
 from batchgen_workers.retry import await_database
+from batchgen_workers.service.batch_checker import BatchChecker
 from batchgen_workers.service.finaliser import Finaliser, owner_name
 from batchgen_workers.service.home_lock import locked_home
 from batchgen_workers.service.queue_figures import QueueFigures
@@ -66,7 +77,9 @@ def run_coordinator(settings: Settings) -> None:
         alone = locked_home(settings.home) if store.database.is_sqlite else nullcontext()
         figures = QueueFigures(store, alive_within=MISSED_BEATS * settings.heartbeat_interval)
         seen = observed(settings, Process.COORDINATOR, id=owner_name(), figures=figures)
-        with alone, seen, Coordinator(settings, store=store, publisher=publisher).running():
+        models = Registry(settings.home / "models")
+        coordinator = Coordinator(settings, store=store, publisher=publisher, models=models)
+        with alone, seen, coordinator.running():
             log.info("coordinating", database=store.database.shown)
             stopping.event.wait()
 
@@ -88,8 +101,18 @@ class Coordinator:
     Coordinator(settings, store=…, publisher=…).running()          beside a worker
     """
 
-    def __init__(self, settings: Settings, *, store: Store, publisher: Publisher) -> None:
-        """Prepare to coordinate with an open store and publisher."""
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        store: Store,
+        publisher: Publisher,
+        models: Registry | None = None,
+    ) -> None:
+        """Prepare to coordinate with an open store and publisher.
+
+        With `models` it also attends to batches; `batchgen run` has none.
+        """
         self._settings = settings
         self._publisher = publisher
         self._store = store
@@ -108,6 +131,15 @@ class Coordinator:
         ]
         # It is never nudged, because no job waits for it.
         self._garbage_thread = PeriodicThread("garbage", settings.garbage_interval, self.collect)
+        self._files = FileKeeper(store, storage)
+        self._files.on_trouble = _log_file_left
+        self._checker: BatchChecker | None = None
+        if models is not None:
+            checks = CheckManager(store.database)
+            token = self.finaliser.token
+            self._checker = BatchChecker(rows=checks, storage=storage, models=models, token=token)
+            interval = settings.coordinator_interval
+            self._threads.append(PeriodicThread("batches", interval, self.attend_batches))
 
     def tick(self) -> None:
         """Start and expire jobs, reap dead leases, publish ready shards."""
@@ -126,10 +158,21 @@ class Coordinator:
         if self.finaliser.run_once():
             self.on_ended()
 
+    def attend_batches(self) -> None:
+        """Check new batches, count the lines of results, and delete files whose time is over."""
+        if self._checker is not None and self._checker.run_once():
+            self.nudge()
+        counted = self._files.count_outputs()
+        deleted = self._files.delete_expired()
+        if counted or deleted:
+            log.info("files attended", counted=counted, expired=deleted)
+
     def collect(self) -> None:
         """Remove files that are not needed any more."""
         removed: list[int] = []
         try:
+            if given_up := self._files.remove_given_up():
+                log.info("results given up", jobs=given_up)
             for garbage in self._collector.collect():
                 removed.append(garbage.bytes)
                 if self.finaliser.token.is_cancelled:
@@ -199,6 +242,10 @@ class Coordinator:
         if model not in self._unpublished:
             self._unpublished.add(model)
             log.warning("broker unavailable", model=model, error=error)
+
+
+def _log_file_left(file: FileRecord, error: Corrupt) -> None:
+    log.error("result file not counted", file=file.id, batch=file.batch_id, error=error.message)
 
 
 def _log_garbage_left(job: str, error: Exception) -> None:
