@@ -12,6 +12,7 @@ from batchgen.errors import DatabaseUnavailable
 from batchgen.inputs.stored_input import input_key
 from batchgen.service import Service
 from batchgen.settings import Settings
+from batchgen.tenants.quotas import Quotas
 from batchgen_workers.service import batch_checker
 from batchgen_workers.shard.failure_limit import MAX_FAILURES
 from tests.support.batches import chat_line, checker, create, jsonl
@@ -46,6 +47,13 @@ def test_a_model_that_was_removed_meanwhile(service: Service) -> None:
     service.remove_model("other")
     checker(service).run_once()
     assert found(service, batch) == (BatchStatus.FAILED, ["model_not_found"])
+
+
+def test_a_quota_that_is_used_up_refuses_the_batch_by_openais_code(service: Service) -> None:
+    batch = create(service)
+    service.access.tenants.set_quotas(service.tenant, Quotas(max_tokens=5))
+    checker(service).run_once()
+    assert found(service, batch) == (BatchStatus.FAILED, ["token_limit_exceeded"])
 
 
 def test_an_input_that_was_lost(service: Service) -> None:
