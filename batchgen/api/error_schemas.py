@@ -25,6 +25,16 @@ class OpenAIError(BaseModel):
     error: OpenAIErrorBody
 
 
+class BadLine(BaseModel):
+    """A line of an input that cannot be used."""
+
+    # counts from 1
+    line: int
+    code: str
+    message: str
+    param: str | None
+
+
 class ProblemDetails(BaseModel):
     """An error as RFC 9457 defines it."""
 
@@ -40,6 +50,9 @@ class ProblemDetails(BaseModel):
     param: str | None = None
     # that of the header x-request-id
     request_id: str
+    # of a job's rows that cannot be used: the first ones, and how many there are
+    errors: list[BadLine] | None = None
+    total: int | None = None
 
 
 #: `responses` of the routes under /v1.

@@ -6,7 +6,7 @@ raise BatchgenError / ApiError / HTTPException ──► Problem ──► OpenA
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from http import HTTPStatus
 from typing import Any
 
@@ -22,7 +22,9 @@ from batchgen.api.error_schemas import (
     ProblemDetails,
 )
 from batchgen.errors import (
+    BadLines,
     BatchgenError,
+    EmptyInput,
     InvalidInput,
     InvalidParameter,
     JobNotFound,
@@ -50,6 +52,8 @@ class Problem:
     code: str | None = None
     param: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    # further members of the JSON of RFC 9457
+    members: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def type(self) -> str:
@@ -87,6 +91,8 @@ STATUSES: tuple[tuple[type[BatchgenError], int, str], ...] = (
     (UnknownModel, 404, "model_not_found"),
     (NotAllowed, 409, "not_allowed"),
     (QuotaExceeded, 429, "quota_exceeded"),
+    (BadLines, 400, "bad_lines"),
+    (EmptyInput, 400, "empty_input"),
     (InvalidInput, 400, "invalid_input"),
     (InvalidParameter, 400, "invalid_parameter"),
     (ModelError, 400, "unusable_model"),
@@ -107,7 +113,12 @@ def problem_of(error: Exception) -> Problem:
             # OpenAI's client repeats these by itself, and gets the same answer each time
             headers = {"x-should-retry": "false"} if status in (409, 429) else {}
             return Problem(
-                status=status, message=error.message, code=code, param=param, headers=headers
+                status=status,
+                message=error.message,
+                code=code,
+                param=param,
+                headers=headers,
+                members=_members(error),
             )
     if isinstance(error, Unavailable):
         headers = {"retry-after": str(RETRY_SECONDS)}
@@ -147,6 +158,12 @@ async def _handle(request: Request, error: Exception) -> JSONResponse:
     return respond(error, request.scope["path"], request.state.request_id)
 
 
+def _members(error: BatchgenError) -> dict[str, Any]:
+    if not isinstance(error, BadLines):
+        return {}
+    return {"errors": [asdict(problem) for problem in error.problems], "total": error.total}
+
+
 def _openai(problem: Problem) -> dict[str, Any]:
     body = OpenAIErrorBody(
         message=problem.message, type=problem.type, param=problem.param, code=problem.code
@@ -155,14 +172,15 @@ def _openai(problem: Problem) -> dict[str, Any]:
 
 
 def _rfc9457(problem: Problem, request_id: str) -> dict[str, Any]:
-    return ProblemDetails(
+    details = ProblemDetails(
         title=HTTPStatus(problem.status).phrase,
         status=problem.status,
         detail=problem.message,
         code=problem.code,
         param=problem.param,
         request_id=request_id,
-    ).model_dump(exclude_none=True)
+    )
+    return {**details.model_dump(exclude_none=True), **problem.members}
 
 
 def _of_status(error: HTTPException) -> Problem:

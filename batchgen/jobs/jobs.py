@@ -102,11 +102,14 @@ class JobManager(Manager):
         *,
         tenant: str = LOCAL_TENANT,
         states: Collection[JobState] | None = None,
+        name: str | None = None,
         limit: int = 50,
         before_id: int | None = None,
     ) -> JobRecords:
         """Return jobs, newest first; `before_id` (an internal id) asks for the next page."""
         query = select(jobs).where(jobs.c.tenant_id == tenant)
+        if name is not None:
+            query = query.where(jobs.c.name == name)
         if states is not None:
             query = query.where(jobs.c.state.in_(states))
         if before_id is not None:

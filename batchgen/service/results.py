@@ -9,7 +9,7 @@ from typing import Final
 
 from batchgen.core.rows import ResultRow
 from batchgen.dataset.export import export_dataset
-from batchgen.dataset.manifest import read_manifest
+from batchgen.dataset.manifest import MANIFEST, FileEntry, local_path, read_manifest
 from batchgen.dataset.reader import rows_of
 from batchgen.dataset.streams import openai_lines, row_lines
 from batchgen.dataset.streams.arrow_streams import arrow_stream, parquet_stream
@@ -66,6 +66,19 @@ class Results:
         The home does not have it any more. If this is interrupted, call it again.
         """
         self._place(ref, out, move=True)
+
+    def files(self, ref: str) -> list[FileEntry]:
+        """Return the files of a finished dataset, without its manifest."""
+        return read_manifest(self.dataset(ref)).files
+
+    def file(self, ref: str, name: str) -> Path | None:
+        """Return the path of a file of a finished dataset; None if it has no file of this name.
+
+        Names are those that the manifest lists, and that of the manifest itself.
+        """
+        folder = self.dataset(ref)
+        listed = {entry.path: local_path(folder, entry) for entry in read_manifest(folder).files}
+        return {**listed, MANIFEST: folder / MANIFEST}.get(name)
 
     def verify(self, ref: str) -> list[str]:
         """Return one sentence for each file of a dataset that is missing, changed or extra."""

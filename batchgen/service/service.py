@@ -179,15 +179,38 @@ class Service:
         hint = f"Did you mean {' or '.join(close)}?" if close else "See `batchgen ls`."
         raise JobNotFound(f"No job has the id or the name {ref!r}. {hint}")
 
-    def records(self, *, state: str | None = None, limit: int = 100) -> list[JobRecord]:
-        """Return jobs, newest first."""
-        states = None if state is None else [JobState(state)]
-        return self.store.jobs.list(tenant=self.tenant, states=states, limit=limit)
+    def records(
+        self,
+        *,
+        state: str | None = None,
+        name: str | None = None,
+        limit: int = 100,
+        after: str | None = None,
+    ) -> list[JobRecord]:
+        """Return jobs, newest first; `after` is the id of the last job of the page before."""
+        return self.store.jobs.list(
+            tenant=self.tenant,
+            states=None if state is None else [JobState(state)],
+            name=name,
+            limit=limit,
+            before_id=None if after is None else self.job(after).id,
+        )
 
-    def jobs(self, *, state: str | None = None, limit: int = 100) -> list[JobView]:
-        """Return views of several jobs, newest first."""
+    def jobs(
+        self,
+        *,
+        state: str | None = None,
+        name: str | None = None,
+        limit: int = 100,
+        after: str | None = None,
+    ) -> list[JobView]:
+        """Return views of the jobs that `records` returns."""
+        return self.views(self.records(state=state, name=name, limit=limit, after=after))
+
+    def views(self, jobs: Iterable[JobRecord]) -> list[JobView]:
+        """Return a view of each job."""
         workers = self.workers()
-        return [self._view(job, workers) for job in self.records(state=state, limit=limit)]
+        return [self._view(job, workers) for job in jobs]
 
     def status(self, ref: str) -> JobView:
         """Return a view of one job."""

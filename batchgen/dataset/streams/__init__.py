@@ -1,1 +1,3 @@
 """Streams of a dataset: its rows as record batches, and those as JSON Lines, Arrow or Parquet."""
+
+from __future__ import annotations

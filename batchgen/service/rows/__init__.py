@@ -1,1 +1,3 @@
 """Rows of jobs, finished or running: as streams, in pages, and failed ones in groups."""
+
+from __future__ import annotations

@@ -1,0 +1,3 @@
+"""Tests of the HTTP service."""
+
+from __future__ import annotations
