@@ -13,7 +13,9 @@ from batchgen import __version__
 from batchgen.api import errors, health
 from batchgen.api.body_source import body_readers
 from batchgen.api.limits import Limits
+from batchgen.api.metrics import metrics_router
 from batchgen.api.native.router import router as native
+from batchgen.api.observed import Observed
 from batchgen.api.openai.router import router as openai
 from batchgen.api.rejections import Rejections
 from batchgen.api.request_ids import RequestIds
@@ -38,10 +40,12 @@ def create_app(service: Service) -> FastAPI:
     app.state.rejections = Rejections()
     app.include_router(health.open_router)
     app.include_router(health.router)
+    app.include_router(metrics_router(public=service.settings.metrics.public))
     app.include_router(openai)
     app.include_router(native)
     errors.install_handlers(app)
     app.add_middleware(Limits)
+    app.add_middleware(Observed)
     app.add_middleware(RequestIds)  # the outermost: it answers what the others raise
     return app
 

@@ -16,7 +16,9 @@ from batchgen.service import Service
 from batchgen.service.address import BACKLOG, listen, url_of
 from batchgen.service.exposure import check_server
 from batchgen.settings import Settings
+from batchgen.telemetry.catalogue import Process
 from batchgen_workers.logs import get_logger
+from batchgen_workers.observing import observed, process_name
 from batchgen_workers.signals import on_ending
 
 IDLE_SECONDS = 5  # until a connection without a request is closed
@@ -35,7 +37,8 @@ def run_server(settings: Settings, *, listener: socket.socket | None = None) -> 
     check_server(settings)
     with listener or listen(settings.server) as listening:
         server = make_server(create_app(Service(settings)), settings)
-        with on_ending(server.end):
+        seen = observed(settings, Process.SERVER, id=process_name())
+        with on_ending(server.end), seen:
             log.info("serving", url=url_of(settings.server, listening))
             server.run(sockets=[listening])
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
@@ -20,9 +22,19 @@ if TYPE_CHECKING:
 log = get_logger(__name__)
 
 
+def process_name() -> str:
+    """Return the name of this process in logs, and in SQL as the owner of a final lease."""
+    return f"{socket.gethostname()}/{os.getpid()}"
+
+
 @contextmanager
 def observed(
-    settings: Settings, process: Process, *, id: str, figures: Collector, model: str = ""
+    settings: Settings,
+    process: Process,
+    *,
+    id: str,
+    figures: Collector | None = None,
+    model: str = "",
 ) -> Iterator[None]:
     """Show this process for the block: `id` in each line of its log, `figures` in its metrics.
 
@@ -32,8 +44,9 @@ def observed(
         opened.enter_context(named_process(**{process.value: id}))
         opened.enter_context(tracing(process, enabled=settings.tracing))
         describe_process(process, model=model)
-        REGISTRIES[process].register(figures)
-        opened.callback(REGISTRIES[process].unregister, figures)
+        if figures is not None:
+            REGISTRIES[process].register(figures)
+            opened.callback(REGISTRIES[process].unregister, figures)
         if port := _port_of(process, settings.metrics):
             _serve(opened, process, settings.metrics.host, port)
         yield

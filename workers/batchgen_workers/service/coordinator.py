@@ -32,11 +32,11 @@ from batchgen.telemetry.counters import leases_reaped, shards_published, ticks
 from batchgen_workers.cancellation import CancelToken
 from batchgen_workers.exceptions import describe
 from batchgen_workers.logs import get_logger
-from batchgen_workers.observing import observed
+from batchgen_workers.observing import observed, process_name
 from batchgen_workers.periodic import PeriodicThread
 from batchgen_workers.retry import await_database
 from batchgen_workers.service.batch_checker import BatchChecker
-from batchgen_workers.service.finaliser import Finaliser, owner_name
+from batchgen_workers.service.finaliser import Finaliser
 from batchgen_workers.service.home_lock import locked_home
 from batchgen_workers.service.queue_figures import QueueFigures
 from batchgen_workers.signals import on_ending
@@ -76,7 +76,7 @@ def run_coordinator(settings: Settings) -> None:
         opened.callback(store.close)
         alone = locked_home(settings.home) if store.database.is_sqlite else nullcontext()
         figures = QueueFigures(store, alive_within=MISSED_BEATS * settings.heartbeat_interval)
-        seen = observed(settings, Process.COORDINATOR, id=owner_name(), figures=figures)
+        seen = observed(settings, Process.COORDINATOR, id=process_name(), figures=figures)
         models = Registry(settings.home / "models")
         coordinator = Coordinator(settings, store=store, publisher=publisher, models=models)
         with alone, seen, coordinator.running():

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Container, Iterator
@@ -33,6 +31,7 @@ from batchgen.telemetry.counters import jobs_ended, parquet_rows_written
 from batchgen_workers.cancellation import CancelToken
 from batchgen_workers.exceptions import describe
 from batchgen_workers.logs import get_logger
+from batchgen_workers.observing import process_name
 from batchgen_workers.periodic import PeriodicThread
 from batchgen_workers.retry import retry_while_unavailable
 from batchgen_workers.service.job_trace import trace_job
@@ -76,7 +75,7 @@ class Finaliser:
         return sum(self._finalise(job_id) for job_id in due)
 
     def _finalise(self, job_id: int) -> bool:
-        final = self.store.finalization.claim(job_id, owner=owner_name(), ttl=self.ttl)
+        final = self.store.finalization.claim(job_id, owner=process_name(), ttl=self.ttl)
         if final is None:
             return False
         reach("final.claimed")
@@ -181,11 +180,6 @@ class Finaliser:
             self.store.finalization.release(final, error=error)
         except (Fenced, DatabaseUnavailable) as lost:
             log.warning("final lease left", error=lost.message)
-
-
-def owner_name() -> str:
-    """Return the name of this process in SQL and in logs, as a coordinator."""
-    return f"{socket.gethostname()}/{os.getpid()}"
 
 
 def _note_end(job: JobRecord) -> None:
