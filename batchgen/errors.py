@@ -32,6 +32,7 @@ BatchgenError                     exit 1
 │   ├── SchemaMismatch
 │   ├── StoreMismatch
 │   └── HomeLocked
+├── NotDelivered                  exit 1   a receiver did not accept an event
 ├── EngineFailed                  exit 1   the engine child could not start or died
 │   └── OutOfMemory               exit 1   it needed more memory than there was
 ├── Corrupt                       exit 1   bytes on disk differ from what SQL or a manifest says
@@ -285,6 +286,10 @@ class StoreMismatch(Unavailable):
 
 class HomeLocked(Unavailable):
     """Another process works on this home. Stop it first, or use another BATCHGEN_HOME."""
+
+
+class NotDelivered(BatchgenError):
+    """The receiver of a webhook did not accept an event. See `batchgen webhooks ls`."""
 
 
 class EngineFailed(BatchgenError):

@@ -33,6 +33,7 @@ from batchgen.errors import (
     QuotaExceeded,
     Unavailable,
     UnknownModel,
+    WebhookNotFound,
 )
 from batchgen_workers.logs import get_logger
 
@@ -89,6 +90,7 @@ class ApiError(HTTPException):
 STATUSES: tuple[tuple[type[BatchgenError], int, str], ...] = (
     (JobNotFound, 404, "job_not_found"),
     (UnknownModel, 404, "model_not_found"),
+    (WebhookNotFound, 404, "webhook_not_found"),
     (NotAllowed, 409, "not_allowed"),
     (QuotaExceeded, 429, "quota_exceeded"),
     (BadLines, 400, "bad_lines"),

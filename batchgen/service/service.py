@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from batchgen.service.files import Files
     from batchgen.service.results import Results
     from batchgen.service.submission import Notice, Submission
+    from batchgen.service.webhooks import Webhooks
 
 MISSED_BEATS = 3  # heartbeats that a live worker may miss
 PUBLIC_ID = re.compile("[0-9a-f]{32}")
@@ -116,6 +117,13 @@ class Service:
             tenant=self.tenant,
             key_id=self.key_id,
         )
+
+    @cached_property
+    def webhooks(self) -> Webhooks:
+        """The webhooks of the tenant."""
+        from batchgen.service.webhooks import Webhooks  # imports httpx2
+
+        return Webhooks(self.store.database, self.settings, tenant=self.tenant)
 
     def close(self) -> None:
         """Close idle database connections."""

@@ -71,6 +71,13 @@ class Delivery:
             error=row.error,
         )
 
+    @property
+    def state(self) -> str:
+        """One of `pending`, `delivered` and `given up`."""
+        if self.delivered_at is not None:
+            return "delivered"
+        return "given up" if self.next_at is None else "pending"
+
 
 Claims = list[Claim]
 DeliveryRecords = list[Delivery]

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import (
     IPv4Address,
@@ -69,6 +70,8 @@ class Destinations:
                 f"{url.host} is not among the hosts that may receive webhooks: the operator adds "
                 "it to BATCHGEN_WEBHOOK_HOSTS."
             )
+        with suppress(ValueError):  # a name; its addresses are checked at each attempt
+            self._check(ip_address(url.host), url)
         return url
 
     async def resolve(self, url: httpx2.URL) -> list[Address]:

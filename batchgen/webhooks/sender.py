@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Final
 
 from batchgen.database.database import Database
 from batchgen.failpoints import reach
 from batchgen.settings import Settings
-from batchgen.webhooks.deliveries import Claim, DeliveryManager
+from batchgen.webhooks.deliveries import Claim, Claims, DeliveryManager
 from batchgen.webhooks.destinations import Destinations
 from batchgen.webhooks.sending import Failed, Gone, Poster
 
@@ -21,37 +22,67 @@ Report = Callable[[Claim, str, str | None], None]
 
 
 class Sender:
-    """Sends the events of one database. Any number of senders may run at the same time."""
+    """Sends the events of one database. Any number of senders may run at the same time.
+
+    An event that is being sent when the sender stops is sent again, when its claim has run out.
+    """
 
     def __init__(self, database: Database, settings: Settings, *, report: Report) -> None:
         """Prepare to send; raise InvalidParameter if the destinations cannot be read."""
         self._deliveries = DeliveryManager(database)
         self._poster = Poster(Destinations.of(settings))
         self._report = report
+        self._stopped = False
+        # While events are sent: cancels the attempts, from any thread.
+        self._cancel: Callable[[], object] = lambda: None
 
-    def send_due(self) -> int:
-        """Make one attempt at some of the due deliveries, and return at how many."""
-        claims = self._deliveries.claim(limit=AT_ONCE, each=EACH)
-        if claims:
+    def send_due(self) -> None:
+        """Make one attempt at each due delivery; return when none is due."""
+        while not self._stopped and (claims := self._deliveries.claim(limit=AT_ONCE, each=EACH)):
             reach("webhook.claimed")
-            with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="webhook") as pool:
-                list(pool.map(self._attempt, claims))
-        return len(claims)
+            asyncio.run(self._send(claims))
 
-    def sweep(self) -> int:
-        """Delete deliveries that ended long ago, and return how many."""
-        return self._deliveries.sweep()
+    def stop(self) -> None:
+        """Give up the attempts in progress, and make no more."""
+        self._stopped = True
+        with suppress(RuntimeError):  # the last attempt ended meanwhile, and its loop is closed
+            self._cancel()
 
-    def _attempt(self, claim: Claim) -> None:
+    async def _send(self, claims: Claims) -> None:
+        attempts = asyncio.gather(*map(self._attempt, claims), return_exceptions=True)
+        loop = asyncio.get_running_loop()
+        self._cancel = lambda: loop.call_soon_threadsafe(attempts.cancel)
         try:
-            self._poster.post(claim)
+            if self._stopped:
+                attempts.cancel()
+            outcomes = await attempts
+        except asyncio.CancelledError:
+            return
+        finally:
+            self._cancel = lambda: None
+        for outcome in outcomes:
+            if isinstance(outcome, Exception):
+                raise outcome
+
+    async def _attempt(self, claim: Claim) -> None:
+        try:
+            await self._poster.post(claim)
         except Gone:
-            self._deliveries.record_gone(claim)
-            self._report(claim, "webhook disabled", None)
+            await asyncio.to_thread(self._record_gone, claim)
         except Failed as error:
-            again = self._deliveries.record_failure(claim, str(error))
-            self._report(claim, "webhook failed" if again else "webhook given up", str(error))
+            await asyncio.to_thread(self._record_failure, claim, str(error))
         else:
             reach("webhook.sent")
-            self._deliveries.record_success(claim)
-            self._report(claim, "webhook delivered", None)
+            await asyncio.to_thread(self._record_success, claim)
+
+    def _record_success(self, claim: Claim) -> None:
+        self._deliveries.record_success(claim)
+        self._report(claim, "webhook delivered", None)
+
+    def _record_failure(self, claim: Claim, error: str) -> None:
+        again = self._deliveries.record_failure(claim, error)
+        self._report(claim, "webhook failed" if again else "webhook given up", error)
+
+    def _record_gone(self, claim: Claim) -> None:
+        self._deliveries.record_gone(claim)
+        self._report(claim, "webhook disabled", None)

@@ -32,16 +32,16 @@ class Gone(Exception):
 
 
 class Poster:
-    """Sends claimed events to the destinations that are allowed. May be used by many threads."""
+    """Sends claimed events to the destinations that are allowed."""
 
     def __init__(self, destinations: Destinations) -> None:
         self._destinations = destinations
         self._tls = httpx2.create_ssl_context(trust_env=False)
 
-    def post(self, claim: Claim) -> None:
+    async def post(self, claim: Claim) -> None:
         """Send one event; raise Failed or Gone unless the receiver accepted it."""
         try:
-            status = asyncio.run(self._in_time(claim))
+            status = await self._in_time(claim)
         except TimeoutError:
             raise Failed(f"no answer within {WHOLE:.0f} seconds") from None
         except Refused as error:

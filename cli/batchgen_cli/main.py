@@ -39,6 +39,7 @@ SECTIONS = {
         "server": "server",
         "keys": "keys",
         "tenants": "tenants",
+        "webhooks": "webhooks",
         "db": "db",
     },
     "Set-up": {

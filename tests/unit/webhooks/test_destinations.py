@@ -47,7 +47,7 @@ def test_no_host_is_allowed_unless_the_operator_names_it() -> None:
         ("a.org, Hooks.Example.Org", HOST.upper()),
         (HOST, f"{HOST}."),
         ("*.example.org", "a.b.example.org"),
-        ("127.0.0.1", "127.0.0.1"),
+        ("93.184.215.14", "93.184.215.14"),
     ],
 )
 def test_a_name_is_allowed(hosts: str, host: str) -> None:
@@ -111,6 +111,12 @@ def test_public_addresses_are_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_name_must_not_lead_inside(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
     with pytest.raises(Refused, match="no public address"):
         resolved(monkeypatch, "93.184.215.14", address)
+
+
+def test_an_address_in_a_url_is_checked_at_once() -> None:
+    with pytest.raises(Refused, match="no public address"):
+        allowed("127.0.0.1").check_url("https://127.0.0.1/")
+    assert allowed("127.0.0.1", "127.0.0.0/8").check_url("http://127.0.0.1:8000/")
 
 
 def test_a_network_that_the_operator_names_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:

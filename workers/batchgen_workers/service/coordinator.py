@@ -1,5 +1,7 @@
 """The coordinator: starts and expires jobs, reaps leases, dispatches shards, finalises jobs.
 
+It also sends the events of webhooks, if hosts may receive them.
+
 Any number of coordinators may run on PostgreSQL, because each statement is safe beside the same one
 of another coordinator. An SQLite home has one coordinator.
 """
@@ -29,6 +31,7 @@ from batchgen.service.file_keeper import FileKeeper
 from batchgen.settings import Settings
 from batchgen.telemetry.catalogue import Process
 from batchgen.telemetry.counters import leases_reaped, shards_published, ticks
+from batchgen.webhooks.deliveries import DeliveryManager
 from batchgen_workers.cancellation import CancelToken
 from batchgen_workers.exceptions import describe
 from batchgen_workers.logs import get_logger
@@ -39,6 +42,7 @@ from batchgen_workers.service.batch_checker import BatchChecker
 from batchgen_workers.service.finaliser import Finaliser
 from batchgen_workers.service.home_lock import locked_home
 from batchgen_workers.service.queue_figures import QueueFigures
+from batchgen_workers.service.webhook_sending import webhook_sender
 from batchgen_workers.signals import on_ending
 
 MESSAGES_PER_SLOT = 4  # in a model's queue, at most
@@ -129,6 +133,12 @@ class Coordinator:
             PeriodicThread("coordinator", settings.coordinator_interval, self.tick),
             PeriodicThread("finaliser", settings.coordinator_interval, self.finalise),
         ]
+        self._sender = webhook_sender(settings, store.database)
+        if self._sender is not None:
+            sending = PeriodicThread(
+                "webhooks", settings.coordinator_interval, self._sender.send_due
+            )
+            self._threads.append(sending)
         # It is never nudged, because no job waits for it.
         self._garbage_thread = PeriodicThread("garbage", settings.garbage_interval, self.collect)
         self._files = FileKeeper(store, storage)
@@ -168,7 +178,8 @@ class Coordinator:
             log.info("files attended", counted=counted, expired=deleted)
 
     def collect(self) -> None:
-        """Remove files that are not needed any more."""
+        """Remove files and records of webhooks that are not needed any more."""
+        _try_step("sweeping deliveries", DeliveryManager(self._store.database).sweep)
         removed: list[int] = []
         try:
             if given_up := self._files.remove_given_up():
@@ -191,6 +202,8 @@ class Coordinator:
             yield
         finally:
             self.finaliser.token.cancel()
+            if self._sender is not None:
+                self._sender.stop()
             for thread in (*self._threads, self._garbage_thread):
                 thread.stop()
 
