@@ -85,7 +85,13 @@ class MetricsSettings(BaseModel):
 
     host: str = Field(
         default="127.0.0.1",
-        description="address at which coordinator and worker serve their metrics, without a key",
+        description="address at which processes serve their metrics, without a key",
+    )
+    server_port: int = Field(
+        default=0,
+        ge=0,
+        le=65535,
+        description="port of the HTTP service's metrics, beside its `/metrics`; 0: none",
     )
     coordinator_port: int = Field(
         default=0, ge=0, le=65535, description="port of a coordinator's metrics; 0: none"

@@ -20,7 +20,9 @@ from tests.support.repository import ROOT
 DOCKERFILE = ROOT / "docker" / "Dockerfile"
 COMPOSE = ROOT / "docker" / "compose.yaml"
 OURS = ("migrate", "coordinator", "worker", "cli")
-LASTING = ("postgres", "valkey", "coordinator", "worker")
+LASTING = ("postgres", "valkey", "coordinator", "worker", "prometheus", "grafana")
+# Those with a port on this machine, and on this machine only.
+PUBLISHED = ("grafana",)
 
 
 def tool(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -58,7 +60,7 @@ def test_images_are_pinned(services: dict[str, Any]) -> None:
     bases = re.findall(r"^FROM (\S+)", DOCKERFILE.read_text(encoding="utf-8"), re.MULTILINE)
     images = [service["image"] for service in services.values()]
     for image in (*bases, *images):
-        assert re.search(r":\d+\.\d+", image), image
+        assert re.search(r":v?\d+\.\d+", image), image
     assert {services[name]["image"] for name in OURS} == {f"batchgen:{batchgen.__version__}"}
 
 
@@ -74,8 +76,11 @@ def test_every_container_is_hardened(services: dict[str, Any]) -> None:
         assert service["read_only"] is True, name
         assert service["cap_drop"] == ["ALL"], name
         assert service["security_opt"] == ["no-new-privileges:true"], name
-        assert service["networks"] == ["backend"], name
-        assert "ports" not in service, name
+        edge = ["edge"] if name in PUBLISHED else []
+        assert service["networks"] == ["backend", *edge], name
+        ports = service.get("ports", [])
+        assert bool(ports) == (name in PUBLISHED), name
+        assert all(port.startswith("127.0.0.1:") for port in ports), name
         assert "privileged" not in service, name
         if name not in OURS:
             assert not service["user"].startswith("0"), name
@@ -130,7 +135,7 @@ def test_commands_are_those_of_the_command_line(services: dict[str, Any], name: 
 
 def test_the_servers_of_the_internal_network_are_meant_to_speak_no_tls() -> None:
     document = yaml.safe_load(COMPOSE.read_text(encoding="utf-8"))
-    assert document["networks"] == {"backend": {"internal": True}}
+    assert document["networks"] == {"backend": {"internal": True}, "edge": None}
     environment = document["services"]["worker"]["environment"]
     urls: dict[str, Any] = {
         name: re.sub(r"\$\{\w+:[^}]*\}", "word", environment[f"BATCHGEN_{name.upper()}"])

@@ -54,10 +54,11 @@ def observed(
 
 def _port_of(process: Process, settings: MetricsSettings) -> int:
     ports = {
+        Process.SERVER: settings.server_port,
         Process.COORDINATOR: settings.coordinator_port,
         Process.WORKER: settings.worker_port,
     }
-    return ports.get(process, 0)  # the HTTP service serves its own
+    return ports[process]
 
 
 def _serve(opened: ExitStack, process: Process, host: str, port: int) -> None:

@@ -34,7 +34,7 @@ def test_without_a_port_nothing_listens(tmp_path: Path) -> None:
     assert RUNNING not in exposition(Process.WORKER)[0]
 
 
-@pytest.mark.parametrize("process", [Process.COORDINATOR, Process.WORKER])
+@pytest.mark.parametrize("process", Process)
 def test_each_process_has_its_own_port_on_loopback(
     tmp_path: Path, process: Process, capsys: pytest.CaptureFixture[str]
 ) -> None:
