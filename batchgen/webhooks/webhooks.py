@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -19,6 +20,8 @@ from batchgen.webhooks.signatures import new_secret
 
 if TYPE_CHECKING:
     from sqlalchemy import Row
+
+_ID: Final = re.compile("[0-9a-f]{32}")
 
 MOST: Final = 16  # webhooks of one tenant, because each event is sent to all of them
 
@@ -117,4 +120,6 @@ class WebhookManager(Manager):
 
 
 def _own(tenant: str, webhook_id: str) -> Select[Any]:
+    if _ID.fullmatch(webhook_id) is None:  # PostgreSQL cannot compare with every text
+        raise WebhookNotFound
     return select(webhooks).where(webhooks.c.tenant_id == tenant, webhooks.c.id == webhook_id)
