@@ -24,7 +24,9 @@ from batchgen.api.error_schemas import (
 from batchgen.errors import (
     BadLines,
     BatchgenError,
+    BatchNotFound,
     EmptyInput,
+    FileNotFound,
     InvalidInput,
     InvalidParameter,
     JobNotFound,
@@ -89,6 +91,8 @@ class ApiError(HTTPException):
 #: The first class that fits an error decides its status and code.
 STATUSES: tuple[tuple[type[BatchgenError], int, str], ...] = (
     (JobNotFound, 404, "job_not_found"),
+    (FileNotFound, 404, "file_not_found"),
+    (BatchNotFound, 404, "batch_not_found"),
     (UnknownModel, 404, "model_not_found"),
     (WebhookNotFound, 404, "webhook_not_found"),
     (NotAllowed, 409, "not_allowed"),

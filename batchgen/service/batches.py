@@ -100,7 +100,10 @@ class Batches:
         return self._rows.cancel(batch_id, tenant=self._tenant)
 
     def _model_of(self, request: BatchRequest) -> ModelRecord:
-        file = self._files.get(request.input_file_id, tenant=self._tenant)
+        try:
+            file = self._files.get(request.input_file_id, tenant=self._tenant)
+        except FileNotFound as error:
+            raise FileNotFound(error.message, param="input_file_id") from None
         if file.input_sha256 is None:
             raise FileNotFound("Results of a batch are no requests.", param="input_file_id")
         if request.options.model is not None:
