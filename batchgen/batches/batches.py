@@ -63,7 +63,7 @@ class BatchManager(Manager):
         if known is not None:
             return known
         quotas.check_batch(connection, tenant)
-        values = _values(new, ids, file)
+        values = _values(new, ids, file, self.database.now(connection))
         added = insert(batches).values(tenant_id=tenant, key_id=key_id, idem_key=key, **values)
         connection.execute(added)
         reach("batch.creating")
@@ -137,8 +137,7 @@ def _get(connection: Connection, tenant: str, batch_id: str) -> BatchRecord:
     return found
 
 
-def _values(new: NewBatch, ids: tuple[str, ...], file: Row[Any]) -> dict[str, Any]:
-    ends = now_db() + new.window_seconds
+def _values(new: NewBatch, ids: tuple[str, ...], file: Row[Any], now: float) -> dict[str, Any]:
     return {
         "id": ids[0],
         "endpoint": new.endpoint,
@@ -151,9 +150,9 @@ def _values(new: NewBatch, ids: tuple[str, ...], file: Row[Any]) -> dict[str, An
         "output_file_id": ids[1],
         "error_file_id": ids[2],
         "output_seconds": new.output_seconds,
-        "created_at": now_db(),
+        "created_at": now,
         "not_before": new.not_before,
-        "expires_at": ends if new.deadline is None else new.deadline,
+        "expires_at": now + new.window_seconds if new.deadline is None else new.deadline,
     }
 
 

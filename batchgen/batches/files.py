@@ -60,7 +60,7 @@ class FileManager(Manager):
             return known
         quotas.check_file(connection, tenant, bytes=uploaded.bytes)
         keep_input(connection, uploaded.sha256, size=uploaded.bytes, n_rows=uploaded.n_rows)
-        after = new.expires_after
+        after, now = new.expires_after, self.database.now(connection)
         added = insert(files).values(
             id=file_id,
             tenant_id=tenant,
@@ -69,8 +69,8 @@ class FileManager(Manager):
             purpose=Purpose.BATCH,
             bytes=uploaded.bytes,
             input_sha256=uploaded.sha256,
-            created_at=now_db(),
-            expires_at=None if after is None else now_db() + after,
+            created_at=now,
+            expires_at=None if after is None else now + after,
         )
         connection.execute(added)
         registered = _get(connection, file_id)
