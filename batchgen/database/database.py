@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -173,14 +175,19 @@ class Database:
 
 
 def _may_read(file: Path) -> bool:
-    """Return whether the file exists; raise NoPermission, where SQLite says "unable to open"."""
+    """Return whether the file exists; raise NoPermission, where SQLite says "unable to open".
+
+    The file must not be opened to find out. A process loses all of its POSIX locks on a file when
+    it closes any descriptor of it, also those of SQLite transactions on other threads.
+    """
     try:
         if not exists(file):
             return False
-        with file.open("rb"):
-            return True
+        if not os.access(file, os.R_OK, effective_ids=os.access in os.supports_effective_ids):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(file))
     except PermissionError as error:
         raise NoPermission.of(error) from error
+    return True
 
 
 def _sqlite(url: URL, mode: str) -> Engine:

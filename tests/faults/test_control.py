@@ -51,11 +51,13 @@ def test_11_a_submit_that_dies_is_a_job_or_nothing(cluster: Cluster, failpoint: 
 def test_52_no_part_appears_behind_a_cancel(cluster: Cluster, failpoint: str) -> None:
     cluster.coordinator()
     job = cluster.submit()
+    cluster.brake.after(40)  # one shard is complete, and the cancel finds others that are not
     worker = cluster.worker(failpoint=at(failpoint, "stop:1"))
     cluster.await_held(worker)
     cluster.store.jobs.cancel(job.id)
     cluster.store.jobs.cancel(job.id)
     cluster.hurt()
+    cluster.brake.release()
     wait_until(lambda: woken(worker) and has_ended(cluster, job))
     rows = cluster.drain(job, state=JobState.CANCELLED)
     assert {row.error.code for row in rows if row.error} == {"batch_cancelled"}

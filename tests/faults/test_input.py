@@ -272,7 +272,7 @@ def with_few_files(arguments: list[str]) -> int:
 
 
 @pytest.mark.fault(50, "64 open files, and too few of them")
-@pytest.mark.parametrize("limit", [64, 24, 12])
+@pytest.mark.parametrize("limit", [64, 26, 12])
 def test_50_few_open_files_lose_no_row(cluster: Cluster, limit: int) -> None:
     cluster.coordinator()
     job = cluster.submit()

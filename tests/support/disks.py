@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-SIZE = 8 << 20  # bytes
+SIZE = 32 << 20  # bytes; an empty database of PostgreSQL takes 9 MiB
 
 
 class Disk:

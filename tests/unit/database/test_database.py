@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -53,7 +56,28 @@ class TestTransactions:
             assert setting(database, "SELECT count(*) FROM workers") == "0"
 
 
+WRITES = """
+import sqlite3, sys
+try:
+    sqlite3.connect(sys.argv[1], timeout=0).execute("BEGIN IMMEDIATE")
+except sqlite3.OperationalError as error:
+    print(error)
+else:
+    print("it writes")
+"""
+
+
 class TestSqlite:
+    def test_a_look_at_the_schema_takes_no_lock_from_a_transaction(self, sqlite_url: str) -> None:
+        # A process that closes any descriptor of the file loses the locks of all its connections.
+        with closing(Database(sqlite_url)) as database, database.begin() as connection:
+            connection.execute(text("DELETE FROM workers"))
+            database.check_schema()
+            assert database.file is not None
+            tries = [sys.executable, "-c", WRITES, str(database.file)]
+            said = subprocess.run(tries, capture_output=True, check=True, text=True).stdout
+            assert said.strip() == "database is locked"
+
     @pytest.mark.parametrize(
         ("pragma", "value"),
         [("journal_mode", "delete"), ("synchronous", "2"), ("foreign_keys", "1")],
