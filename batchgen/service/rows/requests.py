@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import pyarrow as pa
 
 from batchgen.core.endpoints import CHAT, RESPONSES
-from batchgen.core.rows import BadRow, InputRow
+from batchgen.core.rows import BadRow
 from batchgen.dataset.streams.openai_lines import Requests
-from batchgen.inputs.stored_input import parse_rows
+from batchgen.inputs.stored_input import read_rows
 from batchgen.jobs.job_records import JobRecord
+from batchgen.requests.lines import LineParser
+from batchgen.requests.plain_endpoints import plain_endpoint
 from batchgen.storage.storage import Storage
+
+Echo = Mapping[str, Any] | None
 
 
 class RowRequests:
@@ -24,30 +29,29 @@ class RowRequests:
         self._storage = storage
         self._job = job
         self._endpoint = endpoint if endpoint != RESPONSES else None
-        self._lines: Iterator[InputRow | BadRow] | None = None
+        self._parser = LineParser(job.params, job.model)
+        self._lines: Iterator[tuple[int, bytes]] | None = None
 
     def of(self, batch: pa.RecordBatch) -> Requests:
         """Return the requests of the rows of a batch; the batches must be in input order."""
         if self._endpoint is not None:
             return Requests(endpoints=pa.repeat(self._endpoint, len(batch)))
-        lines = [self._line(row) for row in batch["row"].to_pylist()]
+        asked = [self._asked(self._line(row), row) for row in batch["row"].to_pylist()]
         return Requests(
-            # an error has the same form at every endpoint
-            endpoints=pa.array(
-                [CHAT if isinstance(line, BadRow) else line.endpoint for line in lines], pa.string()
-            ),
-            echoes=[None if isinstance(line, BadRow) else line.echo for line in lines],
+            endpoints=pa.array([endpoint for endpoint, _ in asked], pa.string()),
+            echoes=[echo for _, echo in asked],
         )
 
-    def _line(self, row: int) -> InputRow | BadRow:
+    def _asked(self, raw: bytes, row: int) -> tuple[str, Echo]:
+        endpoint = None if self._parser.columns else plain_endpoint(raw)
+        if endpoint is not None:
+            return endpoint, None
+        line = self._parser.parse(raw, row)
+        # an error has the same form at every endpoint
+        return (CHAT, None) if isinstance(line, BadRow) else (line.endpoint, line.echo)
+
+    def _line(self, row: int) -> bytes:
         if self._lines is None:
-            self._lines = parse_rows(
-                self._storage,
-                self._job.input_sha256,
-                row,
-                self._job.n_rows,
-                defaults=self._job.params,
-                model=self._job.model,
-            )
+            self._lines = read_rows(self._storage, self._job.input_sha256, row, self._job.n_rows)
         # some rows may still be missing
-        return next(line for line in self._lines if line.row == row)
+        return next(raw for number, raw in self._lines if number == row)
