@@ -19,6 +19,7 @@ from batchgen.api.observed import Observed
 from batchgen.api.openai.router import router as openai
 from batchgen.api.rejections import Rejections
 from batchgen.api.request_ids import RequestIds
+from batchgen.api.streaming import stream_limit
 from batchgen.service.service import Service
 
 
@@ -37,6 +38,7 @@ def create_app(service: Service) -> FastAPI:
     )
     app.state.service = service
     app.state.body_readers = body_readers()
+    app.state.streams = stream_limit()
     app.state.rejections = Rejections()
     app.include_router(health.open_router)
     app.include_router(health.router)

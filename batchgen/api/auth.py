@@ -62,7 +62,7 @@ def check_scope(principal: Principal, scope: Scope) -> None:
         raise ApiError(403, f"This key lacks the scope {scope}.", code="missing_scope")
 
 
-def admin(principal: Caller) -> None:
+async def admin(principal: Caller) -> None:
     """Raise ApiError 403 unless the key has the scope `admin`."""
     check_scope(principal, Scope.ADMIN)
 
@@ -70,7 +70,7 @@ def admin(principal: Caller) -> None:
 ADMIN: Final = Depends(admin)
 
 
-def tenant_service(request: Request, principal: Caller) -> Service:
+async def tenant_service(request: Request, principal: Caller) -> Service:
     """Return the service as the tenant of the key sees it."""
     service: Service = request.app.state.service
     return service.for_tenant(principal.tenant, key_id=principal.key_id)

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from enum import StrEnum
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict
 
@@ -15,6 +15,7 @@ from batchgen.api.auth import TenantService
 from batchgen.api.errors import ApiError
 from batchgen.api.native.replies import reply
 from batchgen.api.native.schemas.catalogue import DatasetFileList
+from batchgen.api.streaming import stream
 from batchgen.dataset.manifest import MANIFEST
 from batchgen.service.results import Results
 
@@ -72,7 +73,10 @@ class ResultsQuery(BaseModel):
 
 @router.get("/results", response_class=StreamingResponse, responses=STREAMED)
 def stream_results(
-    service: TenantService, ref: str, query: Annotated[ResultsQuery, Query()]
+    request: Request,
+    service: TenantService,
+    ref: str,
+    query: Annotated[ResultsQuery, Query()],
 ) -> Response:
     """Return every row in input order, answered or failed.
 
@@ -87,7 +91,7 @@ def stream_results(
     }
     if job.dataset_path is None:
         headers["x-incomplete"] = "true"
-    return StreamingResponse(pieces, media_type=MEDIA_TYPES[form], headers=headers)
+    return stream(request, pieces, media_type=MEDIA_TYPES[form], headers=headers)
 
 
 @router.get("/files", response_model=DatasetFileList)

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import httpx2
+import pytest
+from fastapi import APIRouter, Request
+from fastapi.responses import StreamingResponse
+
+from batchgen.api.streaming import stream
+from tests.support.api import Api, serving
+
+PIECE = b"x" * 100_000
+
+
+class Pieces:
+    """Pieces without an end; each notes the thread that makes it."""
+
+    def __init__(self) -> None:
+        self.threads: list[int] = []
+        self.closed = threading.Event()
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            while True:
+                self.threads.append(threading.get_ident())
+                yield PIECE
+        finally:
+            self.threads.append(threading.get_ident())
+            self.closed.set()
+
+
+@pytest.fixture
+def database_url(sqlite_url: str) -> str:
+    """Return one database: no stream of these tests reads it."""
+    return sqlite_url
+
+
+@pytest.fixture
+def pieces(api: Api) -> Pieces:
+    """The pieces that the route /endless streams."""
+    made = Pieces()
+    router = APIRouter()
+
+    @router.get("/endless")
+    def endless(request: Request) -> StreamingResponse:
+        return stream(request, iter(made), media_type="text/plain")
+
+    @router.get("/short")
+    def short(request: Request) -> StreamingResponse:
+        return stream(request, iter([b"a", b"", b"b"]), media_type="text/plain", status=206)
+
+    api.app.include_router(router)
+    return made
+
+
+def test_a_caller_who_goes_away_ends_the_stream(api: Api, pieces: Pieces) -> None:
+    with serving(api.app) as url:
+        with httpx2.stream("GET", f"{url}/endless") as answer:
+            read = answer.iter_raw()
+            assert all(next(read) for _ in range(20))
+        assert pieces.closed.wait(60)
+    assert len(pieces.threads) > 20
+    assert len(set(pieces.threads)) == 1
+
+
+def test_an_empty_piece_is_not_the_end(api: Api, pieces: Pieces) -> None:
+    answer = api.anonymous.get("/short")
+    assert (answer.status_code, answer.content) == (206, b"ab")
