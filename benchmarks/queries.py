@@ -98,18 +98,19 @@ def rounds(service: Service, large: JobRecord, count: int) -> Clock:
     clock, store = Clock(), service.store
     small = store.jobs.by_id(large.id + 1)
     for _ in range(count):
-        rung = clock.time(
+        published = clock.time(
             "take", lambda: store.dispatch.take(MODEL, limit=16, redispatch_after=30.0)
         )
         clock.time("models_with_work", store.dispatch.models_with_work)
-        lease = clock.time("claim", partial(store.leases.claim, rung[0], owner="w", ttl=TTL))
+        lease = clock.time("claim", partial(store.leases.claim, published[0], owner="w", ttl=TTL))
         _finish(store, clock, lease)
         clock.time("progress", lambda: store.jobs.progress(large.id))
         clock.time("status", lambda: service.status(large.public_id))
         clock.time("status of a small job", lambda: service.status(small.public_id))
         clock.time("finalizable", store.finalization.finalizable)
         clock.time("reap", store.leases.reap)
-        store.dispatch.unmark(rung)
+        clock.time("statistics", lambda: store.statistics.read(alive_within=30.0))
+        store.dispatch.unmark(published)
     return clock
 
 

@@ -50,6 +50,19 @@ def test_the_library_is_light(module: str) -> None:
     assert loaded("-c", f"import {module}") & HEAVY == set()
 
 
+@pytest.mark.parametrize(
+    "module",
+    [
+        "batchgen.api.server",
+        "batchgen_workers.service.coordinator",
+        "batchgen_workers.service.worker",
+    ],
+)
+def test_who_wants_no_traces_imports_no_opentelemetry(module: str) -> None:
+    modules = loaded("-c", f"import {module}")
+    assert "prometheus_client" in modules and "opentelemetry" not in modules
+
+
 def test_the_door_is_lighter_still() -> None:
     ours = {"batchgen_workers", "batchgen_cli", "batchgen_kernels"}
     modules = loaded("-c", "import batchgen; dir(batchgen)")
