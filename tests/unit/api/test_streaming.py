@@ -61,7 +61,7 @@ def test_a_caller_who_goes_away_ends_the_stream(api: Api, pieces: Pieces) -> Non
             read = answer.iter_raw()
             assert all(next(read) for _ in range(20))
         assert pieces.closed.wait(60)
-    assert len(pieces.threads) > 20
+    assert len(pieces.threads) > 2
     assert len(set(pieces.threads)) == 1
 
 
