@@ -23,7 +23,7 @@ class AsyncClient:
 
     async with batchgen.AsyncClient() as client:
         job = await client.jobs.create("prompts.jsonl", model="smollm2-135m")
-        await client.jobs.wait(job.job.public_id)
+        await client.jobs.wait(job.id)
     """
 
     def __init__(

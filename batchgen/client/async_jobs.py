@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -109,7 +110,7 @@ class AsyncJobs:
         """
         give_up = float("inf") if timeout is None else time.monotonic() + timeout
         view = await self.retrieve(job)
-        job = view.job.public_id  # a name may mean another job later
+        job = view.id  # a name may mean another job later
         while True:
             if progress is not None:
                 progress(view)
@@ -148,11 +149,13 @@ class AsyncJobs:
         await self._connection.download(reading.manifest(job), receive)
         return bytes(content)
 
-    async def _download(self, job: str, out: Path) -> Path:
-        manifest = await self.manifest(job)
-        download = await to_thread.run_sync(Download, out, manifest)
+    async def _download(self, ref: str, out: Path) -> Path:
+        job = (await self.retrieve(ref)).job  # a name may mean another job later
+        manifest = await self.manifest(job.public_id)
+        begin = functools.partial(Download, out, manifest, sha256=job.manifest_sha256)
+        download = await to_thread.run_sync(begin)
         for entry in await to_thread.run_sync(lambda: list(download.missing())):
-            await self._fetch(job, entry, download)
+            await self._fetch(job.public_id, entry, download)
         return await to_thread.run_sync(download.finish)
 
     async def _fetch(self, job: str, entry: FileEntry, download: Download) -> None:

@@ -22,8 +22,8 @@ class Client:
 
     with batchgen.Client("https://batchgen.example", api_key="bg_…") as client:
         job = client.jobs.create("prompts.jsonl", model="smollm2-135m", temperature=0)
-        client.jobs.wait(job.job.public_id)
-        print(client.jobs.results(job.job.public_id).to_pandas())
+        client.jobs.wait(job.id)
+        print(client.jobs.results(job.id).to_pandas())
 
     Args:
         url: address of the server; None means BATCHGEN_URL, the profile or the settings files.

@@ -5,6 +5,7 @@ server ──► out/.batchgen/download/…  ──► out/…          what is 
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,10 +24,13 @@ FOLDER: Final = ".batchgen/download"
 class Download:
     """The download of one dataset to a folder; the caller fetches the `missing` files.
 
-    Raises OutputConflict if the folder holds something else, before a file is fetched.
+    Before a file is fetched it raises OutputConflict if the folder holds something else, and
+    Corrupt if the manifest is not the one recorded.
     """
 
-    def __init__(self, out: Path, manifest: bytes) -> None:
+    def __init__(self, out: Path, manifest: bytes, *, sha256: str | None) -> None:
+        if sha256 is not None and hashlib.sha256(manifest).hexdigest() != sha256:
+            raise Corrupt("The manifest of the dataset is not the one that the job ended with.")
         self._out = out
         self._folder = out / FOLDER
         self._entries = decode_manifest(manifest, out).files

@@ -129,7 +129,7 @@ class Jobs:
         """
         give_up = float("inf") if timeout is None else time.monotonic() + timeout
         view = self.retrieve(job)
-        job = view.job.public_id  # a name may mean another job later
+        job = view.id  # a name may mean another job later
         while True:
             if progress is not None:
                 progress(view)
@@ -167,10 +167,12 @@ class Jobs:
         self._connection.download(reading.manifest(job), lambda chunks: _keep(chunks, content))
         return bytes(content)
 
-    def _download(self, job: str, out: Path) -> Path:
-        download = Download(out, self.manifest(job))
+    def _download(self, ref: str, out: Path) -> Path:
+        job = self.retrieve(ref).job  # a name may mean another job later
+        manifest = self.manifest(job.public_id)
+        download = Download(out, manifest, sha256=job.manifest_sha256)
         for entry in download.missing():
-            self._fetch(job, entry, download)
+            self._fetch(job.public_id, entry, download)
         return download.finish()
 
     def _fetch(self, job: str, entry: FileEntry, download: Download) -> None:

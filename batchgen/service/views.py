@@ -35,6 +35,11 @@ class JobView:
     starter: str = "batchgen up"
 
     @property
+    def id(self) -> str:
+        """The public id of the job."""
+        return self.job.public_id
+
+    @property
     def state(self) -> str:
         """The job's state, or `paused` while it is paused."""
         held = self.job.paused and self.job.state in (JobState.QUEUED, JobState.RUNNING)

@@ -83,9 +83,15 @@ def say_end(view: JobView, output: Output, dataset: Path | str | None) -> None:
         output.note(f"The job failed: {view.job.error}")
     elif view.rows_failed:
         failed, total = count(view.rows_failed), count(view.rows_total)
-        output.note(f"{failed} of {total} rows failed; their errors are in {dataset}/errors")
+        output.note(f"{failed} of {total} rows failed; {_errors(view, dataset)}")
     if view.rows_cut:
         output.note(
             f"{count(view.rows_cut)} answers were cut at max_tokens; -p max_tokens=N gives them "
             "more room"
         )
+
+
+def _errors(view: JobView, dataset: Path | str | None) -> str:
+    if isinstance(dataset, str):  # on a server
+        return f"see their errors with: batchgen results {view.id} --format jsonl"
+    return f"their errors are in {dataset}/errors"

@@ -24,6 +24,7 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 from starlette.testclient import TestClient
+from starlette.types import ASGIApp
 
 from batchgen.api.app import create_app
 from batchgen.service import Service
@@ -87,7 +88,7 @@ def api(tmp_path: Path, database_url: str) -> Iterator[Api]:
 
 
 @contextmanager
-def serving(app: FastAPI) -> Iterator[str]:
+def serving(app: ASGIApp) -> Iterator[str]:
     """Serve the app on a free port of the loopback for the block; yield its URL."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         config = uvicorn.Config(app, log_config=None, lifespan="off", timeout_graceful_shutdown=5)

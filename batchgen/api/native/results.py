@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from batchgen.api.auth import TenantService
 from batchgen.api.errors import ApiError
 from batchgen.api.native.replies import reply
-from batchgen.api.native.schemas.catalogue import DatasetFileList
+from batchgen.api.native.schemas.catalogue import DatasetFileList, Verification
 from batchgen.api.streaming import stream
 from batchgen.dataset.manifest import MANIFEST
 from batchgen.service.results import Results
@@ -105,6 +105,13 @@ def list_files(service: TenantService, ref: str) -> Response:
             "manifest_sha256": job.manifest_sha256,
         }
     )
+
+
+@router.get("/verification", response_model=Verification)
+def verify_dataset(service: TenantService, ref: str) -> Response:
+    """Compare every file of the finished dataset with its SHA-256 sum; it reads all of them."""
+    problems = service.results.verify(ref)
+    return reply({"ok": not problems, "problems": problems})
 
 
 @router.get("/files/{path:path}", response_class=FileResponse, responses=FILE)

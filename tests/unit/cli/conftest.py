@@ -1,4 +1,7 @@
-"""The command in a home of its own."""
+"""The command in a home of its own, and the same command on a server that has that home.
+
+A module with `PLACES = ("home", "server")` runs its tests in both, except those marked `home`.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,15 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from batchgen.jobs.job_records import JobRecord
+from batchgen.api.app import create_app
+from batchgen.jobs.job_records import LOCAL_TENANT, JobRecord
 from batchgen.service import Service
 from batchgen.settings import Settings
+from batchgen.tenants.principal import Scope
 from batchgen_cli.main import cli
+from tests.support.api import serving
 from tests.support.homes import pin_model, prompts
+from tests.support.one_server import OneServer, WithCoordinator
 
 
 @dataclass
@@ -48,20 +55,63 @@ class Command:
         path.write_bytes(content)
         return path
 
+    def dataset(self, folder: Path, job: str) -> str:
+        """Return where the command says that a dataset lies: its folder, or its address."""
+        url = self.env.get("BATCHGEN_URL")
+        return f"{url}/api/v1/jobs/{job}/results?format=parquet" if url else str(folder)
+
     def submit(self, *args: object, rows: int = 4) -> str:
         """Submit a prompt file and return the id of the job."""
         prompt_file = self.file(f"prompts-{rows}.jsonl", prompts(rows))
         return self.ok("submit", prompt_file, "-m", "tiny", *args).stdout.strip()
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run the tests of a module in the places that it names."""
+    if "where" in metafunc.fixturenames:
+        only_home = metafunc.definition.get_closest_marker("home") is not None
+        places = getattr(metafunc.module, "PLACES", ("home",))
+        metafunc.parametrize("where", ("home",) if only_home else places)
+
+
 @pytest.fixture
-def batchgen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, service: Service) -> Command:
-    """The command in a fresh home with one model named `tiny`."""
+def batchgen(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    service: Service,
+    where: str,
+    request: pytest.FixtureRequest,
+) -> Command:
+    """The command on a fresh home with one model named `tiny`, which it or its server has."""
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")  # no .env, no batchgen.toml
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setattr("batchgen_workers.service.ending.PATIENCE", 0.0)  # there is no coordinator
-    return Command(home=service.settings.home, folder=tmp_path)
+    command = Command(home=service.settings.home, folder=tmp_path)
+    if where == "server":
+        command.env = request.getfixturevalue("on_server")
+    return command
+
+
+@pytest.fixture(scope="session")
+def one_server() -> Iterator[OneServer]:
+    """A server on a port of the loopback, which serves the app of the test that runs."""
+    server = OneServer()
+    with serving(server) as server.url:
+        yield server
+
+
+@pytest.fixture
+def on_server(one_server: OneServer, service: Service, tmp_path: Path) -> dict[str, str | None]:
+    """The variables of a command on a server of the test's home; its own home is empty."""
+    served = Service(service.settings)
+    one_server.app = WithCoordinator(create_app(served), service)
+    key = served.access.keys.create(LOCAL_TENANT, scopes=frozenset(Scope)).key
+    return {
+        "BATCHGEN_HOME": str(tmp_path / "elsewhere"),
+        "BATCHGEN_URL": one_server.url,
+        "BATCHGEN_API_KEY": key,
+    }
 
 
 @pytest.fixture

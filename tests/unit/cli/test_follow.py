@@ -10,6 +10,8 @@ from batchgen.service import JobView, Service
 from tests.support.homes import finish
 from tests.unit.cli.conftest import Command
 
+PLACES = ("home", "server")
+
 
 @pytest.fixture
 def ending(service: Service, job: JobRecord, monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -49,6 +51,7 @@ def test_watch_as_json_writes_events(batchgen: Command, job: JobRecord, ending: 
     assert result.stderr == ""
 
 
+@pytest.mark.home
 @pytest.mark.parametrize("command", ["watch", "wait"])
 def test_a_database_that_is_busy_for_a_moment_ends_nothing(
     batchgen: Command, ending: list[int], monkeypatch: pytest.MonkeyPatch, command: str

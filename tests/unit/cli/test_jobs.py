@@ -14,6 +14,8 @@ from tests.support.jobs import claim_first, let_expire, set_job
 from tests.support.views import a_worker
 from tests.unit.cli.conftest import Command
 
+PLACES = ("home", "server")
+
 #: What a completed job says to it.
 TOO_LATE = {
     "pause": "; it cannot be paused",
@@ -113,6 +115,7 @@ def test_ls_of_nothing_is_empty_data(batchgen: Command) -> None:
     assert batchgen.json("ls") == []
 
 
+@pytest.mark.home
 def test_what_starts_a_worker_depends_on_whether_there_is_a_broker(
     batchgen: Command, job: JobRecord
 ) -> None:
@@ -172,7 +175,8 @@ def test_status_of_a_finished_job(batchgen: Command, service: Service, job: JobR
     shown = batchgen.json("status", "nightly")
     assert (shown["state"], shown["rows"]["ok"]) == ("completed", 4)
     assert shown["ended_at"].endswith("Z")
-    assert shown["dataset"] == str(service.results.dataset("nightly"))
+    folder = service.results.dataset("nightly")
+    assert shown["dataset"] == batchgen.dataset(folder, job.public_id)
 
 
 def test_pause_and_resume(batchgen: Command, service: Service, job: JobRecord) -> None:
@@ -239,6 +243,7 @@ def test_a_stopped_job_whose_rows_are_all_answered_is_a_success(
         assert batchgen(command, "nightly").exit_code == 0
 
 
+@pytest.mark.home
 def test_from_another_home_a_job_is_cancelled_and_left_to_its_own(
     batchgen: Command, service: Service, job: JobRecord
 ) -> None:

@@ -17,6 +17,8 @@ from tests.support.permissions import writable
 from tests.support.result_rows import ok_row
 from tests.unit.cli.conftest import Command
 
+PLACES = ("home", "server")
+
 
 @pytest.fixture
 def finished(service: Service, job: JobRecord) -> JobRecord:
@@ -35,7 +37,7 @@ def running(batchgen: Command, service: Service) -> JobRecord:
 def test_prints_the_path_of_the_dataset(
     batchgen: Command, service: Service, finished: JobRecord
 ) -> None:
-    path = str(service.results.dataset("nightly"))
+    path = batchgen.dataset(service.results.dataset("nightly"), finished.public_id)
     assert batchgen.ok("results", "nightly").stdout == f"{path}\n"
     assert batchgen.json("results", "nightly") == {"path": path}
 
@@ -103,6 +105,7 @@ def test_a_job_that_runs_names_partial(batchgen: Command, running: JobRecord) ->
     assert "--partial" in result.stderr
 
 
+@pytest.mark.home
 def test_partial_prints_the_parts(batchgen: Command, running: JobRecord) -> None:
     (path,) = batchgen.ok("results", running.public_id, "--partial").stdout.splitlines()
     assert pq.read_table(path)["row"].to_pylist() == list(range(32))

@@ -7,6 +7,8 @@ from batchgen.service import Service
 from tests.support.homes import prompts
 from tests.unit.cli.conftest import Command
 
+PLACES = ("home", "server")
+
 
 def test_prints_the_id_alone_on_stdout(batchgen: Command, service: Service) -> None:
     prompt_file = batchgen.file("p.jsonl", prompts(4))

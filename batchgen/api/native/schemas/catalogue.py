@@ -70,6 +70,14 @@ class DatasetFileList(Shape):
     manifest_sha256: str | None
 
 
+class Verification(Shape):
+    """What a comparison of a dataset with its manifest found."""
+
+    ok: bool
+    # one sentence for each file that is missing, changed or extra
+    problems: list[str]
+
+
 class UsageRecord(Shape):
     """What the ended jobs of one key and model have used."""
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from batchgen.api.native.schemas.catalogue import DatasetFileList
+from batchgen.api.native.schemas.catalogue import DatasetFileList, Verification
 from batchgen.api.native.schemas.rows import Row
 from batchgen.dataset.arrow_schema import SCHEMA
 from batchgen.dataset.verify import verify_dataset
@@ -85,6 +85,18 @@ def test_the_files_make_a_copy_of_the_dataset(api: Api, ended: JobRecord, tmp_pa
         (out / name).write_bytes(answer.content)
     assert verify_dataset(out, manifest_sha256=listed.manifest_sha256) == []
     assert {entry.rows for entry in listed.data} == {None, 77, 3}
+
+
+def test_verification_names_the_file_that_was_changed(
+    api: Api, ended: JobRecord, service: Service
+) -> None:
+    asked = "/api/v1/jobs/nightly/verification"
+    assert api.ours.get(asked).json() == {"ok": True, "problems": []}
+    (part,) = (service.results.dataset("nightly") / "data").iterdir()
+    writable(part).write_bytes(b"other")
+    found = Verification.model_validate(api.ours.get(asked).json())
+    assert not found.ok
+    assert part.name in found.problems[0]
 
 
 def test_a_range_of_a_file(api: Api, ended: JobRecord) -> None:
