@@ -58,9 +58,17 @@ def test_the_library_is_light(module: str) -> None:
         "batchgen_workers.service.worker",
     ],
 )
-def test_who_wants_no_traces_imports_no_opentelemetry(module: str) -> None:
-    modules = loaded("-c", f"import {module}")
-    assert "prometheus_client" in modules and "opentelemetry" not in modules
+def test_the_extra_for_traces_is_one(module: str) -> None:
+    """Redis's client loads it where it is there; ours must start where it is not."""
+    probe = (
+        "import sys\n"
+        "sys.modules['opentelemetry.sdk'] = sys.modules['opentelemetry.exporter'] = None\n"
+        f"import {module}\n"
+        "assert 'batchgen.telemetry.tracing' in sys.modules\n"
+        "assert 'batchgen.telemetry.spans' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-P", "-c", probe], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_door_is_lighter_still() -> None:
