@@ -27,8 +27,12 @@ CLAIM: Final = 120.0  # seconds; longer than an attempt and its record may take
 DELAYS: Final = (5, 60, 300, 1_800, 7_200, 18_000, 28_800, 28_800)
 JITTER: Final = 0.1  # share of a delay that is random, so that receivers are not hit at once
 
+#: Attempts after which a delivery is given up even if no sender lived to record one.
+MOST_ATTEMPTS: Final = 2 * (len(DELAYS) + 1)
+
 KEPT: Final = 7 * 86_400.0  # seconds for which ended deliveries are kept, to be looked at
 GONE: Final = "the receiver answered 410: it is gone"
+UNRECORDED: Final = "no attempt was recorded: the coordinator died each time"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,13 +90,23 @@ DeliveryRecords = list[Delivery]
 class DeliveryManager(Manager):
     """The transactions of the sender."""
 
-    @transaction
-    def claim(self, connection: Connection, *, limit: int, each: int) -> Claims:
+    def claim(self, *, limit: int, each: int) -> Claims:
         """Claim the next attempts of at most `limit` due deliveries, `each` for one webhook.
 
         An attempt is claimed once, however many coordinators claim at the same time.
         """
+        # Nothing is due most of the time, and SQLite has one writer.
+        return self._claim(limit=limit, each=each) if self._has_due() else []
+
+    @reading
+    def _has_due(self, connection: Connection) -> bool:
+        due = select(deliveries.c.id).where(deliveries.c.next_at <= now_db()).limit(1)
+        return connection.execute(due).one_or_none() is not None
+
+    @transaction
+    def _claim(self, connection: Connection, *, limit: int, each: int) -> Claims:
         self._give_up_disabled(connection)
+        self._give_up_unrecorded(connection)
         turn = func.row_number().over(
             partition_by=deliveries.c.webhook_id, order_by=deliveries.c.next_at
         )
@@ -169,6 +183,13 @@ class DeliveryManager(Manager):
             deliveries.c.next_at.is_not(None), deliveries.c.webhook_id.in_(disabled)
         )
         connection.execute(waiting.values(next_at=None, error=GONE))
+
+    def _give_up_unrecorded(self, connection: Connection) -> None:
+        spent = update(deliveries).where(
+            deliveries.c.next_at <= now_db(), deliveries.c.attempts >= MOST_ATTEMPTS
+        )
+        unsaid = func.coalesce(deliveries.c.error, UNRECORDED)
+        connection.execute(spent.values(next_at=None, error=unsaid))
 
     def _record(self, connection: Connection, claim: Claim, **values: Any) -> None:
         connection.execute(_held(claim).values(**values))

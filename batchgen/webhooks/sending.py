@@ -6,7 +6,6 @@ No redirect is followed, no proxy of the environment is used, and no body of an 
 from __future__ import annotations
 
 import asyncio
-import ssl
 import time
 from typing import Final
 
@@ -46,7 +45,8 @@ class Poster:
             raise Failed(f"no answer within {WHOLE:.0f} seconds") from None
         except Refused as error:
             raise Failed(str(error)) from None
-        except (httpx2.HTTPError, OSError, ssl.SSLError) as error:
+        # ValueError: a name that the resolver cannot read.
+        except (httpx2.HTTPError, OSError, ValueError) as error:
             raise Failed(f"{type(error).__name__}: {error}") from None
         if status == GONE:
             raise Gone

@@ -6,7 +6,16 @@ import pytest
 
 from batchgen.database.database import Database
 from batchgen.errors import NotAllowed
-from batchgen.webhooks.deliveries import CLAIM, DELAYS, GONE, JITTER, Claim, DeliveryManager
+from batchgen.webhooks.deliveries import (
+    CLAIM,
+    DELAYS,
+    GONE,
+    JITTER,
+    MOST_ATTEMPTS,
+    UNRECORDED,
+    Claim,
+    DeliveryManager,
+)
 from batchgen.webhooks.webhooks import Webhook, WebhookManager
 from tests.unit.webhooks.conftest import TENANT, Wait
 
@@ -101,6 +110,19 @@ def test_a_receiver_that_is_gone_gets_nothing_more(
     assert [claim.id for claim in sent.claim(limit=9, each=9)] == [kept]
     with pytest.raises(NotAllowed, match="disabled"):
         webhooks.test(TENANT, webhook.id)
+
+
+def test_a_delivery_that_no_sender_survives_is_given_up(
+    webhooks: WebhookManager, webhook: Webhook, sent: DeliveryManager, wait_long: Wait
+) -> None:
+    delivery_id = webhooks.test(TENANT, webhook.id)
+    for _ in range(MOST_ATTEMPTS):
+        claim_one(sent)
+        wait_long()
+    assert sent.claim(limit=9, each=9) == []
+    delivery = sent.get(delivery_id)
+    assert delivery is not None
+    assert (delivery.state, delivery.error) == ("given up", UNRECORDED)
 
 
 def test_a_slow_receiver_leaves_room_for_others(

@@ -114,6 +114,17 @@ def test_a_receiver_that_is_gone_is_disabled(
     assert reports == [("webhook disabled", None)]
 
 
+def test_a_name_that_cannot_be_resolved_fails(
+    webhooks: WebhookManager, database: Database, sent: DeliveryManager
+) -> None:
+    webhook = webhooks.add(TENANT, url=f"https://{'x' * 64}.test/")
+    webhooks.test(TENANT, webhook.id)
+    sender_to(database, Reports(), hosts="*.test").send_due()
+    delivery = newest(sent, webhook)
+    assert delivery.state == "pending"
+    assert "label" in (delivery.error or "")
+
+
 def test_a_receiver_that_is_not_there_fails(
     webhooks: WebhookManager, sender: Sender, sent: DeliveryManager
 ) -> None:
