@@ -32,7 +32,8 @@ def test_every_setting_is_passed_on_and_none_is_empty() -> None:
         - OF_A_CLIENT
         - {name.removeprefix("BATCHGEN_").lower() for name in passed}
     )
-    assert missing == {"database_url", "broker_url"}  # whose default is empty
+    # whose default is empty
+    assert missing == {"database_url", "broker_url", "webhook_hosts", "webhook_networks"}
     assert all(passed.values())
 
 
