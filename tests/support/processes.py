@@ -106,8 +106,8 @@ class Processes:
     def coordinator(self) -> Process:
         return self._start("coordinator", "-m", PROCESS, "coordinator")
 
-    def worker(self, *factory: str, failpoint: str = "") -> Process:
-        command = ("-m", PROCESS, "worker", "tiny")
+    def worker(self, *factory: str, model: str = "tiny", failpoint: str = "") -> Process:
+        command = ("-m", PROCESS, "worker", model)
         return self._start("worker", *command, *factory, failpoint=failpoint)
 
     def local_run(self, job: JobRecord, *factory: str, failpoint: str = "") -> Process:
