@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Final
 
 from fastapi import FastAPI
 from fastapi.concurrency import run_in_threadpool
 from fastapi.routing import APIRoute
+from fastapi.telemetry import TelemetryConfig
 
 from batchgen import __version__
 from batchgen.api import errors, health
@@ -22,6 +24,16 @@ from batchgen.api.request_ids import RequestIds
 from batchgen.api.streaming import stream_limit
 from batchgen.service.service import Service
 
+# FastAPI's own would export query strings and messages of exceptions, which may quote prompts, as
+# soon as a library or a variable of the environment sets a provider up. `Observed` does it here.
+NO_TELEMETRY: Final[TelemetryConfig] = {
+    "tracing": False,
+    "metrics": False,
+    "logs": False,
+    "operation_spans": False,
+    "auto_configure": False,
+}
+
 
 def create_app(service: Service) -> FastAPI:
     """Return the app. It closes the service when it ends.
@@ -33,6 +45,7 @@ def create_app(service: Service) -> FastAPI:
         version=__version__,
         openapi_url=None,
         redirect_slashes=False,
+        telemetry=NO_TELEMETRY,
         generate_unique_id_function=_operation_id,
         lifespan=_lifespan,
     )

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
@@ -79,6 +80,15 @@ def exporter() -> Iterator[InMemorySpanExporter]:
     with writing(writer):
         yield exporter
     writer.close()
+
+
+def test_fastapi_itself_exports_nothing(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    monkeypatch.setattr("opentelemetry.trace.get_tracer_provider", lambda: provider)
+    provider.get_tracer("test").start_span("seen").end()
+    api.anonymous.get("/healthz?prompt=secret")
+    assert [span.name for span in exporter.get_finished_spans()] == ["seen"]
 
 
 def test_a_request_has_a_span_that_continues_its_caller_s(
