@@ -127,6 +127,11 @@ SHARDS_PUBLISHED = _of(
 LEASES_REAPED = _of(
     _COORDINATOR, _COUNTER, "leases_reaped_total", "shards taken back because their lease ran out"
 )
+WEBHOOK_ATTEMPTS = _of(
+    *(_COORDINATOR, _COUNTER, "webhook_attempts_total"),
+    "attempts to send an event, by what came of them",
+    "outcome",
+)
 
 REQUESTS = _of(
     *(_WORKER, _COUNTER, "requests_total"),

@@ -37,6 +37,7 @@ ticks = _kept(Counter, catalogue.TICKS)
 jobs_ended = _kept(Counter, catalogue.JOBS_ENDED)
 shards_published = _kept(Counter, catalogue.SHARDS_PUBLISHED)
 leases_reaped = _kept(Counter, catalogue.LEASES_REAPED)
+webhook_attempts = _kept(Counter, catalogue.WEBHOOK_ATTEMPTS)
 parquet_rows_written = _kept(Counter, catalogue.PARQUET_ROWS_WRITTEN)
 
 requests = _kept(Counter, catalogue.REQUESTS)

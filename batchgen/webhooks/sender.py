@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
+from enum import StrEnum
 from typing import Final
 
 from batchgen.database.database import Database
@@ -17,8 +18,18 @@ from batchgen.webhooks.sending import Failed, Gone, Poster
 AT_ONCE: Final = 8  # attempts at a time
 EACH: Final = 2  # of them to one receiver, so that a slow one does not hold up the others
 
-#: Called with a claim, a word for what came of it, and the error if there is one.
-Report = Callable[[Claim, str, str | None], None]
+
+class Outcome(StrEnum):
+    """What came of an attempt."""
+
+    DELIVERED = "delivered"  #: The receiver has the event.
+    FAILED = "failed"  #: It is sent again later.
+    GIVEN_UP = "given up"  #: It was the last attempt.
+    DISABLED = "disabled"  #: The receiver is gone; so its webhook is disabled.
+
+
+#: Called with a claim, what came of it, and the error if there is one.
+Report = Callable[[Claim, Outcome, str | None], None]
 
 
 class Sender:
@@ -77,12 +88,12 @@ class Sender:
 
     def _record_success(self, claim: Claim) -> None:
         self._deliveries.record_success(claim)
-        self._report(claim, "webhook delivered", None)
+        self._report(claim, Outcome.DELIVERED, None)
 
     def _record_failure(self, claim: Claim, error: str) -> None:
         again = self._deliveries.record_failure(claim, error)
-        self._report(claim, "webhook failed" if again else "webhook given up", error)
+        self._report(claim, Outcome.FAILED if again else Outcome.GIVEN_UP, error)
 
     def _record_gone(self, claim: Claim) -> None:
         self._deliveries.record_gone(claim)
-        self._report(claim, "webhook disabled", None)
+        self._report(claim, Outcome.DISABLED, None)

@@ -13,7 +13,7 @@ from batchgen.database.database import Database
 from batchgen.settings import Settings
 from batchgen.webhooks import sending
 from batchgen.webhooks.deliveries import Claim, Delivery, DeliveryManager
-from batchgen.webhooks.sender import Sender
+from batchgen.webhooks.sender import Outcome, Sender
 from batchgen.webhooks.webhooks import Webhook, WebhookManager
 from tests.support.receivers import CERTIFICATE, NAME, Receiver, free_port, receiving
 from tests.unit.webhooks.conftest import TENANT, Wait
@@ -21,11 +21,11 @@ from tests.unit.webhooks.conftest import TENANT, Wait
 LOOPBACK = "127.0.0.0/8"
 
 
-class Reports(list[tuple[str, str | None]]):
+class Reports(list[tuple[Outcome, str | None]]):
     """What a sender reported of its attempts."""
 
-    def __call__(self, claim: Claim, word: str, error: str | None) -> None:
-        self.append((word, error))
+    def __call__(self, claim: Claim, outcome: Outcome, error: str | None) -> None:
+        self.append((outcome, error))
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def test_a_receiver_that_fails_gets_the_event_again_with_its_id(
     sender.send_due()
     assert receiver.ids() == [f"evt_{delivery}"] * 3
     assert newest(sent, webhook).state == "delivered"
-    assert [word for word, _ in reports] == ["webhook failed"] * 2 + ["webhook delivered"]
+    assert [outcome for outcome, _ in reports] == [Outcome.FAILED] * 2 + [Outcome.DELIVERED]
 
 
 def test_a_receiver_that_is_gone_is_disabled(
@@ -111,7 +111,7 @@ def test_a_receiver_that_is_gone_is_disabled(
     receiver.answers.append(410)
     sender.send_due()
     assert webhooks.get(TENANT, webhook.id).disabled_at is not None
-    assert reports == [("webhook disabled", None)]
+    assert reports == [(Outcome.DISABLED, None)]
 
 
 def test_a_name_that_cannot_be_resolved_fails(

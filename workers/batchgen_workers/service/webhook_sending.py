@@ -1,4 +1,4 @@
-"""The coordinator's sender of webhooks, and what it logs."""
+"""The coordinator's sender of webhooks, and what it counts and logs."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 from batchgen.database.database import Database
 from batchgen.settings import Settings
+from batchgen.telemetry.counters import webhook_attempts
 from batchgen.webhooks.deliveries import Claim
 from batchgen_workers.logs import get_logger
 
 if TYPE_CHECKING:
-    from batchgen.webhooks.sender import Sender
+    from batchgen.webhooks.sender import Outcome, Sender
 
 log = get_logger(__name__)
 
@@ -21,11 +22,13 @@ def webhook_sender(settings: Settings, database: Database) -> Sender | None:
         return None
     from batchgen.webhooks.sender import Sender  # imports httpx2
 
-    return Sender(database, settings, report=log_attempt)
+    return Sender(database, settings, report=note_attempt)
 
 
-def log_attempt(claim: Claim, event: str, error: str | None) -> None:
-    """Log what came of an attempt to send an event."""
+def note_attempt(claim: Claim, outcome: Outcome, error: str | None) -> None:
+    """Count and log what came of an attempt to send an event."""
+    webhook_attempts.labels(outcome).inc()
+    event = f"webhook {outcome}"
     about = {"webhook": claim.webhook_id, "delivery": claim.id, "attempt": claim.attempt}
     if error is None:
         log.info(event, **about)
