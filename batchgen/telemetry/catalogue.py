@@ -133,6 +133,14 @@ WEBHOOK_ATTEMPTS = _of(
     "outcome",
 )
 
+BATCHES_CHECKED = _of(
+    _COORDINATOR,
+    _COUNTER,
+    "batches_checked_total",
+    "batches whose lines were checked: `accepted` or `refused`",
+    "outcome",
+)
+
 REQUESTS = _of(
     *(_WORKER, _COUNTER, "requests_total"),
     "rows that the engine ended: the finish reason of the first choice, or `error`",

@@ -39,6 +39,7 @@ shards_published = _kept(Counter, catalogue.SHARDS_PUBLISHED)
 leases_reaped = _kept(Counter, catalogue.LEASES_REAPED)
 webhook_attempts = _kept(Counter, catalogue.WEBHOOK_ATTEMPTS)
 parquet_rows_written = _kept(Counter, catalogue.PARQUET_ROWS_WRITTEN)
+batches_checked = _kept(Counter, catalogue.BATCHES_CHECKED)
 
 requests = _kept(Counter, catalogue.REQUESTS)
 tokens = _kept(Counter, catalogue.TOKENS)

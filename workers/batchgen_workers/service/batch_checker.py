@@ -20,6 +20,7 @@ from batchgen.errors import (
 from batchgen.failpoints import reach
 from batchgen.models.registry import Registry
 from batchgen.storage.storage import Storage
+from batchgen.telemetry.counters import batches_checked
 from batchgen_workers.cancellation import CancelToken
 from batchgen_workers.exceptions import describe
 from batchgen_workers.logs import get_logger
@@ -73,6 +74,7 @@ class BatchChecker:
             log.exception("batch check failed", **context)
             self._count_failure(unchecked, describe(error))
         else:
+            batches_checked.labels("refused" if refused else "accepted").inc()
             log.info("batch checked", accepted=not refused, **context)
 
     def _try_check(self, unchecked: Unchecked) -> tuple[BatchError, ...]:
@@ -104,6 +106,7 @@ class BatchChecker:
             return
         message = f"The file could not be checked: {reason}"
         self.rows.refuse(batch_id, [BatchError(code="server_error", message=message)])
+        batches_checked.labels("refused").inc()
 
 
 class _Watch:

@@ -12,11 +12,13 @@ from batchgen.errors import DatabaseUnavailable
 from batchgen.inputs.stored_input import input_key
 from batchgen.service import Service
 from batchgen.settings import Settings
+from batchgen.telemetry.catalogue import Process
 from batchgen.tenants.quotas import Quotas
 from batchgen_workers.service import batch_checker
 from batchgen_workers.shard.failure_limit import MAX_FAILURES
 from tests.support.batches import chat_line, checker, create, jsonl
 from tests.support.homes import pin_model
+from tests.support.metrics import Changes
 
 
 @pytest.fixture
@@ -35,7 +37,12 @@ def found(service: Service, batch: BatchRecord) -> tuple[BatchStatus, list[str]]
 
 def test_all_new_batches_are_checked(service: Service) -> None:
     good, bad = create(service), create(service, b"{}\n")
+    changes = Changes(Process.COORDINATOR)
     assert checker(service).run_once() == 2
+    assert changes() == {
+        'batchgen_batches_checked_total{outcome="accepted"}': 1,
+        'batchgen_batches_checked_total{outcome="refused"}': 1,
+    }
     assert found(service, good) == (BatchStatus.IN_PROGRESS, [])
     assert found(service, bad) == (BatchStatus.FAILED, ["missing_required_parameter"])
     assert checker(service).run_once() == 0
@@ -82,11 +89,13 @@ def test_a_check_that_fails_each_time_fails_its_batch_and_no_other(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batch, checks = create(service), checker(service)
+    changes = Changes(Process.COORDINATOR)
     _fail(monkeypatch, ValueError("a prompt"))
     for _ in range(MAX_FAILURES):
         checks.rows.release(batch.id)
         assert checks.run_once() == 1
     assert found(service, batch) == (BatchStatus.FAILED, ["server_error"])
+    assert changes() == {'batchgen_batches_checked_total{outcome="refused"}': 1}
     assert "a prompt" not in service.batches.get(batch.id).errors[0].message
     monkeypatch.undo()
     other = create(service)
