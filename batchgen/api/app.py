@@ -12,8 +12,9 @@ from fastapi.routing import APIRoute
 from fastapi.telemetry import TelemetryConfig
 
 from batchgen import __version__
-from batchgen.api import errors, health
+from batchgen.api import health
 from batchgen.api.body_source import body_readers
+from batchgen.api.handlers import install_handlers
 from batchgen.api.limits import Limits
 from batchgen.api.metrics import metrics_router
 from batchgen.api.native.router import router as native
@@ -58,7 +59,7 @@ def create_app(service: Service) -> FastAPI:
     app.include_router(metrics_router(public=service.settings.metrics.public))
     app.include_router(openai)
     app.include_router(native)
-    errors.install_handlers(app)
+    install_handlers(app)
     app.add_middleware(Limits)
     app.add_middleware(Observed)
     app.add_middleware(RequestIds)  # the outermost: it answers what the others raise

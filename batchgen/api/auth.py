@@ -30,6 +30,7 @@ def authenticated(
     """Return who asks; raise ApiError 401 without a valid key, 403 without the method's scope."""
     principal = _principal(request, credentials.credentials if credentials else "")
     check_scope(principal, Scope.READ if request.method in READING else Scope.SUBMIT)
+    request.state.principal = principal
     return principal
 
 

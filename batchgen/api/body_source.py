@@ -5,9 +5,10 @@ event loop: socket ──► _chunk() ◄── asked for ── read(): a threa
 
 from __future__ import annotations
 
+import asyncio
 import io
 from collections.abc import Callable
-from typing import BinaryIO, Final, TypeVar, cast
+from typing import Any, BinaryIO, Final, TypeVar, cast
 
 from anyio import CapacityLimiter, from_thread, to_thread
 from starlette.requests import Request
@@ -30,8 +31,11 @@ async def read_body(request: Request, read: Callable[[BinaryIO], Result]) -> Res
     """
     allow_bytes(request, MAX_UPLOAD_BYTES)
     limiter = request.app.state.body_readers
-    source = cast("BinaryIO", BodySource(request))
-    return await to_thread.run_sync(read, source, limiter=limiter)
+    source = BodySource(request)
+    try:
+        return await to_thread.run_sync(read, cast("BinaryIO", source), limiter=limiter)
+    finally:
+        source.abort()
 
 
 def body_readers() -> CapacityLimiter:
@@ -45,14 +49,24 @@ class BodySource(io.RawIOBase):
     def __init__(self, request: Request) -> None:
         self._request = request
         self._left = b""
-        self._ended = False
+        self._ended = self._is_aborted = False
+        # what waits for bytes
+        self._waiting: asyncio.Task[Any] | None = None
+
+    def abort(self) -> None:
+        """Let a thread that waits for bytes fail, because nobody waits for it; no error twice."""
+        self._is_aborted = True
+        if self._waiting is not None:
+            self._waiting.cancel()
 
     def readable(self) -> bool:
         """Return True: it is a source of bytes."""
         return True
 
     def read(self, size: int = -1) -> bytes:
-        """Return some bytes, at most `size`; b"" at the end."""
+        """Return some bytes, at most `size`; b"" at the end, and only there."""
+        if self._is_aborted:
+            raise _broken_off()
         if not self._left and not self._ended:
             self._left = from_thread.run(self._chunk)
         if size < 0 or size >= len(self._left):
@@ -64,10 +78,16 @@ class BodySource(io.RawIOBase):
     async def _chunk(self) -> bytes:
         """Receive about CHUNK_BYTES, less at the end."""
         received = bytearray()
+        self._waiting = asyncio.current_task()
         while not self._ended and len(received) < CHUNK_BYTES:
             message = await self._request.receive()
             if message["type"] == "http.disconnect":
-                raise ApiError(400, "The body broke off.", code="incomplete_body")
+                raise _broken_off()
             received += message.get("body", b"")
             self._ended = not message.get("more_body", False)
+        self._waiting = None
         return bytes(received)
+
+
+def _broken_off() -> ApiError:
+    return ApiError(400, "The body broke off.", code="incomplete_body")

@@ -7,10 +7,12 @@ answered before the body has arrived ──► LINGER_SECONDS for the client to 
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from batchgen.api.no_answer import ABORT
 
 HEAD_SECONDS: Final = 20.0
 LINGER_SECONDS: Final = 5.0
@@ -36,6 +38,7 @@ class BoundedProtocol(H11Protocol):
         """Receive bytes; only a whole head ends the waiting for one."""
         was_idle = self.timeout_keep_alive_task is not None
         super().data_received(data)  # ends uvicorn's timer of an idle connection
+        self._offer_abort()
         if self._is_answering:
             self._keep()
         elif was_idle:
@@ -43,9 +46,15 @@ class BoundedProtocol(H11Protocol):
 
     def on_response_complete(self) -> None:
         """Give a client that still sends its body a moment to read the answer."""
-        super().on_response_complete()
+        super().on_response_complete()  # begins the next request if that has arrived
+        self._offer_abort()
         if self.conn.their_state is h11.SEND_BODY and not self._is_answering:
             self._close_in(LINGER_SECONDS)
+
+    def _offer_abort(self) -> None:
+        if self._is_answering:
+            extensions = cast("dict[str, Any]", self.scope).setdefault("extensions", {})
+            extensions[ABORT] = self.transport.abort
 
     @property
     def _is_answering(self) -> bool:

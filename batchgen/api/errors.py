@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass, field
 from http import HTTPStatus
 from typing import Any
 
-from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
@@ -152,16 +151,6 @@ def respond(error: Exception, path: str, request_id: str) -> JSONResponse:
     if problem.status >= 500 and not isinstance(error, ApiError):
         log.error("request failed", status=problem.status, exc_info=error)
     return render(problem, path, request_id)
-
-
-def install_handlers(app: FastAPI) -> None:
-    """Let the app answer every expected error in its shape."""
-    for kind in (BatchgenError, HTTPException, RequestValidationError):
-        app.add_exception_handler(kind, _handle)
-
-
-async def _handle(request: Request, error: Exception) -> JSONResponse:
-    return respond(error, request.scope["path"], request.state.request_id)
 
 
 def _members(error: BatchgenError) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from batchgen.settings import Settings
 from batchgen.tenants.principal import Scope, parse_scopes
 from tests.support.homes import pin_model
 
+HOOKS_HOST = "hooks.example"  # may receive webhooks
 OURS, THEIRS = "ours", "theirs"  # tenants
 
 
@@ -79,7 +80,14 @@ class Api:
 @pytest.fixture
 def api(tmp_path: Path, database_url: str) -> Iterator[Api]:
     """The app on an empty database, on each of the two."""
-    settings = Settings(home=tmp_path / "home", database_url=database_url)
+    with running_api(tmp_path, database_url) as api:
+        yield api
+
+
+@contextmanager
+def running_api(folder: Path, database_url: str) -> Iterator[Api]:
+    """Yield the app on a new home in a folder."""
+    settings = Settings(home=folder / "home", database_url=database_url, webhook_hosts=HOOKS_HOST)
     pin_model(settings.home)
     service = Service(settings)
     api = Api(service, create_app(service))

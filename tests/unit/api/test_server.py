@@ -7,20 +7,26 @@ import ssl
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 import httpx2
 import pytest
+from fastapi import APIRouter, Depends, FastAPI, Request
 
 from batchgen.api import connections
 from batchgen.api.app import create_app
+from batchgen.api.auth import authenticated
+from batchgen.api.body_source import read_body
 from batchgen.api.connections import MAX_HEAD_BYTES
 from batchgen.api.server import make_server, run_server
-from batchgen.errors import InvalidParameter
+from batchgen.database.failures import Conflict
+from batchgen.errors import DatabaseUnavailable, InvalidParameter
 from batchgen.service import Service
 from batchgen.service.address import listen, url_of
 from batchgen.settings import ServerSettings, Settings
+from tests.support.api import Api
 
 
 @pytest.fixture
@@ -29,10 +35,10 @@ def settings(tmp_path: Path) -> Settings:
 
 
 @contextmanager
-def running(settings: Settings) -> Iterator[str]:
+def running(settings: Settings, app: FastAPI | None = None) -> Iterator[str]:
     """Run the server itself, bounds included, on a free port; yield its URL."""
     listener = listen(settings.server)
-    server = make_server(create_app(Service(settings)), settings)
+    server = make_server(app or create_app(Service(settings)), settings)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:
@@ -147,3 +153,62 @@ def test_what_cannot_be_served_is_refused(settings: Settings, tmp_path: Path) ->
         settings.server.port = taken.getsockname()[1]
         with pytest.raises(InvalidParameter, match="--port"):
             run_server(settings)
+
+
+def test_an_unknown_outcome_is_not_answered(api: Api, settings: Settings) -> None:
+    """Where a commit may have worked, an error would be a lie."""
+    errors = {"lost": DatabaseUnavailable(), "conflict": Conflict()}
+    router = APIRouter(prefix="/v1/test", dependencies=[Depends(authenticated)])
+
+    @router.post("/{error}")
+    @router.get("/{error}")
+    def fail(error: str) -> None:
+        raise errors[error]
+
+    api.app.include_router(router)
+    headers = {"authorization": f"Bearer {api.key()}"}
+    with (
+        running(settings, api.app) as url,
+        httpx2.Client(base_url=f"{url}/v1/test", headers=headers) as client,
+    ):
+        with pytest.raises(httpx2.TransportError):
+            client.post("/lost")
+        assert client.get("/lost").status_code == 503
+        assert client.post("/conflict").status_code == 503
+
+
+def test_an_upload_under_way_at_the_end_leaves_nothing(api: Api, settings: Settings) -> None:
+    reading, ended = threading.Event(), threading.Event()
+    router = APIRouter(prefix="/v1/test", dependencies=[Depends(authenticated)])
+
+    @router.post("/body")
+    async def body(request: Request) -> None:
+        def store(source: BinaryIO) -> None:
+            try:
+                with api.service.storage.write("inputs/half") as pending:
+                    reading.set()
+                    while piece := source.read(4096):
+                        pending.file.write(piece)
+            finally:
+                ended.set()
+
+        await read_body(request, store)
+
+    def pieces() -> Iterator[bytes]:
+        yield b"x" * 1000
+        ended.wait(60)
+
+    api.app.include_router(router)
+    headers = {"authorization": f"Bearer {api.key()}"}
+
+    def upload(url: str) -> None:
+        with suppress(httpx2.TransportError):
+            httpx2.post(f"{url}/v1/test/body", content=pieces(), headers=headers)
+
+    with running(settings, api.app) as url:
+        client = threading.Thread(target=upload, args=(url,))
+        client.start()
+        assert reading.wait(60)
+    client.join()
+    assert ended.is_set()
+    assert list((api.service.settings.home / "inputs").glob("*")) == []

@@ -1,0 +1,91 @@
+"""The OpenAPI document is committed and true: drawn at random, no call gets an unnamed answer."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from schemathesis.checks import not_a_server_error
+from schemathesis.core.result import Ok
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from batchgen.api.app import create_app
+from batchgen.api.openapi import document_of
+from batchgen.service import Service
+from batchgen.service.submission import Submission
+from batchgen.settings import Settings
+from tests.support.api import OURS, Api, running_api
+from tests.support.homes import MODEL, finish, prompts
+
+EXAMPLES = 12  # of each operation
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_schema_conformance,
+]
+schemathesis.serializer.alias("application/x-ndjson", "application/octet-stream")
+SCHEMA = schemathesis.openapi.from_dict(document_of(create_app(Service(Settings()))))
+ENDLESS = {"GET /api/v1/events"}
+OPERATIONS = {
+    found.label: found
+    for found in (result.ok() for result in SCHEMA.get_all_operations() if isinstance(result, Ok))
+    if found.label not in ENDLESS
+}
+
+
+@pytest.fixture
+def home(tmp_path: Path, sqlite_url: str) -> Iterator[tuple[Api, str]]:
+    """A home with a completed job, and the id of that."""
+    with running_api(tmp_path, sqlite_url) as api:
+        service = api.service.for_tenant(OURS)
+        service.access.tenants.add(OURS)
+        job = service.submit(io.BytesIO(prompts(4)), Submission(model=MODEL))
+        finish(api.service, job)
+        yield api, job.public_id
+
+
+def test_every_operation_has_a_name_of_its_own_and_says_what_it_does() -> None:
+    operations = [
+        operation
+        for path in document_of(create_app(Service(Settings())))["paths"].values()
+        for operation in path.values()
+    ]
+    names = [operation["operationId"] for operation in operations]
+    assert len(set(names)) == len(names)
+    assert all(operation["description"] for operation in operations)
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["anything", "a job"])
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_every_answer_is_one_that_the_document_names(
+    home: tuple[Api, str], operation: str, known: bool
+) -> None:
+    api, job = home
+    found = OPERATIONS[operation]
+    headers = {"authorization": f"Bearer {api.key()}"}
+
+    @settings(
+        max_examples=EXAMPLES,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(case=found.as_strategy())
+    def call(case: Any) -> None:
+        if known and "ref" in (case.path_parameters or {}):
+            case.path_parameters["ref"] = job
+        case.call_and_validate(headers=headers, checks=CHECKS, app=api.app)
+
+    call()
