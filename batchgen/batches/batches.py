@@ -59,7 +59,7 @@ class BatchManager(Manager):
             raise FileNotFound(
                 f"No file file-{new.input_file_id} with lines of requests.", param="input_file_id"
             )
-        key, known = _key_and_known(connection, new, tenant)
+        key, known = _key_and_known(connection, new, tenant, file.input_sha256)
         if known is not None:
             return known
         quotas.check_batch(connection, tenant)
@@ -157,7 +157,7 @@ def _values(new: NewBatch, ids: tuple[str, ...], file: Row[Any], now: float) -> 
 
 
 def _key_and_known(
-    connection: Connection, new: NewBatch, tenant: str
+    connection: Connection, new: NewBatch, tenant: str, sha256: str
 ) -> tuple[str, BatchRecord | None]:
     """Return the stored key of a new batch, and the batch that is the answer instead of it."""
     content = _digest(_content(new))
@@ -170,25 +170,25 @@ def _key_and_known(
                 "values. Choose another key."
             )
         return key, known
-    return _next_key(connection, new, tenant, content)
+    key, last = _next_key(connection, tenant, content, sha256)
+    if last is not None and new.is_retry and _is_recent(connection, last):
+        return key, _get(connection, tenant, last)
+    return key, None
 
 
 def _next_key(
-    connection: Connection, new: NewBatch, tenant: str, content: str
-) -> tuple[str, BatchRecord | None]:
-    """Return a key that no batch has: each equal batch has the id of the one before it in its key.
+    connection: Connection, tenant: str, content: str, sha256: str
+) -> tuple[str, str | None]:
+    """Return a key that no batch has, and the id of the newest equal batch, if there is one.
 
-    So two creates that see the same last batch cannot both be stored.
+    Each equal batch has the id of the one before it in its key. So two creates that see the same
+    newest batch cannot both be stored.
     """
     prefix = f"content/{content}/"
-    equals = (batches.c.input_file_id == new.input_file_id, batches.c.idem_key.startswith(prefix))
+    equals = (batches.c.input_sha256 == sha256, batches.c.idem_key.startswith(prefix))
     query = select(batches.c.id).where(batches.c.tenant_id == tenant, *equals)
     last = connection.execute(query.order_by(batches.c.id.desc()).limit(1)).scalar()
-    if last is None:
-        return prefix, None
-    if new.is_retry and _is_recent(connection, last):
-        return prefix, _get(connection, tenant, last)
-    return f"{prefix}{last}", None
+    return f"{prefix}{last or ''}", last
 
 
 def _is_recent(connection: Connection, batch_id: str) -> bool:

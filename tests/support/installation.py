@@ -82,7 +82,7 @@ def installation(
             with processes(settings, folder) as started:
                 started.coordinator()
                 (worker or _fake)(started)
-                url = _serving(started)
+                url = url_of(serve(started))
                 service = Service(settings)
                 yield Installation(settings, started, held, url, service)
                 service.close()
@@ -114,8 +114,13 @@ def _fake(started: Processes) -> Process:
     return started.worker(testing.FAST)
 
 
-def _serving(started: Processes) -> str:
-    server = started.script(COMMAND)
+def serve(started: Processes, *, failpoint: str = "") -> Process:
+    """Start `batchgen server` on any port."""
+    return started.script(COMMAND, failpoint=failpoint)
+
+
+def url_of(server: Process) -> str:
+    """Return the URL of a server, once it answers."""
 
     def said() -> list[str]:
         return SERVING.findall(server.log.read_text(encoding="utf-8"))

@@ -113,8 +113,8 @@ class Processes:
     def local_run(self, job: JobRecord, *factory: str, failpoint: str = "") -> Process:
         return self._start("run", "-c", LOCAL_RUN, job.public_id, *factory, failpoint=failpoint)
 
-    def script(self, text: str, *arguments: str) -> Process:
-        return self._start("script", "-c", text, *arguments)
+    def script(self, text: str, *arguments: str, failpoint: str = "") -> Process:
+        return self._start("script", "-c", text, *arguments, failpoint=failpoint)
 
     def end(self) -> None:
         """End every one that still runs."""
