@@ -13,6 +13,7 @@ pytest_plugins = [
     "tests.support.databases",
     "tests.support.fault_table",
     "tests.support.holding",
+    "tests.support.one_server",
     "tests.support.permissions",
     "tests.support.servers",
     "tests.support.smollm2",

@@ -89,7 +89,7 @@ class AsyncConnection:
     async def repeat(self, attempt: Callable[[], Awaitable[Result]]) -> Result:
         """Return `await attempt()`; while its failure may pass, wait and call it again."""
         retrying = tenacity.AsyncRetrying(
-            **attempts.policy(self._retries), sleep=lambda seconds: anyio.sleep(seconds)
+            **attempts.policy(self._retries, None), sleep=lambda seconds: anyio.sleep(seconds)
         )
         try:
             return await retrying(attempt)

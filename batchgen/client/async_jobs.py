@@ -7,7 +7,6 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import anyio
@@ -68,7 +67,8 @@ class AsyncJobs:
 
     async def retrieve(self, job: str) -> JobView:
         """Return the current view of a job."""
-        return await self._view(await self._connection.send(calls.get(calls.job_path(job))))
+        path = calls.job_path(await self._ref(job))
+        return await self._view(await self._connection.send(calls.get(path)))
 
     async def list(
         self, *, state: str | None = None, name: str | None = None, limit: int | None = None
@@ -82,19 +82,19 @@ class AsyncJobs:
 
     async def pause(self, job: str) -> JobView:
         """Hold a job back; its finished rows are kept. Raises NotAllowed if it has ended."""
-        return await self._view(await self._connection.send(calls.act(job, "pause")))
+        return await self._act(job, "pause")
 
     async def resume(self, job: str) -> JobView:
         """Let a paused job go on; raise NotAllowed if it has ended."""
-        return await self._view(await self._connection.send(calls.act(job, "resume")))
+        return await self._act(job, "resume")
 
     async def cancel(self, job: str) -> JobView:
         """Stop a job for good; rows without an answer become error rows."""
-        return await self._view(await self._connection.send(calls.act(job, "cancel")))
+        return await self._act(job, "cancel")
 
     async def delete(self, job: str) -> None:
         """Remove a job that has ended, its files and its input. Twice is no error."""
-        await self._connection.send(calls.delete(job))
+        await self._connection.send(calls.delete(await self._ref(job)))
 
     async def wait(
         self,
@@ -126,13 +126,13 @@ class AsyncJobs:
         """Download the dataset of a job to `out`, or to a temporary folder, and return it."""
         if out is not None:
             return Dataset(await self._download(job, Path(out).expanduser()))
-        folder = TemporaryDirectory(prefix="batchgen-")
-        path = await self._download(job, Path(folder.name) / "dataset")
-        return reading.TemporaryDataset(path, folder)
+        with reading.temporary_folder() as folder:
+            path = await self._download(job, folder / "dataset")
+            return reading.TemporaryDataset(path, folder)
 
     async def rows(self, job: str, *, partial: bool = False) -> AsyncIterator[dict[str, Any]]:
         """Yield every row as a dict, answered and failed ones in input order, as they arrive."""
-        call = reading.lines(job, "jsonl", partial=partial)
+        call = reading.lines(await self._ref(job), "jsonl", partial=partial)
         async with self._connection.stream(call) as response:
             async for line in response.aiter_lines():
                 yield orjson.loads(line)
@@ -148,6 +148,13 @@ class AsyncJobs:
 
         await self._connection.download(reading.manifest(job), receive)
         return bytes(content)
+
+    async def _ref(self, job: str) -> str:
+        if calls.is_segment(job):
+            return job
+        async for view in self.list(name=job, limit=1):
+            return view.id
+        raise calls.no_such_job(job)
 
     async def _download(self, ref: str, out: Path) -> Path:
         job = (await self.retrieve(ref)).job  # a name may mean another job later
@@ -165,6 +172,10 @@ class AsyncJobs:
                     await to_thread.run_sync(file.write, chunk)
 
         await self._connection.download(reading.file(job, entry.path), receive)
+
+    async def _act(self, job: str, action: str) -> JobView:
+        call = calls.act(await self._ref(job), action)
+        return await self._view(await self._connection.send(call))
 
     async def _view(self, value: Any) -> JobView:
         workers = await self._connection.send(calls.workers()) if needs_workers(value) else ()

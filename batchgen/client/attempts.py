@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import Any, Final
 
 import httpx2
@@ -14,6 +15,9 @@ from batchgen.errors import BatchgenError, ServerUnavailable
 RETRIES: Final = 4  # after the first attempt
 FIRST_WAIT: Final = 0.5  # seconds; doubled with each attempt
 LONGEST_WAIT: Final = 60.0  # seconds, also where a server asks for more
+
+
+OnWait = Callable[[BatchgenError, float], None]
 
 
 class Failed(Exception):
@@ -42,9 +46,19 @@ def unreachable(error: httpx2.HTTPError | httpx2.StreamError, url: str) -> Faile
     return Failed(found, may_pass=isinstance(error, httpx2.TransportError))
 
 
-def policy(retries: int) -> dict[str, Any]:
-    """Return the arguments of tenacity's Retrying and AsyncRetrying."""
+def policy(retries: int, on_wait: OnWait | None) -> dict[str, Any]:
+    """Return the arguments of tenacity's Retrying and AsyncRetrying.
+
+    `on_wait` is called with the error and the seconds before each wait.
+    """
+
+    def note(state: tenacity.RetryCallState) -> None:
+        failed = state.outcome.exception() if state.outcome else None
+        if on_wait and isinstance(failed, Failed) and state.next_action:
+            on_wait(failed.error, state.next_action.sleep)
+
     return {
+        "before_sleep": note,
         "retry": tenacity.retry_if_exception(_is_passing),
         "stop": tenacity.stop_after_attempt(retries + 1),
         "wait": _wait,

@@ -12,6 +12,7 @@ import orjson
 
 from batchgen.calendar.times import rfc3339
 from batchgen.client.models import Model, models_of_json
+from batchgen.errors import JobNotFound
 from batchgen.inputs.survey import OnInvalid
 from batchgen.jobs.job_records import WorkerRecord
 from batchgen.service.job_json import worker_of_json
@@ -39,6 +40,16 @@ class Call(Generic[Answer]):
 def job_path(ref: str, *below: str) -> str:
     """Return the path of a job, or of something below it; any name is one segment of it."""
     return "/".join(["/jobs", quote(ref, safe=""), *below])
+
+
+def is_segment(name: str) -> bool:
+    """Return whether a server can find a name in a path: it reads %2F as a slash."""
+    return "/" not in name and name not in ("", ".", "..")
+
+
+def no_such_job(name: str) -> JobNotFound:
+    """Return the error of a name that no job has."""
+    return JobNotFound(f"No job has the id or the name {name!r}. See `batchgen ls`.")
 
 
 def get(path: str, params: Params | None = None) -> Call[Any]:

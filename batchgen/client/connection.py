@@ -35,8 +35,10 @@ class Connection:
         retries: int = attempts.RETRIES,
         timeout: float = TIMEOUT,
         transport: httpx2.BaseTransport | None = None,
+        on_wait: attempts.OnWait | None = None,
     ) -> None:
         self.url = address.url
+        self._on_wait = on_wait
         self._retries = retries
         self._http = httpx2.Client(**client_options(address, timeout), transport=transport)
 
@@ -92,7 +94,7 @@ class Connection:
     def repeat(self, attempt: Callable[[], Result]) -> Result:
         """Return `attempt()`; while it raises Failed that may pass, wait and call it again."""
         retrying = tenacity.Retrying(
-            **attempts.policy(self._retries), sleep=lambda seconds: sleep(seconds)
+            **attempts.policy(self._retries, self._on_wait), sleep=lambda seconds: sleep(seconds)
         )
         try:
             return retrying(attempt)

@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import orjson
@@ -86,7 +85,7 @@ class Jobs:
 
     def retrieve(self, job: str) -> JobView:
         """Return the current view of a job."""
-        return self._view(self._connection.send(calls.get(calls.job_path(job))))
+        return self._view(self._connection.send(calls.get(calls.job_path(self._ref(job)))))
 
     def list(
         self, *, state: str | None = None, name: str | None = None, limit: int | None = None
@@ -100,19 +99,19 @@ class Jobs:
 
     def pause(self, job: str) -> JobView:
         """Hold a job back; its finished rows are kept. Raises NotAllowed if it has ended."""
-        return self._view(self._connection.send(calls.act(job, "pause")))
+        return self._act(job, "pause")
 
     def resume(self, job: str) -> JobView:
         """Let a paused job go on; raise NotAllowed if it has ended."""
-        return self._view(self._connection.send(calls.act(job, "resume")))
+        return self._act(job, "resume")
 
     def cancel(self, job: str) -> JobView:
         """Stop a job for good; rows without an answer become error rows."""
-        return self._view(self._connection.send(calls.act(job, "cancel")))
+        return self._act(job, "cancel")
 
     def delete(self, job: str) -> None:
         """Remove a job that has ended, its files and its input. Twice is no error."""
-        self._connection.send(calls.delete(job))
+        self._connection.send(calls.delete(self._ref(job)))
 
     def wait(
         self,
@@ -149,15 +148,16 @@ class Jobs:
         """
         if out is not None:
             return Dataset(self._download(job, Path(out).expanduser()))
-        folder = TemporaryDirectory(prefix="batchgen-")
-        return reading.TemporaryDataset(self._download(job, Path(folder.name) / "dataset"), folder)
+        with reading.temporary_folder() as folder:
+            return reading.TemporaryDataset(self._download(job, folder / "dataset"), folder)
 
     def rows(self, job: str, *, partial: bool = False) -> Iterator[dict[str, Any]]:
         """Yield every row as a dict, answered and failed ones in input order, as they arrive.
 
         With `partial` these are the rows that are finished so far.
         """
-        with self._connection.stream(reading.lines(job, "jsonl", partial=partial)) as response:
+        call = reading.lines(self._ref(job), "jsonl", partial=partial)
+        with self._connection.stream(call) as response:
             for line in response.iter_lines():
                 yield orjson.loads(line)
 
@@ -166,6 +166,14 @@ class Jobs:
         content = bytearray()
         self._connection.download(reading.manifest(job), lambda chunks: _keep(chunks, content))
         return bytes(content)
+
+    def _ref(self, job: str) -> str:
+        """Return a name that fits into a path: that of a job, or the id of the job named so."""
+        if calls.is_segment(job):
+            return job
+        for view in self.list(name=job, limit=1):
+            return view.id
+        raise calls.no_such_job(job)
 
     def _download(self, ref: str, out: Path) -> Path:
         job = self.retrieve(ref).job  # a name may mean another job later
@@ -181,6 +189,9 @@ class Jobs:
                 file.writelines(chunks)
 
         self._connection.download(reading.file(job, entry.path), receive)
+
+    def _act(self, job: str, action: str) -> JobView:
+        return self._view(self._connection.send(calls.act(self._ref(job), action)))
 
     def _view(self, value: Any) -> JobView:
         workers = self._connection.send(calls.workers()) if needs_workers(value) else ()

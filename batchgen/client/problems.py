@@ -63,6 +63,9 @@ def error_of(response: httpx2.Response) -> BatchgenError:
     code = problem.get("code")
     if code == "bad_lines":
         return _bad_lines(problem)
+    if code == "not_found":
+        path = response.request.url.path
+        return BatchgenError(f"The server has no {path}. It may be older than this client.")
     if code == "invalid_parameter":
         return InvalidParameter(message, param=problem.get("param"))
     kind = CLASSES.get(str(code)) or BY_STATUS.get(status)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import mkdtemp
 from typing import Any
 from urllib.parse import quote
 
@@ -15,9 +19,20 @@ from batchgen.library.dataset import Dataset
 class TemporaryDataset(Dataset):
     """A dataset in a temporary folder, which is removed with this object."""
 
-    def __init__(self, path: Path, folder: TemporaryDirectory[str]) -> None:
+    def __init__(self, path: Path, folder: Path) -> None:
         super().__init__(path)
-        self._temporary = folder
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """Make a temporary folder, which is removed if the block fails."""
+    folder = Path(mkdtemp(prefix="batchgen-"))
+    try:
+        yield folder
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def lines(job: str, form: str, *, partial: bool) -> Call[Any]:

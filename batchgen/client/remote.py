@@ -11,6 +11,7 @@ from typing import BinaryIO, Final
 
 from batchgen.client import calls, reading
 from batchgen.client.address import Address
+from batchgen.client.attempts import OnWait
 from batchgen.client.bodies import UploadBody
 from batchgen.client.connection import Connection
 from batchgen.client.job_views import dataset_address
@@ -21,6 +22,7 @@ from batchgen.jobs.job_records import JobRecord, WorkerRecord
 from batchgen.service.submission import Notice, Submission
 from batchgen.service.views import JobView
 
+HURRY: Final = 2.0  # seconds of silence where a shell waits for words
 PUBLIC_ID: Final = re.compile("[0-9a-f]{32}")
 
 
@@ -35,9 +37,14 @@ class Remote:
         self._jobs = Jobs(connection)
 
     @classmethod
-    def at(cls, address: Address) -> Remote:
-        """Return the operations of a server."""
-        return cls(Connection(address))
+    def at(cls, address: Address, *, on_wait: OnWait, hurried: bool = False) -> Remote:
+        """Return the operations of a server; `on_wait` hears of each wait for another attempt.
+
+        With `hurried` there is one attempt, and it is short.
+        """
+        if hurried:
+            return cls(Connection(address, retries=0, timeout=HURRY))
+        return cls(Connection(address, on_wait=on_wait))
 
     @cached_property
     def models(self) -> RemoteModels:

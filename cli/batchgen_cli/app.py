@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from batchgen.errors import NotAllowed
+from batchgen.errors import BatchgenError, NotAllowed
 from batchgen_cli.output import Output
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ class App:
     profile: str | None = None
     # --insecure; False leaves it to the environment, the files and the default.
     insecure: bool = False
+    # True while a shell completes a word: a server is asked once, and not for long
+    hurried: bool = False
     # {setting of the engine: value of its flag}
     engine: dict[str, str | bool] = field(default_factory=dict)
     # {setting of the HTTP server: value of its flag}
@@ -63,9 +65,11 @@ class App:
         from batchgen.client.remote import Remote
 
         settings = self.settings
-        return Remote.at(
-            checked_address(settings.url, settings.api_key, insecure=settings.insecure)
-        )
+        address = checked_address(settings.url, settings.api_key, insecure=settings.insecure)
+        return Remote.at(address, on_wait=self._note_wait, hurried=self.hurried)
+
+    def _note_wait(self, error: BatchgenError, seconds: float) -> None:
+        self.output.note(f"Waiting {seconds:.0f} s: {error.message}")
 
     @cached_property
     def local(self) -> Service:

@@ -249,8 +249,10 @@ def _complete_jobs(ctx: click.Context, param: click.Parameter, incomplete: str) 
 
 
 def _matching(words: Callable[[App], list[str]], ctx: click.Context, begun: str) -> list[str]:
+    app = ctx.find_object(App) or App()
+    app.hurried = True
     try:
-        return [word for word in words(ctx.find_object(App) or App()) if word.startswith(begun)]
+        return [word for word in words(app) if word.startswith(begun)]
     except BatchgenError:  # the shell would print an error into the line that is being typed
         return []
 

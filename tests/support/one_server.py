@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
+import pytest
 from anyio import to_thread
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from batchgen.service import Service
 from batchgen_workers.service.ending import end_stopped
+from tests.support.api import serving
 
 
 class OneServer:
@@ -19,6 +22,14 @@ class OneServer:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self.app(scope, receive, send)
+
+
+@pytest.fixture(scope="session")
+def one_server() -> Iterator[OneServer]:
+    """A server on a port of the loopback, which serves the app of the test that runs."""
+    server = OneServer()
+    with serving(server) as server.url:
+        yield server
 
 
 class WithCoordinator:

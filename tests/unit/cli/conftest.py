@@ -20,7 +20,6 @@ from batchgen.service import Service
 from batchgen.settings import Settings
 from batchgen.tenants.principal import Scope
 from batchgen_cli.main import cli
-from tests.support.api import serving
 from tests.support.homes import pin_model, prompts
 from tests.support.one_server import OneServer, WithCoordinator
 
@@ -91,14 +90,6 @@ def batchgen(
     if where == "server":
         command.env = request.getfixturevalue("on_server")
     return command
-
-
-@pytest.fixture(scope="session")
-def one_server() -> Iterator[OneServer]:
-    """A server on a port of the loopback, which serves the app of the test that runs."""
-    server = OneServer()
-    with serving(server) as server.url:
-        yield server
 
 
 @pytest.fixture
