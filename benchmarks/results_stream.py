@@ -140,22 +140,32 @@ def serving(home: Path) -> Iterator[tuple[str, int]]:
 
 async def load(url: str, key: str, pid: int, args: argparse.Namespace) -> list[dict[str, Any]]:
     """Poll the status of a job, with and without a stream beside it; return each window."""
-    limits = httpx2.Limits(max_connections=args.clients + 1)
-    headers = {"authorization": f"Bearer {key}"}
-    async with httpx2.AsyncClient(
-        base_url=f"{url}/api/v1", headers=headers, timeout=60.0, limits=limits
-    ) as client:
-        found = []
-        for window in range(2 * args.windows):
-            streamed = window % 2 == 1
-            streaming = asyncio.create_task(_stream(client)) if streamed else None
-            polled = [_poll(client, at / args.clients, args.seconds) for at in range(args.clients)]
-            taken = np.array([each for all_ in await asyncio.gather(*polled) for each in all_])
-            if streaming is not None:
-                streaming.cancel()
-            memory = round(resident(pid) / MEBI, 1)
-            found.append({"streamed": streamed, "mib": memory, **_percentiles(taken * 1e3)})
+    found = []
+    for window in range(2 * args.windows):
+        streamed = window % 2 == 1
+        async with httpx2.AsyncClient(
+            base_url=f"{url}/api/v1",
+            headers={"authorization": f"Bearer {key}"},
+            timeout=60.0,
+            # below the server's, which would close a connection while it is being used again
+            limits=httpx2.Limits(max_connections=args.clients + 1, keepalive_expiry=3.0),
+        ) as client:
+            figures = await _window(client, args, streamed=streamed)
+        memory = round(resident(pid) / MEBI, 1)
+        found.append({"streamed": streamed, "mib": memory, **figures})
     return found
+
+
+async def _window(
+    client: httpx2.AsyncClient, args: argparse.Namespace, *, streamed: bool
+) -> dict[str, Any]:
+    streaming = asyncio.create_task(_stream(client)) if streamed else None
+    polled = [_poll(client, at / args.clients, args.seconds) for at in range(args.clients)]
+    taken = np.array([each for all_ in await asyncio.gather(*polled) for each in all_])
+    if streaming is not None:
+        streaming.cancel()
+        await asyncio.wait([streaming])
+    return _percentiles(taken * 1e3)
 
 
 async def _stream(client: httpx2.AsyncClient) -> None:

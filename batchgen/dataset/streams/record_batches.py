@@ -23,8 +23,8 @@ Config = Literal["default", "errors"]
 Batches = Iterator[pa.RecordBatch]
 Numbers = np.ndarray[tuple[int], np.dtype[np.int64]]
 
-MOST_ROWS: Final = 8192  # in one batch
-MOST_BYTES: Final = 4_000_000  # of a batch, about; of Arrow in memory
+MOST_ROWS: Final = 4096  # in one batch
+MOST_BYTES: Final = 2_000_000  # of a batch, about; of Arrow in memory
 ALL: Final = tuple(SCHEMA.names)
 
 
