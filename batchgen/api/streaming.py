@@ -29,9 +29,13 @@ def stream(
     headers: Mapping[str, str] | None = None,
     status: int = 200,
 ) -> StreamingResponse:
-    """Return an answer whose body are the pieces; a caller who goes away ends them."""
+    """Return an answer whose body are the pieces; a caller who goes away ends them.
+
+    The first piece is made here, before a status is sent, so that its error has one of its own.
+    """
+    first = next(pieces, b"")
     return StreamingResponse(
-        _made(pieces, request.app.state.streams),
+        _made(first, pieces, request.app.state.streams),
         status_code=status,
         media_type=media_type,
         headers=headers,
@@ -43,9 +47,12 @@ def stream_limit() -> CapacityLimiter:
     return CapacityLimiter(STREAMS)
 
 
-async def _made(pieces: Iterator[bytes], limit: CapacityLimiter) -> AsyncIterator[bytes]:
+async def _made(
+    first: bytes, pieces: Iterator[bytes], limit: CapacityLimiter
+) -> AsyncIterator[bytes]:
     loop = asyncio.get_running_loop()
     async with limit:
+        yield first
         thread = ThreadPoolExecutor(1, thread_name_prefix="stream")
         try:
             while (piece := await loop.run_in_executor(thread, next, pieces, None)) is not None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Query, Request, Response
@@ -16,6 +16,7 @@ from batchgen.api.openai import schemas
 from batchgen.api.openai.ids import read_file, show_file
 from batchgen.api.openai.ranges import read_range
 from batchgen.api.openai.views import file_json, page, reply
+from batchgen.api.streaming import stream
 from batchgen.api.uploads import receive
 from batchgen.batches.file_records import NewFile, Purpose
 from batchgen.service.files import LIST_LIMIT, Content, Files
@@ -94,6 +95,7 @@ def delete_file(service: TenantService, file_id: str) -> Response:
 
 @router.get("/{file_id}/content", response_class=StreamingResponse, responses=BYTES)
 def retrieve_file_content(
+    request: Request,
     service: TenantService,
     file_id: str,
     range_: Annotated[str | None, Header(alias="range")] = None,
@@ -114,31 +116,30 @@ def retrieve_file_content(
     if content.path is not None:
         return FileResponse(content.path, media_type="application/jsonl", headers=headers)
     is_wanted = if_range in (None, headers["etag"])
-    return _lines(service.files, content, headers, range_ if is_wanted else None)
+    lines = partial(stream, request, media_type="application/jsonl")
+    return _lines(lines, service.files, content, headers, range_ if is_wanted else None)
 
 
-def _lines(files: Files, content: Content, headers: dict[str, str], range_: str | None) -> Response:
-    assert content.lines is not None, "what has no path has lines"
-    # The first lines are read before the status is sent, so that an error has one of its own.
-    pieces = itertools.chain([next(content.lines, b"")], content.lines)
+def _lines(
+    answer: Callable[..., Response],
+    files: Files,
+    content: Content,
+    headers: dict[str, str],
+    range_: str | None,
+) -> Response:
+    pieces = content.lines
+    assert pieces is not None, "what has no path has lines"
     if not content.is_complete:
         incomplete = {"x-incomplete": "true", "cache-control": "no-store"}
         del headers["etag"]
-        return StreamingResponse(
-            pieces, media_type="application/jsonl", headers={**headers, **incomplete}
-        )
+        return answer(pieces, headers={**headers, **incomplete})
     headers["accept-ranges"] = "bytes"
     part = None
     if range_ is not None:
         part = read_range(range_, files.get(content.file.id).bytes or 0)
     if part is None:
-        return StreamingResponse(pieces, media_type="application/jsonl", headers=headers)
-    return StreamingResponse(
-        part.of(pieces),
-        status_code=206,
-        media_type="application/jsonl",
-        headers={**headers, **part.headers},
-    )
+        return answer(pieces, headers=headers)
+    return answer(part.of(pieces), status=206, headers={**headers, **part.headers})
 
 
 def _check_purpose(fields: Mapping[str, str]) -> None:

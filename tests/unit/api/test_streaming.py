@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
 
 from batchgen.api.streaming import stream
+from batchgen.errors import NotAllowed
 from tests.support.api import Api, serving
 
 PIECE = b"x" * 100_000
@@ -51,8 +52,17 @@ def pieces(api: Api) -> Pieces:
     def short(request: Request) -> StreamingResponse:
         return stream(request, iter([b"a", b"", b"b"]), media_type="text/plain", status=206)
 
+    @router.get("/broken")
+    def broken(request: Request) -> StreamingResponse:
+        return stream(request, _broken(), media_type="text/plain")
+
     api.app.include_router(router)
     return made
+
+
+def _broken() -> Iterator[bytes]:
+    raise NotAllowed("There is nothing yet.")
+    yield b""
 
 
 def test_a_caller_who_goes_away_ends_the_stream(api: Api, pieces: Pieces) -> None:
@@ -62,9 +72,14 @@ def test_a_caller_who_goes_away_ends_the_stream(api: Api, pieces: Pieces) -> Non
             assert all(next(read) for _ in range(20))
         assert pieces.closed.wait(60)
     assert len(pieces.threads) > 2
-    assert len(set(pieces.threads)) == 1
+    # the first one is made before the answer begins
+    assert len(set(pieces.threads[1:])) == 1
 
 
 def test_an_empty_piece_is_not_the_end(api: Api, pieces: Pieces) -> None:
     answer = api.anonymous.get("/short")
     assert (answer.status_code, answer.content) == (206, b"ab")
+
+
+def test_an_error_before_the_first_piece_has_its_status(api: Api, pieces: Pieces) -> None:
+    assert api.anonymous.get("/broken").status_code == 409
