@@ -83,7 +83,7 @@ def run_coordinator(settings: Settings) -> None:
         seen = observed(settings, Process.COORDINATOR, id=process_name(), figures=figures)
         models = Registry(settings.home / "models")
         coordinator = Coordinator(settings, store=store, publisher=publisher, models=models)
-        with alone, seen, coordinator.running():
+        with seen, alone, coordinator.running():
             log.info("coordinating", database=store.database.shown)
             stopping.event.wait()
 

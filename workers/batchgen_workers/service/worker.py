@@ -47,8 +47,9 @@ def run_worker(settings: Settings, model: str, *, factory: str = ENGINE) -> None
             opened.callback(store.close)
             storage = open_storage(store.database, settings.home)
             runner = ShardRunner(settings, record, store=store, storage=storage, factory=factory)
-            opened.callback(runner.close)
+            # Outermost: a collector of traces that does not answer must not delay the sign-off.
             opened.enter_context(_observed(runner))
+            opened.callback(runner.close)
             runner.start(stopping)
             _serve(runner, Consumer(app, runner), stopping)
         except (EngineFailed, DatabaseUnavailable):
