@@ -95,7 +95,7 @@ def stream_results(
 
 
 @router.get("/files", response_model=DatasetFileList)
-def list_files(service: TenantService, ref: str) -> Response:
+def list_dataset_files(service: TenantService, ref: str) -> Response:
     """Return the files of the finished dataset. To copy it, fetch them all, the manifest last."""
     job, files = service.job(ref), service.results.files(ref)
     return reply(

@@ -46,7 +46,7 @@ FORM = {
 BYTES: dict[int | str, dict[str, Any]] = {
     status: {
         "description": description,
-        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+        "content": {"application/jsonl": {"schema": {"type": "string", "format": "binary"}}},
     }
     for status, description in {200: "The file", 206: "A range of the file"}.items()
 }

@@ -23,7 +23,8 @@ from batchgen.api.openapi import document_of
 from batchgen.service import Service
 from batchgen.service.submission import Submission
 from batchgen.settings import Settings
-from tests.support.api import OURS, Api, running_api
+from tests.support.api import HOOKS_HOST, OURS, Api, running_api
+from tests.support.batches import create
 from tests.support.homes import MODEL, finish, prompts
 
 EXAMPLES = 12  # of each operation
@@ -44,14 +45,23 @@ OPERATIONS = {
 
 
 @pytest.fixture
-def home(tmp_path: Path, sqlite_url: str) -> Iterator[tuple[Api, str]]:
-    """A home with a completed job, and the id of that."""
+def home(tmp_path: Path, sqlite_url: str) -> Iterator[tuple[Api, dict[str, str]]]:
+    """A home with a completed job, a batch and a webhook, and their ids."""
     with running_api(tmp_path, sqlite_url) as api:
         service = api.service.for_tenant(OURS)
         service.access.tenants.add(OURS)
         job = service.submit(io.BytesIO(prompts(4)), Submission(model=MODEL))
         finish(api.service, job)
-        yield api, job.public_id
+        batch = create(service)
+        yield (
+            api,
+            {
+                "ref": job.public_id,
+                "file_id": f"file-{batch.input_file_id}",
+                "batch_id": f"batch_{batch.id}",
+                "webhook_id": service.webhooks.add(f"https://{HOOKS_HOST}/").id,
+            },
+        )
 
 
 def test_every_operation_has_a_name_of_its_own_and_says_what_it_does() -> None:
@@ -65,12 +75,12 @@ def test_every_operation_has_a_name_of_its_own_and_says_what_it_does() -> None:
     assert all(operation["description"] for operation in operations)
 
 
-@pytest.mark.parametrize("known", [False, True], ids=["anything", "a job"])
+@pytest.mark.parametrize("known", [False, True], ids=["anything", "something"])
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_every_answer_is_one_that_the_document_names(
-    home: tuple[Api, str], operation: str, known: bool
+    home: tuple[Api, dict[str, str]], operation: str, known: bool
 ) -> None:
-    api, job = home
+    api, ids = home
     found = OPERATIONS[operation]
     headers = {"authorization": f"Bearer {api.key()}"}
 
@@ -84,8 +94,9 @@ def test_every_answer_is_one_that_the_document_names(
     )
     @given(case=found.as_strategy())
     def call(case: Any) -> None:
-        if known and "ref" in (case.path_parameters or {}):
-            case.path_parameters["ref"] = job
+        if known:
+            names = (case.path_parameters or {}).keys()
+            case.path_parameters |= {name: ids[name] for name in names & ids.keys()}
         case.call_and_validate(headers=headers, checks=CHECKS, app=api.app)
 
     call()
