@@ -66,6 +66,16 @@ MUTANTS = (
             "tests/faults/test_database.py::test_22_an_unknown_outcome_is_read_and_never_guessed",
         ),
     ),
+    Mutant(
+        name="idempotency",
+        file="batchgen/batches/batches.py",
+        guard="        known = _find(connection, tenant, batches.c.idem_key == key)\n",
+        instead="        known = None\n",
+        tests=(
+            "tests/faults/test_gateway.py"
+            "::test_72_a_create_that_is_stored_is_the_answer_to_its_repetition[postgresql]",
+        ),
+    ),
 )
 
 

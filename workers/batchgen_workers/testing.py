@@ -10,6 +10,7 @@ import os
 import re
 import signal
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ MAX_LENGTH = 4096  # words that a prompt and its answer may have
 DEFAULT_TOKENS = 4  # words of an answer if its row sets no max_tokens
 SLOW_STEP = 0.02  # seconds
 HOLD = "BATCHGEN_TEST_HOLD"  # variable with the path of a file: it limits the rows that may end
+COMPUTED = "BATCHGEN_TEST_COMPUTED"  # variable with the path of a file: a line for each answer
 HOLD_POLL = 0.005  # seconds between two steps of an engine that holds all of its rows
 CACHED_TOKENS = 1  # of every prompt
 _GREEDY = re.compile(f"{OOM}(\\d*)")
@@ -147,6 +149,7 @@ class FakeEngine:
         if self._step_seconds:
             time.sleep(self._step_seconds)
         answers = [_answer(row) for row in running if len(row.words) >= row.wanted]
+        _note(row.prompt for row in running if len(row.words) >= row.wanted)
         ended = self._refused + answers
         for generation in ended:
             self._rows.pop(generation.key, None)
@@ -191,6 +194,14 @@ class FakeEngine:
             copies=KV.copies * self._answered,
             busy_seconds=self._busy,
         )
+
+
+def _note(prompts: Iterable[str]) -> None:
+    """Append the prompts of answered rows to the file of `COMPUTED`, a line each."""
+    lines = "".join(f"{prompt}\n" for prompt in prompts)
+    if lines and COMPUTED in os.environ:
+        with Path(os.environ[COMPUTED]).open("a", encoding="utf-8") as file:
+            file.write(lines)
 
 
 def _hold() -> tuple[tuple[int, int] | None, int]:
