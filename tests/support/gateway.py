@@ -26,7 +26,7 @@ from batchgen.service import Service
 from batchgen.settings import Settings
 from batchgen_workers import testing
 from tests.support.batch_observer import BatchObserver
-from tests.support.batches import CHAT, chat_line, jsonl
+from tests.support.batches import chat_line, jsonl
 from tests.support.cluster import Cluster
 from tests.support.nursery import Member
 from tests.support.workers import wait_until
@@ -97,6 +97,11 @@ class Gateway:
         with self.client() as client:
             return client.batches.retrieve(batch_id)
 
+    def rows_completed(self, batch_id: str) -> int:
+        counts = self.status(batch_id).request_counts
+        assert counts is not None
+        return counts.completed
+
     def cancel(self, batch_id: str) -> Batch:
         with self.client() as client:
             return client.batches.cancel(batch_id)
@@ -129,7 +134,7 @@ def create(client: openai.OpenAI, file_id: str, **headers: str) -> Batch:
     """Create a batch on a file."""
     return client.batches.create(
         input_file_id=file_id,
-        endpoint=CHAT,
+        endpoint="/v1/chat/completions",
         completion_window="24h",
         extra_headers={name.replace("_", "-"): value for name, value in headers.items()},
     )
