@@ -19,6 +19,7 @@ from batchgen.service.job_json import worker_of_json
 from batchgen.service.submission import Submission, check_timing
 
 ROOT: Final = "/api/v1"
+STORING: Final = 600.0  # seconds in which a server stores what it has received
 PAGE: Final = 100  # jobs asked for at a time
 
 Answer = TypeVar("Answer")
@@ -35,6 +36,8 @@ class Call(Generic[Answer]):
     decode: Callable[[Any], Answer]
     params: Params = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
+    # seconds of silence until an attempt has failed; None means those of the connection
+    timeout: float | None = None
 
 
 def job_path(ref: str, *below: str) -> str:
@@ -104,6 +107,7 @@ def create(submission: Submission) -> Call[Any]:
         decode=_as_it_is,
         params={name: value for name, value in given.items() if value is not None},
         headers={"idempotency-key": submission.idempotency_key or uuid4().hex},
+        timeout=STORING,
     )
 
 

@@ -133,7 +133,12 @@ def request_of(
             headers["content-length"] = str(body.size)
     params = {name: _text(value) for name, value in call.params.items()}
     return http.build_request(
-        call.method, call.path, params=params, headers=headers, content=content
+        call.method,
+        call.path,
+        params=params,
+        headers=headers,
+        content=content,
+        timeout=http.timeout if call.timeout is None else call.timeout,
     )
 
 

@@ -8,12 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import Any
+from typing import Any, Final
 from urllib.parse import quote
 
 from batchgen.client.calls import Call, get, job_path
 from batchgen.dataset.manifest import MANIFEST
 from batchgen.library.dataset import Dataset
+
+HASHING: Final = 3600.0  # seconds in which a server reads every byte of a dataset
 
 
 class TemporaryDataset(Dataset):
@@ -45,9 +47,10 @@ def manifest(job: str) -> Call[Any]:
     return file(job, MANIFEST)
 
 
-def verification(job: str) -> Call[Any]:
+def verification(job: str) -> Call[list[str]]:
     """Return the request that compares a dataset with its manifest, on the server."""
-    return get(job_path(job, "verification"))
+    path = job_path(job, "verification")
+    return Call(method="GET", path=path, decode=lambda value: value["problems"], timeout=HASHING)
 
 
 def file(job: str, path: str) -> Call[Any]:

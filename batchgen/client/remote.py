@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO, Final
 
 from batchgen.client import calls, reading
 from batchgen.client.address import Address
 from batchgen.client.attempts import OnWait
 from batchgen.client.bodies import UploadBody
 from batchgen.client.connection import Connection
-from batchgen.client.job_views import dataset_address
+from batchgen.client.job_views import dataset_address, view_of
 from batchgen.client.jobs import Jobs
 from batchgen.client.models import Model, model_named
 from batchgen.errors import JobNotFound
@@ -69,15 +69,15 @@ class Remote:
 
     def find(self, ref: str) -> list[JobRecord]:
         """Return the jobs that `ref` names, newest first; raise JobNotFound if there is none."""
-        if not PUBLIC_ID.fullmatch(ref):
-            named = [view.job for view in self._jobs.list(name=ref)]
-            if named:
-                return named
-        return [self.job(ref)]
+        if not PUBLIC_ID.fullmatch(ref) and (named := self._named(ref)):
+            return named
+        if not calls.is_segment(ref):
+            raise calls.no_such_job(ref)
+        return [self._record(self._connection.send(calls.get(calls.job_path(ref))))]
 
     def job(self, ref: str) -> JobRecord:
         """Return the newest job that `ref` names."""
-        return self.status(ref).job
+        return self.find(ref)[0]
 
     def records(self, *, state: str | None = None, limit: int = 100) -> list[JobRecord]:
         """Return jobs, newest first."""
@@ -127,6 +127,17 @@ class Remote:
         """Close the connections."""
         self._connection.close()
 
+    def _named(self, name: str) -> list[JobRecord]:
+        pages = calls.JobPages(state=None, name=name, limit=None)
+        found = []
+        while pages.more:
+            page = self._connection.send(pages.next_call())
+            found += [self._record(value) for value in pages.take(page)]
+        return found
+
+    def _record(self, value: Mapping[str, Any]) -> JobRecord:
+        return view_of(value, self._connection.url).job
+
 
 class RemoteModels:
     """The models of a server; `get` raises UnknownModel."""
@@ -166,8 +177,7 @@ class RemoteResults:
 
     def verify(self, ref: str) -> list[str]:
         """Return what the server finds when it compares a dataset with its manifest."""
-        problems: list[str] = self._connection.send(reading.verification(ref))["problems"]
-        return problems
+        return self._connection.send(reading.verification(ref))
 
     def parts(self, ref: str) -> list[str]:
         """Return the address of the finished rows: a server has no folder to read."""

@@ -2,9 +2,13 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from batchgen.jobs.job_records import JobRecord
 from tests.support.homes import pin_model
 from tests.unit.cli.conftest import Command
+
+PLACES = ("home", "server")
 
 
 def test_ls_in_every_format(batchgen: Command) -> None:
@@ -14,6 +18,7 @@ def test_ls_in_every_format(batchgen: Command) -> None:
     assert "LlamaForCausalLM" in batchgen.ok("models", "ls").stdout
 
 
+@pytest.mark.home
 def test_show(batchgen: Command) -> None:
     shown = batchgen.json("models", "show", "tiny")
     assert {key: shown[key] for key in ("name", "path", "dtype", "max_length")} == {
@@ -26,13 +31,14 @@ def test_show(batchgen: Command) -> None:
     assert batchgen.ok("models", "show", "tiny", "-q").stdout.strip() == shown["path"]
 
 
-def test_an_unknown_model_is_code_4(batchgen: Command) -> None:
-    for command in ("show", "verify", "rm"):
+def test_an_unknown_model_is_code_4(batchgen: Command, where: str) -> None:
+    for command in ("show", "verify", "rm") if where == "home" else ("show",):
         result = batchgen("models", command, "tinny")
         assert result.exit_code == 4
         assert "Did you mean tiny?" in result.stderr
 
 
+@pytest.mark.home
 def test_verify_names_what_does_not_belong(batchgen: Command) -> None:
     assert batchgen.ok("models", "verify", "tiny").stdout == "ok\n"
     (batchgen.home / "models" / "tiny" / "more.bin").write_bytes(b"x")
@@ -41,11 +47,13 @@ def test_verify_names_what_does_not_belong(batchgen: Command) -> None:
     assert "more.bin" in json.loads(result.stdout)["problems"][0]
 
 
+@pytest.mark.home
 def test_rm(batchgen: Command) -> None:
     batchgen.ok("models", "rm", "tiny")
     assert batchgen.ok("models", "ls", "-q").stdout == ""
 
 
+@pytest.mark.home
 def test_rm_of_a_model_that_a_job_needs(batchgen: Command, job: JobRecord) -> None:
     result = batchgen("models", "rm", "tiny")
     assert result.exit_code == 4
@@ -53,18 +61,21 @@ def test_rm_of_a_model_that_a_job_needs(batchgen: Command, job: JobRecord) -> No
     assert batchgen.ok("models", "ls", "-q").stdout == "tiny\n"
 
 
+@pytest.mark.home
 def test_import_refuses_what_is_not_there(batchgen: Command) -> None:
     result = batchgen("models", "import", "mine", batchgen.folder / "none")
     assert result.exit_code == 2
     assert batchgen.ok("models", "ls", "-q").stdout == "tiny\n"
 
 
+@pytest.mark.home
 def test_import_refuses_a_name_that_is_taken(batchgen: Command) -> None:
     result = batchgen("models", "import", "tiny", batchgen.folder)
     assert result.exit_code == 2
     assert "batchgen models rm tiny" in result.stderr
 
 
+@pytest.mark.home
 def test_import_refuses_pickles(batchgen: Command) -> None:
     folder = batchgen.folder / "unsafe"
     folder.mkdir()

@@ -90,10 +90,9 @@ def test_a_server_that_is_away_for_a_while_ends_nothing(
     from batchgen.client.jobs import Jobs
 
     retrieve, away = Jobs.retrieve, [ServerUnavailable("cannot be reached")] * 3
-    asked = iter([False, True, True, True])  # the first question is which job it is
 
     def look(jobs: Jobs, ref: str) -> object:
-        if next(asked, False):
+        if away:
             raise away.pop()
         return retrieve(jobs, ref)
 
@@ -136,3 +135,36 @@ def test_the_name_of_the_key_is_never_shown(batchgen: Command) -> None:
     key = str(batchgen.env["BATCHGEN_API_KEY"])
     for words in (("config", "show"), ("ls", "-v"), ("status", "none", "-v")):
         assert key not in batchgen(*words).output
+
+
+def test_a_model_is_shown_without_a_folder(batchgen: Command) -> None:
+    shown = batchgen.json("models", "show", "tiny")
+    assert (shown["name"], shown["max_length"], "path" in shown) == ("tiny", 256, False)
+    assert "256 tokens" in batchgen.ok("models", "show", "tiny").stdout
+    assert batchgen.ok("models", "show", "tiny", "-q").stdout == "tiny\n"
+
+
+def test_a_shell_that_completes_a_word_asks_once(
+    batchgen: Command, job: JobRecord, waited: list[float]
+) -> None:
+    asked = {"_BATCHGEN_COMPLETE": "bash_complete", "COMP_CWORD": "2"}
+    batchgen.env |= {**asked, "COMP_WORDS": "batchgen status nig"}
+    assert "nightly" in batchgen().stdout
+    batchgen.env["BATCHGEN_URL"] = "http://127.0.0.1:1"
+    assert (batchgen().stdout.strip(), waited) == ("", [])
+
+
+def test_a_command_says_why_it_waits(
+    batchgen: Command, job: JobRecord, waited: list[float]
+) -> None:
+    batchgen.env["BATCHGEN_URL"] = "http://127.0.0.1:1"
+    said = batchgen("status", "nightly").stderr.splitlines()
+    assert len(said) == len(waited) + 1
+    assert all(line.startswith("Waiting ") for line in said[:-1])
+    assert batchgen("status", "nightly", "-q").stderr.count("\n") == 1
+
+
+def test_a_name_with_a_slash_is_a_name(batchgen: Command) -> None:
+    public_id = batchgen.submit("--name", "team/nightly")
+    assert batchgen.json("status", "team/nightly")["id"] == public_id
+    assert batchgen("status", "team/none").exit_code == 4

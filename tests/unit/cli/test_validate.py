@@ -7,21 +7,25 @@ import pytest
 from tests.support.homes import prompts
 from tests.unit.cli.conftest import Command
 
+PLACES = ("home", "server")
 BAD = prompts(2) + b'{oops\n{"prompt": 3}\n'
 
 
+@pytest.mark.home
 def test_a_good_file(batchgen: Command) -> None:
     result = batchgen.ok("validate", batchgen.file("p.jsonl", prompts(3)))
     assert result.stdout == ""
     assert "3 rows, all usable" in result.stderr
 
 
+@pytest.mark.home
 def test_every_bad_line_is_named(batchgen: Command) -> None:
     result = batchgen("validate", batchgen.file("p.jsonl", BAD))
     assert result.exit_code == 2
     assert [line.partition(":")[0] for line in result.stdout.splitlines()] == ["line 3", "line 4"]
 
 
+@pytest.mark.home
 def test_as_json(batchgen: Command) -> None:
     result = batchgen("validate", batchgen.file("p.jsonl", BAD), "--json")
     report = json.loads(result.stdout)
@@ -29,14 +33,17 @@ def test_as_json(batchgen: Command) -> None:
     assert [problem["line"] for problem in report["problems"]] == [3, 4]
 
 
+@pytest.mark.home
 def test_as_line_numbers(batchgen: Command) -> None:
     assert batchgen("validate", batchgen.file("p.jsonl", BAD), "-q").stdout == "3\n4\n"
 
 
+@pytest.mark.home
 def test_standard_input(batchgen: Command) -> None:
     assert batchgen("validate", "-", stdin=BAD).exit_code == 2
 
 
+@pytest.mark.home
 @pytest.mark.parametrize(("content", "args"), [(b"", ()), (prompts(2), ("-p", "temperature=9"))])
 def test_what_cannot_be_checked_is_code_2(
     batchgen: Command, content: bytes, args: tuple[str, ...]
@@ -56,6 +63,7 @@ def test_answers_must_fit_a_model_that_is_there(batchgen: Command) -> None:
     assert batchgen("validate", good, "-m", "tiny", "-p", "max_tokens=256").exit_code == 2
 
 
+@pytest.mark.home
 def test_stores_nothing(batchgen: Command) -> None:
     before = sorted(batchgen.home.rglob("*"))
     batchgen.ok("validate", batchgen.file("p.jsonl", prompts(3)))
@@ -68,6 +76,7 @@ def test_a_misspelt_model_is_not_taken_for_one_elsewhere(batchgen: Command) -> N
     assert "Did you mean tiny?" in result.stderr
 
 
+@pytest.mark.home
 def test_a_line_with_two_mistakes_is_one_bad_line(batchgen: Command) -> None:
     lines = b'{"prompt": "x", "id": "a"}\n' + b'{"prompt": 5, "id": "a"}\n' * 1_200
     result = batchgen("validate", batchgen.file("p.jsonl", lines))
@@ -86,6 +95,7 @@ def test_a_line_with_two_mistakes_is_one_bad_line(batchgen: Command) -> None:
     assert "… and 700 more" in refused.stderr
 
 
+@pytest.mark.home
 def test_what_follows_a_line_that_is_too_long_is_not_read(batchgen: Command) -> None:
     file = batchgen.file("p.jsonl", prompts(1) + b"x" * (1 << 21) + b"\n{oops\n")
     result = batchgen("validate", file)
