@@ -120,18 +120,26 @@ jobs = Table(
     _one_of("stop_reason", StopReason),
     CheckConstraint("n_rows >= 0", name="n_rows"),
     CheckConstraint("state <> 'completed' OR manifest_sha256 IS NOT NULL", name="manifest"),
-    Index(None, "state"),
+    Index("job_in_state", "state", "not_before"),
     Index(None, "input_sha256"),
     Index("job_newest", "tenant_id", "id"),
     Index("job_named", "tenant_id", "name", "id"),
     # A beginning or an end of an id is looked for among the jobs of one tenant.
     Index("job_beginning", "tenant_id", "public_id"),
     Index("job_end", "tenant_id", "reversed_id"),
+    Index("job_of_state", "tenant_id", "state", "id"),
+    Index("job_of_model", "model", "id"),
     # Few of many jobs have not ended.
     Index(
         "job_open",
         "tenant_id",
         "expected_tokens",
+        sqlite_where=text("ended_at IS NULL"),
+        postgresql_where=text("ended_at IS NULL"),
+    ),
+    Index(
+        "job_expiring",
+        "deadline",
         sqlite_where=text("ended_at IS NULL"),
         postgresql_where=text("ended_at IS NULL"),
     ),

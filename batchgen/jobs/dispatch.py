@@ -8,7 +8,7 @@ So any number of dispatchers may run at once, and the broker may lose messages.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import groupby
 from typing import Any
@@ -22,8 +22,10 @@ from sqlalchemy import (
     Integer,
     Select,
     bindparam,
+    func,
     or_,
     select,
+    tuple_,
     union_all,
     update,
 )
@@ -42,6 +44,8 @@ ShardIds = list[int]
 ModelNames = list[str]
 
 
+DUE_AT_ONCE = 1000  # jobs that are read at a time
+EXPIRING = (JobState.QUEUED, JobState.RUNNING)
 JOBS_AT_ONCE = 100  # jobs in one statement; SQLite allows 500
 
 
@@ -55,11 +59,8 @@ class DispatchManager(Manager):
         Their `not_before` has passed and their window is open. A paused job stays queued.
         """
         now = self.database.now(connection)
-        due = select(jobs).where(
-            jobs.c.state == JobState.QUEUED, jobs.c.paused.is_(False), jobs.c.not_before <= now
-        )
         started = 0
-        for job in _locked(connection, due):
+        for job in _due_jobs(connection, now):
             if is_open(connection, job, now):
                 transitions.move(connection, job, JobState.RUNNING, started_at=now_db(), error=None)
                 started += 1
@@ -69,9 +70,12 @@ class DispatchManager(Manager):
     def expire_due(self, connection: Connection) -> int:
         """Stop queued and running jobs whose deadline has passed, and return how many."""
         late = select(jobs).where(
-            jobs.c.state.in_((JobState.QUEUED, JobState.RUNNING)), jobs.c.deadline <= now_db()
+            # Not an IN of the states that may expire: SQLite would use the index of states.
+            jobs.c.state.not_in([state for state in JobState if state not in EXPIRING]),
+            jobs.c.ended_at.is_(None),
+            jobs.c.deadline <= self.database.now(connection),
         )
-        expired = _locked(connection, late)
+        expired = _locked(connection, late.order_by(jobs.c.deadline))
         for job in expired:
             transitions.stop(connection, job, StopReason.EXPIRE)
         return len(expired)
@@ -79,7 +83,8 @@ class DispatchManager(Manager):
     @reading
     def models_with_work(self, connection: Connection) -> ModelNames:
         """Return the models of running, unpaused jobs that have a ready shard."""
-        return list(connection.execute(_open_jobs(jobs.c.model).distinct()).scalars())
+        unended = connection.execute(_unended_models()).scalars()
+        return [model for model in unended if _has_work(connection, model)]
 
     @transaction
     def take(
@@ -119,10 +124,42 @@ class DispatchManager(Manager):
         )
 
 
+def _due_jobs(connection: Connection, now: float) -> Iterator[JobRecord]:
+    """Yield the queued jobs whose `not_before` has passed, and lock them."""
+    # In the order of the index and with a limit: PostgreSQL would otherwise read all jobs, because
+    # `not_before` has passed for most of them, although for few that are queued.
+    due = select(jobs).where(
+        jobs.c.state == JobState.QUEUED, jobs.c.paused.is_(False), jobs.c.not_before <= now
+    )
+    position = tuple_(jobs.c.not_before, jobs.c.id)
+    ordered, after = due.order_by(jobs.c.not_before, jobs.c.id).limit(DUE_AT_ONCE), (-1.0, 0)
+    while found := _locked(connection, ordered.where(position > after)):
+        yield from found
+        after = found[-1].not_before, found[-1].id
+
+
 def _locked(connection: Connection, query: Select[Any]) -> list[JobRecord]:
     # another coordinator handles the rows that are locked already
-    rows = connection.execute(query.order_by(jobs.c.id).with_for_update(skip_locked=True))
+    rows = connection.execute(query.with_for_update(skip_locked=True))
     return [JobRecord.from_row(row) for row in rows]
+
+
+@cache
+def _unended_models() -> Select[Any]:
+    """Return the query for the models of jobs that have not ended, each found by one step.
+
+    A DISTINCT would read all of those jobs.
+    """
+    first = select(func.min(jobs.c.model)).where(jobs.c.ended_at.is_(None))
+    models = select(first.scalar_subquery().label("model")).cte("models", recursive=True)
+    following = first.where(jobs.c.model > models.c.model).correlate(models).scalar_subquery()
+    models = models.union_all(select(following).where(models.c.model.is_not(None)))
+    return select(models.c.model).where(models.c.model.is_not(None))
+
+
+def _has_work(connection: Connection, model: str) -> bool:
+    query = _open_jobs(jobs.c.id).where(jobs.c.model == model, jobs.c.ended_at.is_(None))
+    return connection.execute(query.limit(1)).first() is not None
 
 
 def _open_jobs(*columns: Any) -> Select[Any]:

@@ -21,7 +21,8 @@ ANSWER_TOKENS = 256.0
 RATES = {"cpu": 250.0, "cuda": 4000.0}
 MEASURED = 10.0  # seconds of work; with less, a worker's counters are not used
 ALIVE = 60.0  # seconds since the last heartbeat of a live worker, at most
-JOBS_SEEN = 20  # the latest jobs of a model, whose answers are averaged
+JOBS_SEEN = 20  # the latest jobs of a model that have answers, which are averaged
+JOBS_LOOKED_AT = 200  # the latest jobs of a model, of which some may have no answer yet
 WORKERS_SEEN = 100  # the latest workers of a model
 
 
@@ -87,11 +88,13 @@ def default_rate(device: str) -> float:
 
 def _answers_seen(connection: Connection, model: str) -> float | None:
     """Return the mean tokens of a row's answers in the latest jobs of a model."""
+    newest = select(jobs.c.id).where(jobs.c.model == model).order_by(jobs.c.id.desc())
+    looked_at = newest.limit(JOBS_LOOKED_AT).subquery()
     latest = (
         select(totals.c.completion_tokens, totals.c.n_ok)
-        .join(jobs, jobs.c.id == totals.c.job_id)
-        .where(jobs.c.model == model, totals.c.n_ok > 0)
-        .order_by(jobs.c.id.desc())
+        .join(looked_at, looked_at.c.id == totals.c.job_id)
+        .where(totals.c.n_ok > 0)
+        .order_by(totals.c.job_id.desc())
         .limit(JOBS_SEEN)
         .subquery()
     )

@@ -88,7 +88,8 @@ class JobRecord:
     @classmethod
     def from_row(cls, row: Row[Any]) -> Self:
         """Build the record from a row that has every column of the jobs table."""
-        values = {field.name: row._mapping[field.name] for field in fields(cls)}
+        columns = row._mapping
+        values = {field.name: columns[field.name] for field in fields(cls)}
         values["params"] = orjson.loads(values["params"])
         values["state"] = JobState(values["state"])
         if values["stop_reason"] is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from sqlalchemy import (
     Connection,
@@ -107,15 +107,9 @@ class JobManager(Manager):
         before_id: int | None = None,
     ) -> JobRecords:
         """Return jobs, newest first; `before_id` (an internal id) asks for the next page."""
-        query = select(jobs).where(jobs.c.tenant_id == tenant)
-        if name is not None:
-            query = query.where(jobs.c.name == name)
-        if states is not None:
-            query = query.where(jobs.c.state.in_(states))
-        if before_id is not None:
-            query = query.where(jobs.c.id < before_id)
-        rows = connection.execute(query.order_by(jobs.c.id.desc()).limit(limit))
-        return [JobRecord.from_row(row) for row in rows]
+        return lookup.newest(
+            connection, tenant, states=states, name=name, limit=limit, before_id=before_id
+        )
 
     @reading
     def shards(self, connection: Connection, job_id: int) -> ShardRecords:
@@ -136,7 +130,14 @@ class JobManager(Manager):
     @reading
     def progress(self, connection: Connection, job_id: int) -> Progress:
         """Return the progress of a job; the cost does not depend on its number of shards."""
-        return totals.progress(connection, job_id)
+        return totals.progress(connection, [job_id])[job_id]
+
+    @reading
+    def progress_of(
+        self, connection: Connection, job_ids: Collection[int]
+    ) -> Mapping[int, Progress]:
+        """Return the progress of several jobs, by id."""
+        return totals.progress(connection, job_ids)
 
     @repeatable
     def pause(self, connection: Connection, job_id: int) -> JobRecord:

@@ -8,16 +8,18 @@ end         …5e7d9b02    a range of reversed ids, 20b9d7e5…
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Column, Connection, Row, Select, and_, select
+from sqlalchemy import Column, Connection, Row, Select, and_, select, tuple_
 
+from batchgen.core.states import JobState
 from batchgen.database.tables import jobs
 from batchgen.errors import JobNotFound
 from batchgen.jobs.job_records import JobRecord
 
 PUBLIC_ID_LENGTH: Final = 32
+MOST: Final = (1 << 63) - 1  # above every internal id
 NAMES_SEEN: Final = 300  # newest jobs whose names are suggested
 AFTER_DIGITS: Final = "g"  # sorts after each hexadecimal digit
 
@@ -45,6 +47,35 @@ def by_name(
     """Return the jobs with this name, newest first, at most `limit`."""
     named = _of(tenant).where(jobs.c.name == name).order_by(jobs.c.id.desc()).limit(limit)
     return [JobRecord.from_row(row) for row in connection.execute(named)]
+
+
+def newest(
+    connection: Connection,
+    tenant: str,
+    *,
+    states: Collection[JobState] | None,
+    name: str | None,
+    limit: int,
+    before_id: int | None,
+) -> list[JobRecord]:
+    """Return jobs, newest first, of some states and of one name, or of all."""
+    before = MOST if before_id is None else before_id
+    order = [jobs.c.id.desc()]
+    if states is None:
+        chosen = jobs.c.id < before
+    elif len(states) == 1 and name is None:
+        # A range of one state, not an equality: ordered by the state as well, it is read from the
+        # index of states. PostgreSQL would otherwise read all jobs backwards until it finds enough.
+        (state,) = states
+        chosen = and_(jobs.c.state >= state, tuple_(jobs.c.state, jobs.c.id) < (state, before))
+        order = [jobs.c.state.desc(), *order]
+    else:
+        chosen = and_(jobs.c.state.in_(states), jobs.c.id < before)
+    query = _of(tenant).where(chosen)
+    if name is not None:
+        query = query.where(jobs.c.name == name)
+    found = connection.execute(query.order_by(*order).limit(limit))
+    return [JobRecord.from_row(row) for row in found]
 
 
 def newest_names(connection: Connection, tenant: str) -> list[str]:

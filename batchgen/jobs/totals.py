@@ -8,7 +8,8 @@ progress  totals + rows reported by the few leased shards
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import (
     BigInteger,
@@ -37,6 +38,8 @@ from batchgen.jobs.job_records import JobRecord, PartRecord, Progress
 if TYPE_CHECKING:
     from batchgen.dataset.parts import PartInfo
 
+JOBS_AT_ONCE: Final = 500  # in one statement
+
 # Rows that leased shards have reported. The conditions are exactly those of a partial index, so
 # that both databases use it.
 _BEGUN = (
@@ -54,10 +57,11 @@ _BEGUN = (
         )
     )
     .where(
-        shards.c.job_id == bindparam("job_id"),
+        shards.c.job_id == totals.c.job_id,
         shards.c.rows_done > literal_column("0"),
         shards.c.state != literal_column(f"'{ShardState.COMMITTED}'"),
     )
+    .correlate(totals)
     .scalar_subquery()
 )
 
@@ -66,7 +70,8 @@ def _in_work(column: Column[int]) -> ColumnElement[int]:
     """Return the sum of a column over the leased shards of a job."""
     return (
         select(cast(func.coalesce(func.sum(column), 0), BigInteger))
-        .where(shards.c.job_id == bindparam("job_id"), shard_is(ShardState.LEASED))
+        .where(shards.c.job_id == totals.c.job_id, shard_is(ShardState.LEASED))
+        .correlate(totals)
         .scalar_subquery()
     )
 
@@ -83,7 +88,7 @@ _PROGRESS = (
         now_db().label("now"),
     )
     .join(jobs, jobs.c.id == totals.c.job_id)
-    .where(totals.c.job_id == bindparam("job_id"))
+    .where(totals.c.job_id.in_(bindparam("job_ids", expanding=True)))
 )
 
 
@@ -120,11 +125,17 @@ def forget(connection: Connection, job_id: int) -> None:
     connection.execute(delete(totals).where(totals.c.job_id == job_id))
 
 
-def progress(connection: Connection, job_id: int) -> Progress:
-    """Return the progress of a job; the cost does not depend on its number of shards."""
-    row = connection.execute(_PROGRESS, {"job_id": job_id}).one_or_none()
-    if row is None:
-        return Progress()
+def progress(connection: Connection, job_ids: Collection[int]) -> dict[int, Progress]:
+    """Return the progress of jobs by id; the cost does not depend on their numbers of shards."""
+    found = dict.fromkeys(job_ids, Progress())
+    for at in range(0, len(found), JOBS_AT_ONCE):
+        some = list(found)[at : at + JOBS_AT_ONCE]
+        for row in connection.execute(_PROGRESS, {"job_ids": some}):
+            found[row.job_id] = _progress(row)
+    return found
+
+
+def _progress(row: Row[Any]) -> Progress:
     return Progress(
         committed=row.parts,
         n_rows=row.wanted,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from batchgen.core.states import JobState
 from batchgen.errors import JobNotFound, NotAllowed, UnknownModel
 from batchgen.jobs.job_creation import is_name
-from batchgen.jobs.job_records import LOCAL_TENANT, JobRecord, WorkerRecord
+from batchgen.jobs.job_records import LOCAL_TENANT, JobRecord, Progress, WorkerRecord
 from batchgen.jobs.store import Store
 from batchgen.models.record import ModelRecord
 from batchgen.models.registry import Registry
@@ -215,10 +215,11 @@ class Service:
         """Return views of the jobs that `records` returns."""
         return self.views(self.records(state=state, name=name, limit=limit, after=after))
 
-    def views(self, jobs: Iterable[JobRecord]) -> list[JobView]:
+    def views(self, jobs: Collection[JobRecord]) -> list[JobView]:
         """Return a view of each job."""
         workers = self.workers()
-        return [self._view(job, workers) for job in jobs]
+        progress = self.store.jobs.progress_of([job.id for job in jobs])
+        return [self._view_of(job, workers, progress[job.id]) for job in jobs]
 
     def status(self, ref: str) -> JobView:
         """Return a view of one job."""
@@ -308,9 +309,14 @@ class Service:
         self.models.remove(name)
 
     def _view(self, job: JobRecord, workers: Iterable[WorkerRecord]) -> JobView:
+        return self._view_of(job, workers, self.store.jobs.progress(job.id))
+
+    def _view_of(
+        self, job: JobRecord, workers: Iterable[WorkerRecord], progress: Progress
+    ) -> JobView:
         return JobView(
             job=job,
-            progress=self.store.jobs.progress(job.id),
+            progress=progress,
             workers=tuple(worker for worker in workers if worker.model == job.model),
             dataset=self._dataset_of(job),
             starter=self.starter,

@@ -20,10 +20,15 @@ INDEXES = {
     "job_named": ["tenant_id", "name", "id"],
     "job_beginning": ["tenant_id", "public_id"],
     "job_end": ["tenant_id", "reversed_id"],
+    "job_in_state": ["state", "not_before"],
+    "job_of_state": ["tenant_id", "state", "id"],
+    "job_of_model": ["model", "id"],
 }
-OPEN_INDEXES = {
-    "job_open": ["tenant_id", "expected_tokens"],
-    "job_open_model": ["model"],
+#: Columns and condition by name.
+PARTIAL_INDEXES = {
+    "job_open": (["tenant_id", "expected_tokens"], "ended_at IS NULL"),
+    "job_open_model": (["model"], "ended_at IS NULL"),
+    "job_expiring": (["deadline"], "ended_at IS NULL"),
 }
 COUNTS = (
     *("jobs", "rows_ok", "rows_err"),
@@ -47,8 +52,9 @@ def downgrade() -> None:
     """Drop the tables with all keys, files and batches; jobs keep their rows and results."""
     for table in TABLES:
         op.drop_table(table)
-    for index in (*INDEXES, *OPEN_INDEXES):
+    for index in (*INDEXES, *PARTIAL_INDEXES):
         op.drop_index(index, "jobs")
+    op.create_index(op.f("ix_jobs_state"), "jobs", ["state"])
     op.drop_column("removals", "tenant_id")
     if op.get_context().dialect.name == "postgresql":
         op.alter_column("jobs", "public_id", type_=sa.Text(), existing_nullable=False)
@@ -73,11 +79,12 @@ def _add_to_jobs() -> None:
             change.values(reversed_id=sa.bindparam("reversed")),
             [{"job": job.id, "reversed": job.public_id[::-1]} for job in known],
         )
+    op.drop_index(op.f("ix_jobs_state"), "jobs")
     for name, columns in INDEXES.items():
         op.create_index(name, "jobs", columns)
-    unended = sa.text("ended_at IS NULL")
-    for name, columns in OPEN_INDEXES.items():
-        op.create_index(name, "jobs", columns, sqlite_where=unended, postgresql_where=unended)
+    for name, (columns, condition) in PARTIAL_INDEXES.items():
+        where = sa.text(condition)
+        op.create_index(name, "jobs", columns, sqlite_where=where, postgresql_where=where)
     op.add_column(
         "removals", sa.Column("tenant_id", sa.Text(), server_default="local", nullable=False)
     )

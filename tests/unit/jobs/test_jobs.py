@@ -39,6 +39,20 @@ def completed_job(store: Store) -> JobRecord:
     )
 
 
+def test_pages_of_each_state_are_whole(store: Store) -> None:
+    states = [JobState.QUEUED, JobState.RUNNING, JobState.FAILED]
+    jobs = [store.jobs.submit(new_job()) for _ in range(9)]
+    for number, job in enumerate(jobs):
+        set_job(store, job.id, state=states[number % 3])
+    for number, state in enumerate(states):
+        wanted = [job.id for job in jobs[number::3]][::-1]
+        page = store.jobs.list(states=[state], limit=2)
+        rest = store.jobs.list(states=[state], limit=2, before_id=page[-1].id)
+        assert [job.id for job in [*page, *rest]] == wanted
+    both = store.jobs.list(states=states[:2], before_id=jobs[4].id)
+    assert [job.id for job in both] == [jobs[at].id for at in (3, 1, 0)]
+
+
 class TestGet:
     def test_by_id_beginning_and_end(self, store: Store) -> None:
         job = store.jobs.submit(new_job())

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import event, update
 
+from batchgen.core.row_lengths import RowLengths
 from batchgen.core.states import JobState
 from batchgen.database.database import Database
 from batchgen.database.tables import jobs
@@ -81,12 +82,19 @@ LOOKS: dict[str, Callable[[Store], object]] = {
     "list": lambda store: store.jobs.list(),
     "list of a state": lambda store: store.jobs.list(states=[JobState.RUNNING]),
     "model": lambda store: store.jobs.needing_model(MODEL),
-    "submit": lambda store: store.jobs.submit(new_job(1)),
+    "list of the next jobs": lambda store: store.jobs.list(states=[JobState.QUEUED], before_id=9),
+    "progress of several": lambda store: store.jobs.progress_of([1, 2]),
+    "submit": lambda store: store.jobs.submit(new_job(1, lengths=RowLengths())),
     "start": lambda store: store.dispatch.start_due(),
     "expire": lambda store: store.dispatch.expire_due(),
     "take": lambda store: store.dispatch.take(MODEL, limit=64, redispatch_after=30.0),
     "finalizable": lambda store: store.finalization.finalizable(),
 }
+
+
+#: The few workers, newest totals and jobs to finalize are sorted, and no others.
+_SORT = "USE TEMP B-TREE FOR ORDER BY"
+SORTED = {"submit": [_SORT] * 2, "finalizable": [_SORT]}
 
 
 @pytest.fixture
@@ -112,3 +120,4 @@ def test_jobs_are_found_by_index(sqlite_store: Store, look: str) -> None:
     LOOKS[look](sqlite_store)
     assert any("jobs" in plan for plan in plans)
     assert [plan for plan in plans if plan.startswith("SCAN jobs")] == []
+    assert [plan for plan in plans if "ORDER BY" in plan] == SORTED.get(look, [])
