@@ -8,13 +8,14 @@ from enum import StrEnum
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
-from fastapi.responses import FileResponse, StreamingResponse
+from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict
 
 from batchgen.api.auth import TenantService
 from batchgen.api.errors import ApiError
 from batchgen.api.native.replies import reply
 from batchgen.api.native.schemas.catalogue import DatasetFileList, Verification
+from batchgen.api.stored_file import StoredFile
 from batchgen.api.streaming import stream
 from batchgen.dataset.manifest import MANIFEST
 from batchgen.service.results import Results
@@ -114,14 +115,14 @@ def verify_dataset(service: TenantService, ref: str) -> Response:
     return reply({"ok": not problems, "problems": problems})
 
 
-@router.get("/files/{path:path}", response_class=FileResponse, responses=FILE)
+@router.get("/files/{path:path}", response_class=StoredFile, responses=FILE)
 def download_file(service: TenantService, ref: str, path: str) -> Response:
     """Return one file of the finished dataset, or the ranges that the header Range asks for."""
     found = service.results.file(ref, path)
     if found is None:
         raise ApiError(404, f"The dataset has no file {path!r}.", code="file_not_found")
     headers = {"x-content-type-options": "nosniff"}
-    return FileResponse(found, media_type="application/octet-stream", headers=headers)
+    return StoredFile(found, media_type="application/octet-stream", headers=headers)
 
 
 def _streams(results: Results) -> dict[Format, Callable[..., Iterator[bytes]]]:

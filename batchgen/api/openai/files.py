@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import FileResponse, StreamingResponse
+from fastapi.responses import StreamingResponse
 
 from batchgen.api.auth import TenantService
 from batchgen.api.errors import ApiError
@@ -16,6 +16,7 @@ from batchgen.api.openai import schemas
 from batchgen.api.openai.ids import read_file, show_file
 from batchgen.api.openai.ranges import read_range
 from batchgen.api.openai.views import file_json, page, reply
+from batchgen.api.stored_file import StoredFile
 from batchgen.api.streaming import stream
 from batchgen.api.uploads import receive
 from batchgen.batches.file_records import NewFile, Purpose
@@ -114,7 +115,7 @@ def retrieve_file_content(
         "x-content-type-options": "nosniff",
     }
     if content.path is not None:
-        return FileResponse(content.path, media_type="application/jsonl", headers=headers)
+        return StoredFile(content.path, media_type="application/jsonl", headers=headers)
     is_wanted = if_range in (None, headers["etag"])
     lines = partial(stream, request, media_type="application/jsonl")
     return _lines(lines, service.files, content, headers, range_ if is_wanted else None)
