@@ -29,6 +29,7 @@ VARIABLE = "BATCHGEN_FAILPOINT"
 NAMES = frozenset(
     {
         "batch.accepted",
+        "batch.checked",
         "batch.created",
         "batch.creating",
         "checkpoint.registered",

@@ -20,14 +20,14 @@ from batchgen.batches.files import add_output_files
 from batchgen.core.states import JobState
 from batchgen.database.batch_tables import UNCHECKED, batches
 from batchgen.database.clock import SLACK
-from batchgen.database.database import now_db
+from batchgen.database.database import Database, now_db
 from batchgen.database.tables import inputs
 from batchgen.database.transactions import Manager, repeatable, transaction
 from batchgen.jobs import job_creation
 from batchgen.jobs.job_records import NewJob
 from batchgen.webhooks import outbox
 
-CLAIM_SECONDS = 60.0  # that a claim lasts without a renewal
+CLAIM_SECONDS = 60.0
 NEARLY = 0.001  # seconds
 
 
@@ -41,14 +41,21 @@ class Unchecked:
 
 
 class CheckManager(Manager):
-    """The transactions of the coordinators on batches without a job."""
+    """The transactions of the coordinators on batches without a job.
+
+    A claim lasts `seconds` unless it is renewed.
+    """
+
+    def __init__(self, database: Database, *, seconds: float = CLAIM_SECONDS) -> None:
+        super().__init__(database)
+        self.seconds = seconds
 
     @transaction
     def claim(self, connection: Connection) -> Unchecked | None:
         """Claim the oldest batch that nobody checks; return None if there is none."""
         now, claimed = now_db(), batches.c.claimed_until
         # A claim that ends later than a new one is of a time before the clock was set back.
-        is_free = or_(claimed.is_(None), claimed < now, claimed > now + CLAIM_SECONDS + SLACK)
+        is_free = or_(claimed.is_(None), claimed < now, claimed > now + self.seconds + SLACK)
         oldest = select(batches.c.id).where(UNCHECKED, is_free).order_by(batches.c.created_at)
         found = connection.execute(oldest.limit(1).with_for_update(skip_locked=True)).scalar()
         if found is None:
@@ -106,5 +113,5 @@ class CheckManager(Manager):
 
     def _hold(self, connection: Connection, batch_id: str) -> bool:
         mine = update(batches).where(batches.c.id == batch_id, UNCHECKED)
-        held = connection.execute(mine.values(claimed_until=now_db() + CLAIM_SECONDS))
+        held = connection.execute(mine.values(claimed_until=now_db() + self.seconds))
         return held.rowcount > 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 import orjson
 
@@ -132,6 +132,7 @@ def _model_named(line: bytes) -> str | None:
 def _checked(request: BatchRequest, model: ModelRecord) -> NewBatch:
     if fault := endpoint_fault(request.endpoint):
         raise InvalidParameter(f"'endpoint' {fault}", param="endpoint")
+    _check_storable(request)
     seconds = parse_duration(request.completion_window, param="completion_window")
     _check_metadata(request.metadata)
     check_expiry(request.output_seconds, param="output_expires_after")
@@ -183,6 +184,19 @@ def _check_options(options: BatchOptions, model: ModelRecord, idem_key: str | No
         )
     )
     return timing
+
+
+def _check_storable(request: BatchRequest) -> None:
+    """Raise InvalidParameter for text or numbers that JSON Lines and databases cannot hold."""
+    held = {"metadata": request.metadata, "batchgen": asdict(request.options)}
+    for param, value in held.items():
+        try:
+            orjson.dumps(value)
+        except TypeError:
+            raise InvalidParameter(
+                f"'{param}' holds half of a surrogate pair, or a number of more than 64 bits.",
+                param=param,
+            ) from None
 
 
 def _check_metadata(metadata: dict[str, str] | None) -> None:

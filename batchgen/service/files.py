@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from batchgen.batches.file_records import FileRecord, NewFile
+from batchgen.batches.file_records import FileRecord, NewFile, Purpose
 from batchgen.errors import FileNotFound, InvalidParameter, NotAllowed, Unavailable
 from batchgen.failpoints import reach
 from batchgen.inputs.stored_input import index_key, input_key
@@ -104,6 +104,8 @@ class Files:
         ascending: bool = False,
     ) -> list[FileRecord]:
         """Return files by age; `after` is the id of the last one seen."""
+        if purpose is not None and purpose not in list(Purpose):
+            return []
         return self._rows.list(
             tenant=self._tenant, purpose=purpose, after=after, limit=limit, ascending=ascending
         )

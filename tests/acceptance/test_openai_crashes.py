@@ -8,26 +8,31 @@ from pathlib import Path
 import openai
 import pytest
 
+from batchgen.batches.batch_records import BatchStatus
 from batchgen.repair.garbage import Collector
 from batchgen.repair.invariants import check_invariants
 from batchgen.service import Service
-from batchgen.settings import Settings
+from batchgen.settings import ServerSettings, Settings
 from batchgen.storage.storage import LocalStorage
 from tests.support.batches import checker, requests
+from tests.support.batches import create as create_batch
 from tests.support.homes import pin_model
 from tests.support.installation import serve, url_of
 from tests.support.processes import Processes, processes
+from tests.support.workers import wait_until
 
 TENANT = "acme"
 
 
 @pytest.fixture
-def service(postgres_url: str, tmp_path: Path) -> Iterator[Service]:
+def service(postgres_url: str, broker_url: str, tmp_path: Path) -> Iterator[Service]:
     pin_model(tmp_path / "home")
     settings = Settings(
         home=tmp_path / "home",
         database_url=postgres_url,
-        server={"port": 0},  # type: ignore[arg-type]
+        broker_url=broker_url,
+        lease_ttl=2.0,
+        server=ServerSettings(port=0),
     )
     service = Service(settings)
     service.access.tenants.add(TENANT)
@@ -101,4 +106,17 @@ def test_a_create_that_is_repeated_after_a_crash_is_one_batch(
         assert [batch.id for batch in caller.batches.list()] == [batch_id]
     assert checker(service).run_once() == 1
     assert [f"batch_{job.public_id}" for job in service.records()] == [batch_id]
+    assert check_invariants(service.store, service.storage) == []
+
+
+@pytest.mark.parametrize("failpoint", ["batch.checked=kill", "batch.accepted=kill"])
+def test_a_coordinator_that_dies_in_a_check_leaves_it_to_another(
+    service: Service, started: Processes, failpoint: str
+) -> None:
+    batch = create_batch(service)
+    dead = started.coordinator(failpoint=failpoint)
+    assert dead.wait() < 0
+    started.coordinator()
+    wait_until(lambda: service.batches.get(batch.id).status is BatchStatus.IN_PROGRESS)
+    assert [job.public_id for job in service.records()] == [batch.id]
     assert check_invariants(service.store, service.storage) == []

@@ -103,8 +103,8 @@ class Processes:
         self._folder = folder
         self._started: list[Process] = []
 
-    def coordinator(self) -> Process:
-        return self._start("coordinator", "-m", PROCESS, "coordinator")
+    def coordinator(self, *, failpoint: str = "") -> Process:
+        return self._start("coordinator", "-m", PROCESS, "coordinator", failpoint=failpoint)
 
     def worker(self, *factory: str, model: str = "tiny", failpoint: str = "") -> Process:
         command = ("-m", PROCESS, "worker", model)

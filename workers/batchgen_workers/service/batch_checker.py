@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from batchgen.batches.batch_records import BatchError
-from batchgen.batches.checks import CLAIM_SECONDS, CheckManager, Unchecked
+from batchgen.batches.checks import CheckManager, Unchecked
 from batchgen.batches.validation import Refused, validate_batch
 from batchgen.errors import (
     BatchgenError,
@@ -85,6 +85,7 @@ class BatchChecker:
             new = validate_batch(
                 unchecked, storage=self.storage, model=model, watch=_Watch(self, batch_id)
             )
+            reach("batch.checked")
             self.rows.accept(batch_id, new)
             reach("batch.accepted")
             return ()
@@ -124,7 +125,7 @@ class _Watch:
             return
         if not self._checker.rows.renew(self._batch_id):
             raise _Overtaken
-        self._renew_at = time.monotonic() + CLAIM_SECONDS / RENEWALS
+        self._renew_at = time.monotonic() + self._checker.rows.seconds / RENEWALS
 
 
 def _reasons(error: BatchgenError) -> tuple[BatchError, ...]:

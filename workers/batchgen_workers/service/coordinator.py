@@ -145,7 +145,7 @@ class Coordinator:
         self._files.on_trouble = _log_file_left
         self._checker: BatchChecker | None = None
         if models is not None:
-            checks = CheckManager(store.database)
+            checks = CheckManager(store.database, seconds=settings.lease_ttl)
             token = self.finaliser.token
             self._checker = BatchChecker(rows=checks, storage=storage, models=models, token=token)
             interval = settings.coordinator_interval

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -142,6 +143,21 @@ def test_what_cannot_be_used_is_400(api: Api, fields: dict[str, Any], param: str
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
     assert answer.json()["error"]["type"] == "invalid_request_error"
     assert api.ours.get("/v1/batches").json()["data"] == []
+
+
+@pytest.mark.parametrize(
+    ("extra", "param"),
+    [
+        (r'"metadata": {"\ud800": "a"}', "metadata"),
+        (r'"batchgen": {"params": {"stop": "\ud800"}}', "batchgen"),
+        (r'"batchgen": {"params": {"columns": ["a"], "seed": 99999999999999999999}}', "batchgen"),
+    ],
+)
+def test_what_no_database_can_hold_is_400(api: Api, extra: str, param: str) -> None:
+    text = f"{json.dumps(body(api))[:-1]}, {extra}}}"
+    headers = {"content-type": "application/json"}
+    answer = api.ours.post("/v1/batches", content=text, headers=headers)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
 
 
 def test_embeddings_are_refused_by_name(api: Api) -> None:

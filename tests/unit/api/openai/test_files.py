@@ -80,6 +80,7 @@ def test_pages(api: Api) -> None:
     assert oldest["data"][0]["id"] == ids[0]
     empty = api.ours.get("/v1/files", params={"purpose": "batch_output"}).json()
     assert (empty["data"], empty["first_id"], empty["last_id"]) == ([], None, None)
+    assert api.ours.get("/v1/files?purpose=%00").json()["data"] == []
     for bad in ({"limit": 0}, {"limit": 10_001}, {"order": "up"}):
         assert api.ours.get("/v1/files", params=bad).status_code == 400
 
