@@ -21,6 +21,8 @@ from batchgen.client.job_views import needs_workers, view_of
 from batchgen.client.jobs import INTERVAL
 from batchgen.client.submissions import submission_of
 from batchgen.dataset.manifest import FileEntry
+from batchgen.errors import KeyRefused
+from batchgen.jobs.job_records import WorkerRecord
 from batchgen.library.dataset import Dataset
 from batchgen.library.prompts import Prompts, open_prompts
 from batchgen.service.views import JobView
@@ -75,7 +77,7 @@ class AsyncJobs:
     ) -> AsyncIterator[JobView]:
         """Yield jobs, newest first; pages are fetched as they are needed."""
         pages = calls.JobPages(state=state, name=name, limit=limit)
-        workers = await self._connection.send(calls.workers()) if pages.more else ()
+        workers = await self._workers() if pages.more else ()
         while pages.more:
             for value in pages.take(await self._connection.send(pages.next_call())):
                 yield view_of(value, self._connection.url, workers)
@@ -178,5 +180,11 @@ class AsyncJobs:
         return await self._view(await self._connection.send(call))
 
     async def _view(self, value: Any) -> JobView:
-        workers = await self._connection.send(calls.workers()) if needs_workers(value) else ()
+        workers = await self._workers() if needs_workers(value) else ()
         return view_of(value, self._connection.url, workers)
+
+    async def _workers(self) -> tuple[WorkerRecord, ...]:
+        try:
+            return await self._connection.send(calls.workers())
+        except KeyRefused:  # a key that may only submit
+            return ()

@@ -17,6 +17,8 @@ from batchgen.client.downloads import Download
 from batchgen.client.job_views import needs_workers, view_of
 from batchgen.client.submissions import submission_of
 from batchgen.dataset.manifest import FileEntry
+from batchgen.errors import KeyRefused
+from batchgen.jobs.job_records import WorkerRecord
 from batchgen.library.dataset import Dataset
 from batchgen.library.prompts import Prompts, open_prompts
 from batchgen.service.views import JobView
@@ -92,7 +94,7 @@ class Jobs:
     ) -> Iterator[JobView]:
         """Yield jobs, newest first; pages are fetched as they are needed."""
         pages = calls.JobPages(state=state, name=name, limit=limit)
-        workers = self._connection.send(calls.workers()) if pages.more else ()
+        workers = self._workers() if pages.more else ()
         while pages.more:
             for value in pages.take(self._connection.send(pages.next_call())):
                 yield view_of(value, self._connection.url, workers)
@@ -194,8 +196,14 @@ class Jobs:
         return self._view(self._connection.send(calls.act(self._ref(job), action)))
 
     def _view(self, value: Any) -> JobView:
-        workers = self._connection.send(calls.workers()) if needs_workers(value) else ()
+        workers = self._workers() if needs_workers(value) else ()
         return view_of(value, self._connection.url, workers)
+
+    def _workers(self) -> tuple[WorkerRecord, ...]:
+        try:
+            return self._connection.send(calls.workers())
+        except KeyRefused:  # a key that may only submit
+            return ()
 
 
 def _keep(chunks: Iterator[bytes], content: bytearray) -> None:

@@ -65,7 +65,7 @@ class Remote:
         for text in value.get("notices") or () if notice else ():
             assert notice is not None
             notice(text)
-        return self.job(value["id"])
+        return self._record(value)
 
     def find(self, ref: str) -> list[JobRecord]:
         """Return the jobs that `ref` names, newest first; raise JobNotFound if there is none."""

@@ -52,9 +52,9 @@ def command(app: App, file: str, watching: bool, **asked: Any) -> None:
     submission = Submission(**asked)
     with open_input(file) as source:
         job = app.service.submit(source, submission, notice=app.output.warn)
-    view = app.service.status(job.public_id)
     if app.output.format is not Format.JSON:
-        app.output.data(job.public_id)
+        app.output.data(job.public_id)  # first: what follows may fail, and the job is there
+    view = app.service.status(job.public_id)
     if watching:
         watch(app.service, job.public_id, app.output)
     if app.output.format is Format.JSON:

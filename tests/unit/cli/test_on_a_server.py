@@ -13,7 +13,8 @@ from pyarrow import BufferReader
 from batchgen.errors import ServerUnavailable
 from batchgen.jobs.job_records import JobRecord
 from batchgen.service import Service
-from tests.support.homes import answer_some, finish
+from batchgen.tenants.principal import Scope
+from tests.support.homes import answer_some, finish, prompts
 from tests.unit.cli.conftest import Command
 
 PLACES = ("server",)
@@ -168,3 +169,12 @@ def test_a_name_with_a_slash_is_a_name(batchgen: Command) -> None:
     public_id = batchgen.submit("--name", "team/nightly")
     assert batchgen.json("status", "team/nightly")["id"] == public_id
     assert batchgen("status", "team/none").exit_code == 4
+
+
+def test_a_key_that_may_only_submit_gets_the_id(batchgen: Command, service: Service) -> None:
+    scopes = frozenset({Scope.SUBMIT})
+    batchgen.env["BATCHGEN_API_KEY"] = service.access.keys.create("local", scopes=scopes).key
+    result = batchgen("submit", batchgen.file("p.jsonl", prompts(2)), "-m", "tiny")
+    (job,) = service.records()
+    assert (result.exit_code, result.stdout) == (4, f"{job.public_id}\n")
+    assert "scope" in result.stderr

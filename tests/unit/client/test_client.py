@@ -270,6 +270,17 @@ def test_a_key_of_nobody_and_a_key_without_the_scope(service: Service) -> None:
             view.jobs.create(io.BytesIO(prompts(1)), model="tiny")
 
 
+def test_a_key_that_may_only_submit_does(service: Service) -> None:
+    key = service.access.keys.create("local", scopes=frozenset({Scope.SUBMIT})).key
+    transport = httpx2.ASGITransport(create_app(service))
+    client = batchgen.AsyncClient("http://localhost", api_key=key, transport=transport)
+    with blocking(client) as view:
+        created = view.jobs.create(io.BytesIO(prompts(2)), model="tiny")
+        with pytest.raises(KeyRefused):
+            view.jobs.retrieve(created.id)
+    assert [job.public_id for job in service.records()] == [created.id]
+
+
 class Breaking(httpx2.AsyncBaseTransport):
     """A transport that loses the answers whose numbers it is given, after the app has made them."""
 
