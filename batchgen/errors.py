@@ -11,6 +11,7 @@ BatchgenError                     exit 1
 │   ├── UnsupportedModel
 │   ├── ModelExists
 │   └── UnknownModel              exit 4
+├── EndpointNotAllowed            exit 2   an endpoint on a host that the operator does not name
 ├── OutputConflict                exit 2   the output folder holds another job
 ├── OutputRefused                 exit 1   standard output cannot be written
 ├── JobNotFound                   exit 4
@@ -29,6 +30,7 @@ BatchgenError                     exit 1
 │   │   └── DatabaseDamaged               waiting would not help
 │   ├── BrokerUnavailable
 │   ├── ServerUnavailable
+│   ├── EndpointUnavailable
 │   ├── SchemaMismatch
 │   ├── StoreMismatch
 │   └── HomeLocked
@@ -157,6 +159,12 @@ class UnknownModel(ModelError):
     exit_code = 4
 
 
+class EndpointNotAllowed(BatchgenError):
+    """This endpoint may not be asked. Name its host in BATCHGEN_ENDPOINT__HOSTS."""
+
+    exit_code = 2
+
+
 class OutputConflict(BatchgenError):
     """The output folder belongs to another job. Choose another folder."""
 
@@ -274,6 +282,10 @@ class BrokerUnavailable(Unavailable):
 
 class ServerUnavailable(Unavailable):
     """The batchgen server cannot be reached. Check BATCHGEN_URL and that the server runs."""
+
+
+class EndpointUnavailable(Unavailable):
+    """The endpoint does not answer. Check its URL and that the server runs."""
 
 
 class SchemaMismatch(Unavailable):

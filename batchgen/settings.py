@@ -108,6 +108,25 @@ class MetricsSettings(BaseModel):
     )
 
 
+class EndpointSettings(BaseModel):
+    """Settings for models that lie behind an HTTP endpoint."""
+
+    hosts: str = Field(
+        default="",
+        description="hosts beside the loopback that endpoints may have, separated by commas",
+    )
+    timeout: float = Field(
+        default=600.0, gt=0, description="seconds after which a request is given up"
+    )
+    max_answer_bytes: int = Field(
+        default=32 << 20, ge=1, le=48 << 20, description="bytes of one answer at most"
+    )
+    ca_file: str = Field(
+        default="",
+        description="certificates (PEM) that endpoints are verified with; empty: the system's",
+    )
+
+
 class Settings(BaseSettings):
     """All settings of an operator. Parameters of a job are not among them."""
 
@@ -182,6 +201,9 @@ class Settings(BaseSettings):
     )
     engine: EngineSettings = Field(default_factory=EngineSettings, description="the engine")
     server: ServerSettings = Field(default_factory=ServerSettings, description="the HTTP server")
+    endpoint: EndpointSettings = Field(
+        default_factory=EndpointSettings, description="models behind an HTTP endpoint"
+    )
 
     @classmethod
     def settings_customise_sources(

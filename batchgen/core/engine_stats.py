@@ -71,3 +71,9 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
     # Seconds spent inside steps with work in them, and those of them in the scheduler.
     busy_seconds: float = 0.0
     scheduler_seconds: float = 0.0
+    # Of an endpoint: requests that it gets at once at most, and requests that were sent again; why
+    # no row is answered, empty while rows are; the server and its version.
+    concurrency: int = 0
+    retries: int = 0
+    waiting_for: str = ""
+    server: str = ""

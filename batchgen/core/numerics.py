@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+ENDPOINT = "endpoint"  # the device of rows that another server computed
 #: {name of the kernels in the engine: name for a person}
 KERNELS = {"cpu": "compiled kernels", "triton": "Triton kernels", "reference": "plain torch"}
 
@@ -18,12 +19,15 @@ KERNELS = {"cpu": "compiled kernels", "triton": "Triton kernels", "reference": "
 class Numerics:
     """The device, the number types and the kernels that an engine computes with."""
 
-    device: str  # kind of device: cpu, cuda
+    device: str  # kind of device: cpu, cuda; or ENDPOINT, of which the rest is not known
     dtype: str  # compute type, torch's name
     quantize: str = "none"  # the type that weights were rounded to: none, int8
-    kernels: str = ""  # the attention kernels, a key of KERNELS; empty in earlier versions
+    # the attention kernels, a key of KERNELS; empty in earlier versions; the server of an endpoint
+    kernels: str = ""
 
     def __str__(self) -> str:
+        if self.device == ENDPOINT:
+            return f"an endpoint ({self.kernels}), which may answer otherwise the next time"
         weights = "" if self.quantize == "none" else f" with {self.quantize} weights"
         kernels = f" by {kernels_named(self.kernels)}" if self.kernels else ""
         return f"{self.dtype}{weights} on {self.device}{kernels}"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from batchgen.endpoints.config import EndpointConfig
 from batchgen.errors import InvalidParameter
 from batchgen.settings import EngineSettings
 
@@ -32,11 +33,17 @@ class EngineConfig:
     kernels: Literal["auto", "reference", "cpu", "triton"] = "auto"
     cuda_graphs: bool = False
     threads: int = 0
+    # The endpoint that answers instead of an engine of our own.
+    endpoint: EndpointConfig | None = None
 
     @classmethod
     def from_settings(cls, settings: EngineSettings, *, path: Path, name: str) -> EngineConfig:
         """Return the config of model `name` in folder `path` under an operator's settings."""
         return cls(model_path=path, model_name=name, **settings.model_dump())
+
+    def at_endpoint(self, endpoint: EndpointConfig) -> EngineConfig:
+        """Return the config of a model that lies behind an endpoint."""
+        return replace(self, endpoint=endpoint, max_num_seqs=endpoint.endpoint.max_concurrency)
 
     def halved(self, times: int) -> EngineConfig:
         """Return a config whose sequences and tokens per step are halved `times` times."""

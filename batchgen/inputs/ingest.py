@@ -15,6 +15,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, cast
 
+from batchgen.core.dialects import Dialect
 from batchgen.core.row_lengths import RowLengths
 from batchgen.errors import LineProblem
 from batchgen.inputs.record_file import MAX_RECORD_BYTES, OFFSET, RecordFile, RecordReader
@@ -58,14 +59,15 @@ def validate(
     defaults: Mapping[str, Any],
     model: str | None = None,
     context: int | None = None,
+    dialect: Dialect | None = None,
 ) -> ValidationReport:
     """Check every line and id of an input, and store nothing.
 
-    `source` is read to its end, or to the end of a line that is too long. `model` and `context` are
-    those of LineParser. Raises EmptyInput, MissingInput, InvalidInput if it has another format,
-    and InvalidParameter for `defaults`.
+    `source` is read to its end, or to the end of a line that is too long. `model`, `context` and
+    `dialect` are those of LineParser. Raises EmptyInput, MissingInput, InvalidInput if it has
+    another format, and InvalidParameter for `defaults`.
     """
-    parser = LineParser(defaults, model, context)
+    parser = LineParser(defaults, model, context, dialect=dialect)
     with ExitStack() as stack:
         index, spill = (stack.enter_context(_scratch()) for _ in range(2))
         if source.seekable():
@@ -93,6 +95,7 @@ def ingest(
     model: str,
     on_invalid: OnInvalid,
     context: int | None = None,
+    dialect: Dialect | None = None,
 ) -> StoredInput:
     """Store an input under its SHA-256, with an index of its rows, if its lines can be used.
 
@@ -100,7 +103,7 @@ def ingest(
     which also repairs a damaged copy. Ids must be unique even if bad lines are accepted.
     Raises BadLines, EmptyInput, MissingInput, InvalidInput and InvalidParameter.
     """
-    parser = LineParser(defaults, model, context)
+    parser = LineParser(defaults, model, context, dialect=dialect)
     digest = hashlib.sha256()
     with (
         storage.write(input_key("incoming")) as data,

@@ -70,7 +70,7 @@ def create_job(connection: Connection, new: NewJob, now: float) -> JobRecord:
     keep_input(connection, new.input_sha256, size=new.input_bytes, n_rows=new.n_rows)
     job = _insert_job(connection, new, expected)
     totals.begin(connection, job)
-    _insert_shards(connection, job, expected)
+    _insert_shards(connection, job, expected, most=new.shard_rows)
     return job
 
 
@@ -136,8 +136,12 @@ def _insert_job(connection: Connection, new: NewJob, expected: Estimate) -> JobR
     return JobRecord.from_row(connection.execute(added.returning(jobs)).one())
 
 
-def _insert_shards(connection: Connection, job: JobRecord, expected: Estimate) -> None:
-    size = plan_shards(job.n_positions, row_seconds=expected.row_seconds, workers=expected.workers)
+def _insert_shards(
+    connection: Connection, job: JobRecord, expected: Estimate, *, most: int | None
+) -> None:
+    size = plan_shards(
+        job.n_positions, row_seconds=expected.row_seconds, workers=expected.workers, most=most
+    )
     rows = [
         {
             "job_id": job.id,

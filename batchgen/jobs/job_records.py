@@ -29,6 +29,8 @@ class NewJob:
     n_rows: int
     # of its rows, to choose the size of shards; None if not measured
     lengths: RowLengths | None = None
+    # the most rows of a shard; None leaves that to `sharding`
+    shard_rows: int | None = None
     model: str
     model_sha256: str
     # defaults for every row, as checked by batchgen.requests.lines.check_defaults

@@ -7,6 +7,9 @@ from collections.abc import Iterator
 TARGET_SECONDS = 120.0  # short enough to lose, long enough that claim, part and commit cost little
 #: The most rows, because a worker holds them in memory.
 MAX_SHARD_ROWS = 1000
+#: An endpoint has no pool that a shard must fill, so fewer rows are lost with a worker, and the
+#: last shards of a job are shared among more workers.
+ENDPOINT_SHARD_ROWS = 100
 #: Enough rows to fill a batch.
 MIN_SHARD_ROWS = 32
 #: A small job has about this many shards, so that several workers can share it …
@@ -17,13 +20,16 @@ SHARDS_PER_WORKER = 8
 MAX_SHARDS = 10_000
 
 
-def plan_shards(n_rows: int, *, row_seconds: float = 0.0, workers: int = 0) -> int:
+def plan_shards(
+    n_rows: int, *, row_seconds: float = 0.0, workers: int = 0, most: int | None = None
+) -> int:
     """Return the number of rows in a shard, for a job of `n_rows` rows.
 
     `row_seconds` is the time of one worker for a row in a full batch, 0 if unknown. `workers` is
-    the number of workers that may share the job.
+    the number of workers that may share the job. `most` is a lower limit than MAX_SHARD_ROWS; only
+    a job with very many rows exceeds it.
     """
-    size = MAX_SHARD_ROWS
+    size = most or MAX_SHARD_ROWS
     if row_seconds * size > TARGET_SECONDS:
         size = int(TARGET_SECONDS / row_seconds)
     size = min(size, _ceil(n_rows, max(SHARDS_WANTED, SHARDS_PER_WORKER * workers)))

@@ -29,8 +29,9 @@ Watch: TypeAlias = "Callable[[JobView], AbstractContextManager[Callable[[LocalPr
 class FolderRun:
     """One run in one output folder."""
 
-    def __init__(self, out: Path, settings: Settings) -> None:
-        self._folder = RunFolder(out, settings)
+    def __init__(self, out: Path, settings: Settings, *, models: Path | None = None) -> None:
+        """Name the folder; `models` is that of the registry, None for the one of the settings."""
+        self._folder = RunFolder(out, settings, models=models)
         self._job: JobRecord | None = None
 
     @property

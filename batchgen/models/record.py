@@ -9,11 +9,14 @@ from typing import Any
 
 import msgspec
 
+from batchgen.core.dialects import Dialect
 from batchgen.errors import Corrupt
+from batchgen.models.endpoint import UNKNOWN_CONTEXT, Endpoint
 from batchgen.models.names import name_of
 
 RECORD_FILE = "batchgen-model.json"
-RECORD_VERSION = 1
+#: Files have version 1, which earlier releases read too; an endpoint has 2.
+RECORD_VERSION = 2
 CHUNK = 1 << 20  # bytes read at a time
 
 
@@ -39,7 +42,19 @@ class ModelRecord(msgspec.Struct, frozen=True, kw_only=True):
     files: dict[str, str]
     # RFC 3339, UTC.
     created_at: str
-    version: int = RECORD_VERSION
+    # Where the model is served, if that is not here; then there are no files.
+    endpoint: Endpoint | None = None
+    version: int = 1
+
+    @property
+    def dialect(self) -> Dialect | None:
+        """The dialect of the model's endpoint; None for a model with files."""
+        return self.endpoint.dialect if self.endpoint else None
+
+    @property
+    def is_context_known(self) -> bool:
+        """True unless the model's endpoint did not tell its context length."""
+        return self.endpoint is None or self.max_length < UNKNOWN_CONTEXT
 
     def as_dict(self) -> dict[str, Any]:
         """Return the record as JSON values, `path` included."""

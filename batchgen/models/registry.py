@@ -16,9 +16,11 @@ import msgspec
 
 from batchgen.errors import ModelError, ModelExists, UnknownModel
 from batchgen.models.describe import Description
+from batchgen.models.endpoint import ARCHITECTURE, UNKNOWN_CONTEXT, Endpoint
 from batchgen.models.names import check_name, folder_name, is_name, name_of, unknown_model
 from batchgen.models.record import (
     RECORD_FILE,
+    RECORD_VERSION,
     ModelRecord,
     hash_file,
     hash_files,
@@ -54,6 +56,27 @@ class Registry:
                 f"{source} cannot be imported into {self.root}: {error.strerror or error}"
                 f"{f' ({error.filename})' if error.filename else ''}. Nothing was kept."
             ) from error
+        return self.get(name)
+
+    def add_endpoint(
+        self, name: str, endpoint: Endpoint, *, max_length: int = UNKNOWN_CONTEXT
+    ) -> ModelRecord:
+        """Register a model that lies behind an endpoint; raise InvalidParameter or ModelExists."""
+        check_name(name)
+        try:
+            with self._locked(), self._new(name) as folder:
+                _write_endpoint(name, folder, endpoint, max_length)
+        except OSError as error:
+            raise ModelError(f"{name} cannot be registered in {self.root}: {error}.") from error
+        return self.get(name)
+
+    def change_endpoint(self, name: str, endpoint: Endpoint, *, max_length: int) -> ModelRecord:
+        """Replace what is known of a registered endpoint; raise UnknownModel."""
+        with self._locked(), self._temporary() as folder:
+            kept = self.get(name).path
+            _write_endpoint(name, folder, endpoint, max_length)
+            (folder / RECORD_FILE).replace(kept / RECORD_FILE)
+            fsync(kept)
         return self.get(name)
 
     def get(self, name: str) -> ModelRecord:
@@ -103,14 +126,19 @@ class Registry:
         return [self.get(name) for name in self.names()]
 
     def _import(self, name: str, source: str) -> None:
+        with self._new(name) as folder:
+            _pin(name, folder, fetch(source, folder))
+
+    @contextmanager
+    def _new(self, name: str) -> Iterator[Path]:
+        """Yield an empty folder, which becomes that of the model; the caller holds the lock."""
         if exists(self.root / folder_name(name)):
             raise ModelExists(
                 f"A model named {name!r} is registered. Choose another name, "
                 f"or remove it with `batchgen models rm {name}`."
             )
         with self._temporary() as folder:
-            origin = fetch(source, folder)
-            _pin(name, folder, origin)
+            yield folder
             folder.rename(self.root / folder_name(name))
         fsync(self.root)
 
@@ -179,4 +207,26 @@ def _pin(name: str, folder: Path, origin: str) -> None:
     for path in paths:
         path.chmod((folder / RECORD_FILE).stat().st_mode)
     for path in (*paths, folder / RECORD_FILE, folder):
+        fsync(path)
+
+
+def _write_endpoint(name: str, folder: Path, endpoint: Endpoint, max_length: int) -> None:
+    """Write the record of an endpoint into its folder."""
+    record = ModelRecord(
+        name=name,
+        path=folder,
+        dtype="-",
+        max_length=max_length,
+        sha256=endpoint.sha256(),
+        architecture=ARCHITECTURE,
+        chat_template=True,
+        source=endpoint.url,
+        files={},
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        endpoint=endpoint,
+        version=RECORD_VERSION,
+    )
+    write_record(record, folder)
+    make_read_only(folder / RECORD_FILE)
+    for path in (folder / RECORD_FILE, folder):
         fsync(path)

@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from batchgen.core.dialects import Dialect
 from batchgen.core.params import SamplingParams
 from batchgen.core.rows import BadRow, InputRow
 from batchgen.errors import InvalidParameter
 from batchgen.requests.columns import COLUMNS, read_columns, split
+from batchgen.requests.dialect_rules import check_dialect, check_raw_prompt
 from batchgen.requests.expected import EXPECTS, Expected
 from batchgen.requests.fields import SAMPLING, SHORTHAND_FIELDS, read_sampling
 from batchgen.requests.line_error import LineError, quoted
@@ -32,14 +34,21 @@ class LineParser:
     `defaults["expects"]` says what each line of a batch must name.
     `model` is the job's model; it also answers lines that name another one. None is any model.
     `context` is the most tokens of prompt and answer together: a row that asks for more is a bad
-    row. If it is None, the engine checks this. Raises InvalidParameter if the defaults cannot be
-    used.
+    row. If it is None, the engine checks this. `dialect` is that of the endpoint that answers: a
+    row with a parameter that it does not take is a bad row. Raises InvalidParameter if the defaults
+    cannot be used.
     """
 
     def __init__(
-        self, defaults: Mapping[str, Any], model: str | None = None, context: int | None = None
+        self,
+        defaults: Mapping[str, Any],
+        model: str | None = None,
+        context: int | None = None,
+        *,
+        dialect: Dialect | None = None,
     ) -> None:
-        self._defaults, self.params = _read_defaults(defaults, context)
+        self._defaults, self.params = _read_defaults(defaults, context, dialect)
+        self.dialect = dialect
         self.columns = read_columns(defaults)
         self.expected = Expected.read(defaults)
         self.model = model
@@ -54,6 +63,8 @@ class LineParser:
             question = read_openai_line(data) if is_openai_line(data) else read_shorthand_line(data)
             self.expected.check(data, question.model)
             params = self.filled(question.params)
+            if self.dialect is not None and question.messages is None:
+                check_raw_prompt(params, self.dialect)
         except LineError as error:
             return BadRow(row=row, custom_id=custom_id or implicit_id(row), error=error.error)
         return InputRow(
@@ -74,6 +85,8 @@ class LineParser:
             return self.params
         params = filled(self._defaults, own)
         check_together(params, self.context)
+        if self.dialect is not None:
+            check_dialect(params, self.dialect)
         return params
 
 
@@ -84,9 +97,11 @@ def parse_line(
     return LineParser(defaults, model).parse(raw, row)
 
 
-def check_defaults(params: Mapping[str, Any], context: int | None = None) -> SamplingParams:
+def check_defaults(
+    params: Mapping[str, Any], context: int | None = None, dialect: Dialect | None = None
+) -> SamplingParams:
     """Return the parameters of a row that sets none; raise InvalidParameter with the field."""
-    return _read_defaults(params, context)[1]
+    return _read_defaults(params, context, dialect)[1]
 
 
 def implicit_id(row: int) -> str:
@@ -124,7 +139,7 @@ def _as_asked(params: SamplingParams) -> dict[str, Any]:
 
 
 def _read_defaults(
-    params: Mapping[str, Any], context: int | None
+    params: Mapping[str, Any], context: int | None, dialect: Dialect | None
 ) -> tuple[dict[str, Any], SamplingParams]:
     read_columns(params)
     values = {name: value for name, value in params.items() if name not in (COLUMNS, EXPECTS)}
@@ -132,6 +147,8 @@ def _read_defaults(
         known, unknown = read_sampling(values, SHORTHAND_FIELDS)
         together = filled({}, known)
         check_together(together, context)
+        if dialect is not None:
+            check_dialect(together, dialect)
     except LineError as error:
         raise InvalidParameter(error.error.message, param=error.error.param) from None
     for name in unknown:

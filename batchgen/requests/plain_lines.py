@@ -15,6 +15,7 @@ from msgspec import Meta
 from batchgen.core.endpoints import CHAT
 from batchgen.requests.checks import MAX_STOP_LENGTH, MAX_STOP_STRINGS, MAX_TOKEN_ID
 from batchgen.requests.columns import is_column
+from batchgen.requests.dialect_rules import untaken
 from batchgen.requests.fields import (
     MAX_ALTERNATIVES,
     MAX_BEAMS,
@@ -115,6 +116,10 @@ class PlainLines:
         self._columns = set(parser.columns)
         # If a column has the name of a field, the typed decode would read it as that field.
         self._refused = not _FIELDS.isdisjoint(parser.columns)
+        # Fields that decide whether the dialect of an endpoint takes the line.
+        self._untaken = frozenset[str]()
+        if parser.dialect is not None:
+            self._untaken = untaken(parser.dialect) | {"prompt"}
         # The bounds of max_tokens in a line that sets none of the coupled fields.
         self._least = parser.params.min_tokens
         self._most = MAX_TOKENS if parser.context is None else parser.context - 1
@@ -171,6 +176,8 @@ class PlainLines:
     def _is_request(self, request: dict[str, Any]) -> bool:
         """Return whether it has one prompt, and its parameters fit each other and the job's."""
         if ("messages" in request) == ("prompt" in request):
+            return False
+        if self._untaken and not self._untaken.isdisjoint(request):
             return False
         if not _COUPLED.isdisjoint(request):
             return self._agrees(request)

@@ -179,6 +179,30 @@ def _models(settings: Settings) -> Check:
     return _ok("models", ", ".join(names))
 
 
+def _endpoints(settings: Settings) -> Check:
+    registry = Registry(settings.home / "models")
+    try:
+        names = [record.name for record in registry.list() if record.endpoint]
+    except (BatchgenError, OSError) as error:
+        return _failed("endpoints", str(error))
+    answers = {name: _endpoint_answer(registry, name, settings) for name in names}
+    detail = "; ".join(f"{name}: {answer[1]}" for name, answer in answers.items()) or "none"
+    if all(answers_now for answers_now, _ in answers.values()):
+        return _ok("endpoints", detail)
+    remedy = "Jobs of these models wait. Ask again with: batchgen models check NAME"
+    return Check(name="endpoints", result=Result.WARNING, detail=detail, remedy=remedy)
+
+
+def _endpoint_answer(registry: Registry, name: str, settings: Settings) -> tuple[bool, str]:
+    """Return whether an endpoint answers, and its server or the reason."""
+    from batchgen.service.endpoints import check_endpoint  # needed by few homes
+
+    try:
+        return True, check_endpoint(registry, name, settings).server
+    except BatchgenError as error:
+        return False, error.message
+
+
 def _ok(name: str, detail: str) -> Check:
     return Check(name=name, result=Result.OK, detail=detail)
 
@@ -210,4 +234,5 @@ CHECKS: tuple[Callable[[Settings], Check], ...] = (
     _store,
     _broker,
     _models,
+    _endpoints,
 )

@@ -51,10 +51,10 @@ WORKING_COPIES = (
 class RunFolder:
     """One output folder with its job."""
 
-    def __init__(self, out: Path, settings: Settings) -> None:
+    def __init__(self, out: Path, settings: Settings, *, models: Path | None = None) -> None:
         self.out = out.absolute()
-        #: The folder of models in the user's own home.
-        self.models = settings.home / "models"
+        #: The folder of models, by default in the user's own home.
+        self.models = models or settings.home / "models"
         #: The settings of the home below the folder: SQLite, no broker.
         self.settings = settings.model_copy(
             update={"home": self.out / HOME, "database_url": "", "broker_url": ""}
@@ -76,7 +76,7 @@ class RunFolder:
                 this call are removed again.
         """
         model = self.service.models.get(submission.model)
-        check_defaults(dict(submission.params), model.max_length)
+        check_defaults(dict(submission.params), model.max_length, model.dialect)
         job = self._finished() or self._job()
         if job is not None:
             # A pipe with another input may never end, so read only as much as the right input has.

@@ -15,6 +15,7 @@ from batchgen.failpoints import reach
 from batchgen.inputs.ingest import OnInvalid, StoredInput, ingest
 from batchgen.inputs.stored_input import index_key, input_key
 from batchgen.jobs.job_records import LOCAL_TENANT, JobRecord, NewJob
+from batchgen.jobs.sharding import ENDPOINT_SHARD_ROWS
 from batchgen.jobs.store import Store
 from batchgen.models.record import ModelRecord
 from batchgen.requests.lines import check_defaults
@@ -75,7 +76,7 @@ def submit(
         DatabaseUnavailable, SchemaMismatch: the database cannot be used.
         StoreMismatch: the home is not the one whose files the workers of the database read.
     """
-    check_defaults(dict(submission.params), model.max_length)
+    check_defaults(dict(submission.params), model.max_length, model.dialect)
     timing = check_timing(submission)
     store.database.check_schema()
     storage.establish()
@@ -117,6 +118,7 @@ def _ingest(
         model=submission.model,
         on_invalid=OnInvalid(submission.on_invalid),
         context=model.max_length,
+        dialect=model.dialect,
     )
 
 
@@ -128,6 +130,7 @@ def _new_job(
         input_bytes=stored.bytes,
         n_rows=stored.n_rows,
         lengths=stored.lengths,
+        shard_rows=ENDPOINT_SHARD_ROWS if model.endpoint else None,
         model=model.name,
         model_sha256=model.sha256,
         params=dict(submission.params),

@@ -135,7 +135,8 @@ class JobView:
             return closed
         if not self.workers:
             return f"waits for a worker: {self.starter} --model {job.model}"
-        return None
+        reasons = [str(worker.stats.get("waiting_for") or "") for worker in self.workers]
+        return f"waiting for endpoint: {reasons[0]}" if all(reasons) else None
 
     def _closed_until(self, now: float) -> str | None:
         """Return text that says when the job's window opens, None if it is open or not set."""

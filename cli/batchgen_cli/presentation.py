@@ -6,7 +6,7 @@ import dataclasses
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from batchgen.core.numerics import kernels_named
+from batchgen.core.numerics import ENDPOINT, kernels_named
 from batchgen_cli.formats import count, duration, moment, percent, rate, short_id
 from batchgen_cli.output import Column
 
@@ -131,7 +131,9 @@ def _share(worker: WorkerRecord, part: str, whole: str) -> str:
 
 
 def engine_text(info: EngineInfo) -> str:
-    """Describe the number type, the device and the kernels of an engine."""
+    """Describe the number type, the device and the kernels of an engine, or its endpoint."""
+    if info.device == ENDPOINT:
+        return f"Asking {info.kernels} for {info.kernels_reason}"
     return f"Computing {info.dtype} on {info.device} by " + _kernels(
         info.kernels, info.kernels_reason
     )

@@ -1,4 +1,4 @@
-"""`batchgen models`: import, list, show, check and remove pinned models."""
+"""`batchgen models`: import, add, list, show, check and remove models."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import click
 
 from batchgen.errors import Corrupt
 from batchgen_cli.app import App, pass_app, pass_local_app
+from batchgen_cli.endpoints import add, check
 from batchgen_cli.formats import count, size
 from batchgen_cli.group import Command
 from batchgen_cli.options import complete_models, output_options
@@ -32,7 +33,11 @@ name_argument = click.argument("name", metavar="NAME", shell_complete=complete_m
 
 @click.group()
 def command() -> None:
-    """Import, list, show, check and remove models."""
+    """Import, add, list, show, check and remove models."""
+
+
+command.add_command(add)
+command.add_command(check)
 
 
 @command.command(
@@ -121,6 +126,7 @@ def _text(model: Model) -> str:
             "Architecture": model.architecture,
             "Dtype": model.dtype,
             "Context": f"{count(model.max_length)} tokens",
+            **_endpoint_facts(model.as_dict().get("endpoint") or {}),
             "Chat template": "yes" if model.chat_template else "no",
             "Weights": _weights(Path(path)) if path else None,
             "SHA-256": model.sha256,
@@ -128,6 +134,17 @@ def _text(model: Model) -> str:
             "Imported": model.created_at,
         }
     )
+
+
+def _endpoint_facts(endpoint: dict[str, Any]) -> dict[str, str | None]:
+    """Return what a model behind an endpoint has beside the others: never a key."""
+    key = endpoint.get("api_key_env") or endpoint.get("api_key_file")
+    return {
+        "Served model": endpoint.get("served_model"),
+        "Dialect": endpoint.get("dialect"),
+        "API key": key and f"in {key}",
+        "Requests": endpoint.get("max_concurrency") and f"{endpoint['max_concurrency']} at once",
+    }
 
 
 def _weights(folder: Path) -> str:

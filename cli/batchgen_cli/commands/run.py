@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from batchgen_cli.app import App, pass_app
+from batchgen_cli.endpoints import endpoint_options, registered_for
 from batchgen_cli.failures import INTERRUPTED
 from batchgen_cli.follow import outcome, say_end
 from batchgen_cli.formats import count
@@ -29,6 +30,7 @@ from batchgen_cli.sources import open_input
 
 if TYPE_CHECKING:
     from batchgen.core.engine_stats import EngineInfo
+    from batchgen.service.endpoints import NewEndpoint
     from batchgen.service.views import JobView
     from batchgen_workers.service.local import LocalProgress
 
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
         "batchgen run prompts.jsonl -o answers --model smollm2-135m",
         "batchgen run prompts.jsonl -o answers -m smollm2-135m -p temperature=0 -p max_tokens=64",
         "cat prompts.jsonl | batchgen run - -o answers -m smollm2-135m --device cuda:0",
+        "batchgen run prompts.jsonl -o answers -m qwen3 --endpoint http://localhost:8000",
     ],
 )
 @click.argument("file", metavar="FILE")
@@ -57,17 +60,21 @@ if TYPE_CHECKING:
     help="Folder for the dataset; until the run has ended, its work lies in OUT/.batchgen.",
 )
 @model_option
+@endpoint_options
 @input_options
 @click.option("--name", metavar="TEXT", help="A name for the dataset's card.")
 @engine_options
 @output_options
 @pass_app
-def command(app: App, file: str, out: Path, **asked: Any) -> None:
+def command(app: App, file: str, out: Path, endpoint: NewEndpoint | None, **asked: Any) -> None:
     """Run the job, show its progress, print how it ended."""
     from batchgen.library.folder_run import FolderRun
     from batchgen.service.submission import Submission
 
-    with closing(FolderRun(out, app.settings)) as run:
+    with (
+        registered_for(app, asked["model"], endpoint) as models,
+        closing(FolderRun(out, app.settings, models=models)) as run,
+    ):
         with open_input(file) as source:
             run.open(source, Submission(**asked), notice=app.output.warn)
         try:

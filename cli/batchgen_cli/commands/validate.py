@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from batchgen.core.dialects import Dialect
 from batchgen.errors import BadLines, UnknownModel
 from batchgen.spelling import Spelling
 from batchgen_cli.app import App, pass_app
@@ -44,10 +45,10 @@ def command(app: App, file: str, model: str | None, params: dict[str, Any]) -> N
     from batchgen.inputs.ingest import validate
     from batchgen.requests.lines import check_defaults
 
-    context = _context(app, model)
-    check_defaults(params, context)
+    context, dialect = _bounds(app, model)
+    check_defaults(params, context, dialect)
     with open_input(file) as source:
-        report = validate(source, defaults=params, model=model, context=context)
+        report = validate(source, defaults=params, model=model, context=context, dialect=dialect)
     if model and (said := report.other_models.notice(model)):
         app.output.warn(said)
     _show(app, file, report)
@@ -55,17 +56,19 @@ def command(app: App, file: str, model: str | None, params: dict[str, Any]) -> N
         raise click.exceptions.Exit(BadLines.exit_code)
 
 
-def _context(app: App, model: str | None) -> int | None:
-    """Return the most tokens that the model holds, None if the model is not registered here."""
+def _bounds(app: App, model: str | None) -> tuple[int | None, Dialect | None]:
+    """Return the most tokens that the model holds, and its dialect; None if they are unknown."""
     if model is None:
-        return None
+        return None, None
     models = app.service.models
     try:
-        return models.get(model).max_length
+        found = models.get(model)
+        endpoint = found.as_dict().get("endpoint")
+        return found.max_length, Dialect(endpoint["dialect"]) if endpoint else None
     except UnknownModel:
         if Spelling(models.names()).meant(model):
             raise
-        return None  # the other checks of the lines need no model
+        return None, None  # the other checks of the lines need no model
 
 
 def _show(app: App, file: str, report: ValidationReport) -> None:

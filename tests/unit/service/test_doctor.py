@@ -48,6 +48,7 @@ def test_a_fresh_home_is_healthy_and_stays_unmade(settings: Settings) -> None:
         "store": Result.OK,
         "broker": Result.OK,
         "models": Result.WARNING,
+        "endpoints": Result.OK,
     }
     assert not settings.home.exists()
 

@@ -43,6 +43,7 @@ from batchgen_workers.logs import get_logger
 
 SERVER = "batchgen_workers.engine_process.server"
 ENGINE = "batchgen.engine.engine:Engine"
+ENDPOINT_ENGINE = "batchgen_workers.endpoint.engine:EndpointEngine"
 CLOSE_TIMEOUT = 5.0  # seconds that the process may take to exit after end of file
 # An OpenMP thread waits for its team by spinning, five milliseconds by default. If another process
 # wants the core, the thread that is waited for cannot run meanwhile: one busy neighbour made steps

@@ -18,7 +18,7 @@ import itertools
 import threading
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from batchgen.core.engine_stats import EngineInfo, EngineStats
 from batchgen.core.numerics import Numerics
@@ -95,8 +95,7 @@ class EngineSupervisor:
         self.on_change: Callable[[], None] = lambda: None
         #: Set once no new process is started any more; the worker has to end then.
         self.failure: BatchgenError | None = None
-        #: How the present process computes, or the last one that was ready.
-        self.numerics: Numerics | None = None
+        self._numerics: Numerics | None = None
         self._process: EngineProcess | None = None
         self._first_row_at: float | None = None
         # {key: row} of all that was submitted and has no answer
@@ -125,9 +124,14 @@ class EngineSupervisor:
     def wants_rows(self) -> bool:
         """True while the engine has fewer rows than it can compute at once.
 
-        Otherwise rows that are not submitted yet are left to other workers.
+        Otherwise rows that are not submitted yet are left to other workers. An endpoint computes as
+        many as it takes at present, and none while it is away.
         """
-        return self._open and self.outstanding < self._max_num_seqs
+        stats = self.stats
+        if stats is not None and stats.waiting_for:
+            return False
+        most = min(self._max_num_seqs, (stats.concurrency if stats else 0) or self._max_num_seqs)
+        return self._open and self.outstanding < most
 
     @property
     def places(self) -> int:
@@ -148,6 +152,14 @@ class EngineSupervisor:
     def answering(self) -> int:
         """The number of rows that were being answered at the last report."""
         return len(self._process.progress) if self._process else 0
+
+    @property
+    def numerics(self) -> Numerics | None:
+        """How the present process computes, or the last one that was ready."""
+        stats = self.stats
+        if self._numerics is None or stats is None or not stats.server:
+            return self._numerics
+        return replace(self._numerics, kernels=stats.server)  # a server may be replaced meanwhile
 
     @property
     def outstanding(self) -> int:
@@ -287,7 +299,7 @@ class EngineSupervisor:
         process.on_results = self._receive
         info = process.start(self._closing)
         device, _, _ = info.device.partition(":")
-        self.numerics = Numerics(
+        self._numerics = Numerics(
             device=device, dtype=info.dtype, quantize=info.quantize, kernels=info.kernels
         )
         return info

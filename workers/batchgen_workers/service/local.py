@@ -25,7 +25,6 @@ from batchgen.models.registry import Registry
 from batchgen.service.database import open_database
 from batchgen.settings import Settings
 from batchgen_workers.cancellation import CancelToken
-from batchgen_workers.engine_process.process import ENGINE
 from batchgen_workers.logs import get_logger
 from batchgen_workers.queue.local_queue import LocalQueue
 from batchgen_workers.retry import retry_while_unavailable
@@ -73,7 +72,7 @@ def run_local(
     models: Path | None = None,
     on_progress: Callable[[LocalProgress], None] | None = None,
     stop: CancelToken | None = None,
-    factory: str = ENGINE,
+    factory: str | None = None,
 ) -> LocalRun:
     """Compute a submitted job of an SQLite home to its end in this process, and return it.
 
@@ -129,7 +128,7 @@ class _Session:
         job: JobRecord,
         model: ModelRecord,
         *,
-        factory: str,
+        factory: str | None,
         token: CancelToken,
     ) -> None:
         self._store = store

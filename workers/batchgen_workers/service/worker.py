@@ -13,7 +13,6 @@ from batchgen.settings import Settings
 from batchgen.telemetry.catalogue import Process
 from batchgen.telemetry.engine_figures import EngineFigures
 from batchgen_workers.cancellation import CancelToken
-from batchgen_workers.engine_process.process import ENGINE
 from batchgen_workers.logs import get_logger
 from batchgen_workers.observing import observed
 from batchgen_workers.queue.app import create_app
@@ -25,7 +24,7 @@ from batchgen_workers.signals import on_ending
 log = get_logger(__name__)
 
 
-def run_worker(settings: Settings, model: str, *, factory: str = ENGINE) -> None:
+def run_worker(settings: Settings, model: str, *, factory: str | None = None) -> None:
     """Compute shards of one model until a signal to end, then drain and return.
 
     Waits for a database or broker that is unavailable. Must be called in the main thread. `factory`

@@ -20,6 +20,7 @@ from structlog.contextvars import bound_contextvars
 from batchgen import __version__
 from batchgen.core.engine_stats import EngineInfo, EngineStats
 from batchgen.dataset.result_table import to_table
+from batchgen.endpoints.config import EndpointConfig
 from batchgen.engine.config import EngineConfig
 from batchgen.errors import (
     BatchgenError,
@@ -36,7 +37,7 @@ from batchgen.settings import Settings
 from batchgen.storage.storage import Storage
 from batchgen.telemetry.engine_figures import EngineReading
 from batchgen_workers.cancellation import CancelToken
-from batchgen_workers.engine_process.process import ENGINE, EngineProcess
+from batchgen_workers.engine_process.process import ENDPOINT_ENGINE, ENGINE, EngineProcess
 from batchgen_workers.engine_process.supervisor import EngineSupervisor
 from batchgen_workers.logs import get_logger
 from batchgen_workers.periodic import PeriodicThread
@@ -69,11 +70,15 @@ class ShardRunner:
         *,
         store: Store,
         storage: Storage,
-        factory: str = ENGINE,
+        factory: str | None = None,
         engine_log: Path | None = None,
         limits: ResultLimits | None = None,
     ) -> None:
-        """Prepare a runner for one model; `EngineProcess` gets `factory` and `engine_log`."""
+        """Prepare a runner for one model; `EngineProcess` gets `factory` and `engine_log`.
+
+        None takes the engine of the model: our own, or that of its endpoint. Raises
+        EndpointNotAllowed.
+        """
         self.settings = settings
         self.limits = limits or ResultLimits()
         self.model = model
@@ -81,13 +86,8 @@ class ShardRunner:
         self._storage = storage
         #: host/pid/uuid, the worker's id in SQL.
         self.id = f"{socket.gethostname()}/{os.getpid()}/{uuid.uuid4().hex}"
-        config = EngineConfig.from_settings(settings.engine, path=model.path, name=model.name)
-        self.supervisor = EngineSupervisor(
-            lambda halvings: EngineProcess(
-                config.halved(halvings), factory=factory, log_file=engine_log
-            ),
-            max_num_seqs=config.max_num_seqs,
-        )
+        config = _config_of(settings, model)
+        self.supervisor = _supervisor_of(config, factory=factory, log_file=engine_log)
         self.shards = Shards()
         self.gate = ClaimGate(self._has_room)
         #: Called after a shard was finished on this worker.
@@ -102,7 +102,7 @@ class ShardRunner:
             storage=storage,
             supervisor=self.supervisor,
             token=self._token,
-            tail=tail_length(settings.engine.max_num_seqs),
+            tail=tail_length(config.max_num_seqs),
             lease_ttl=settings.lease_ttl,
         )
         self._finisher = ShardFinisher(
@@ -316,3 +316,20 @@ class ShardRunner:
         if self.failure is not None:
             self.shards.end(Ending.ENGINE_DIED, self.failure.message)
             self.on_failure()
+
+
+def _config_of(settings: Settings, model: ModelRecord) -> EngineConfig:
+    config = EngineConfig.from_settings(settings.engine, path=model.path, name=model.name)
+    if model.endpoint is None:
+        return config
+    return config.at_endpoint(EndpointConfig.from_settings(model.endpoint, settings))
+
+
+def _supervisor_of(
+    config: EngineConfig, *, factory: str | None, log_file: Path | None
+) -> EngineSupervisor:
+    engine = factory or (ENDPOINT_ENGINE if config.endpoint else ENGINE)
+    return EngineSupervisor(
+        lambda halvings: EngineProcess(config.halved(halvings), factory=engine, log_file=log_file),
+        max_num_seqs=config.max_num_seqs,
+    )
