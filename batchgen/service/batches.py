@@ -191,12 +191,15 @@ def _check_storable(request: BatchRequest) -> None:
     held = {"metadata": request.metadata, "batchgen": asdict(request.options)}
     for param, value in held.items():
         try:
-            orjson.dumps(value)
+            is_kept = orjson.loads(orjson.dumps(value)) == value
         except TypeError:
+            is_kept = False
+        if not is_kept:
             raise InvalidParameter(
-                f"'{param}' holds half of a surrogate pair, or a number of more than 64 bits.",
+                f"'{param}' holds half of a surrogate pair, a number of more than 64 bits, or one "
+                "that is not finite.",
                 param=param,
-            ) from None
+            )
 
 
 def _check_metadata(metadata: dict[str, str] | None) -> None:

@@ -150,6 +150,7 @@ def test_what_cannot_be_used_is_400(api: Api, fields: dict[str, Any], param: str
     [
         (r'"metadata": {"\ud800": "a"}', "metadata"),
         (r'"batchgen": {"params": {"stop": "\ud800"}}', "batchgen"),
+        (r'"batchgen": {"params": {"response_format": {"a": 1e999}}}', "batchgen"),
         (r'"batchgen": {"params": {"columns": ["a"], "seed": 99999999999999999999}}', "batchgen"),
     ],
 )
