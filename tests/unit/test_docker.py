@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -19,10 +21,10 @@ from tests.support.repository import ROOT
 
 DOCKERFILE = ROOT / "docker" / "Dockerfile"
 COMPOSE = ROOT / "docker" / "compose.yaml"
-OURS = ("migrate", "coordinator", "worker", "cli")
-LASTING = ("postgres", "valkey", "coordinator", "worker", "prometheus", "grafana")
+OURS = ("migrate", "coordinator", "server", "worker", "cli")
+LASTING = ("postgres", "valkey", "coordinator", "server", "worker", "prometheus", "grafana")
 # Those with a port on this machine, and on this machine only.
-PUBLISHED = ("grafana",)
+PUBLISHED = ("grafana", "server")
 
 
 def tool(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -95,7 +97,7 @@ def test_what_lasts_is_watched_and_restarted(services: dict[str, Any]) -> None:
 
 def test_nothing_starts_before_the_schema_is_there(services: dict[str, Any]) -> None:
     assert services["migrate"]["command"] == ["db", "upgrade"]
-    for name in ("coordinator", "worker", "cli"):
+    for name in ("coordinator", "server", "worker", "cli"):
         needed = services[name]["depends_on"]
         assert needed["migrate"]["condition"] == "service_completed_successfully"
         assert needed["valkey"]["condition"] == "service_healthy"
@@ -104,6 +106,59 @@ def test_nothing_starts_before_the_schema_is_there(services: dict[str, Any]) -> 
 def test_a_worker_has_time_to_drain(services: dict[str, Any]) -> None:
     grace = float(services["worker"]["stop_grace_period"].removesuffix("s"))
     assert grace > 2 * Settings.model_fields["drain_grace"].default
+
+
+@pytest.mark.parametrize("key", ["", "bg_key"])
+def test_the_server_is_asked_with_its_secret(
+    services: dict[str, Any], key: str, tmp_path: Path
+) -> None:
+    server = services["server"]
+    document = yaml.safe_load(COMPOSE.read_text(encoding="utf-8"))
+    assert document["secrets"] == {"health-key": {"environment": "HEALTH_KEY"}}
+    assert server["secrets"] == ["health-key"]
+    _, python, flag, script = server["healthcheck"]["test"]
+    assert (python, flag) == ("python", "-c")
+    secret = tmp_path / "health-key"
+    secret.write_text(f"{key}\n")
+    answering = _Answering()
+    try:
+        here = script.replace("/run/secrets/health-key", str(secret))
+        here = here.replace("127.0.0.1:8000", f"127.0.0.1:{answering.port}")
+        healthy = subprocess.run([sys.executable, "-c", here], capture_output=True, timeout=60)
+        answering.status = 503
+        ill = subprocess.run([sys.executable, "-c", here], capture_output=True, timeout=60)
+    finally:
+        answering.close()
+    assert (healthy.returncode, ill.returncode) == (0, 1)
+    asked = ("/readyz", f"Bearer {key}") if key else ("/healthz", "Bearer ")
+    assert answering.asked == [asked, asked]
+
+
+class _Answering:
+    """A server that answers everything alike, and notes what it was asked."""
+
+    def __init__(self) -> None:
+        self.status = 200
+        self.asked: list[tuple[str, str]] = []
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                outer.asked.append((self.path, self.headers["authorization"]))
+                self.send_response(outer.status)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None: ...
+
+        self._server = HTTPServer(("127.0.0.1", 0), Handler)
+        self.port = self._server.server_port
+        self._thread = Thread(target=self._server.serve_forever)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
 
 
 def test_no_secret_has_a_default() -> None:
@@ -115,7 +170,7 @@ def test_no_secret_has_a_default() -> None:
         assert f"\n{name}=\n" in example
 
 
-@pytest.mark.parametrize("name", ["coordinator", "worker", "migrate"])
+@pytest.mark.parametrize("name", ["coordinator", "server", "worker", "migrate"])
 def test_commands_are_those_of_the_command_line(services: dict[str, Any], name: str) -> None:
     import click
 

@@ -23,6 +23,7 @@ from batchgen.api.openapi import document_of
 from batchgen.service import Service
 from batchgen.service.submission import Submission
 from batchgen.settings import Settings
+from docs import generate_openapi
 from tests.support.api import HOOKS_HOST, OURS, Api, running_api
 from tests.support.batches import create
 from tests.support.homes import MODEL, finish, prompts
@@ -62,6 +63,10 @@ def home(tmp_path: Path, sqlite_url: str) -> Iterator[tuple[Api, dict[str, str]]
                 "webhook_id": service.webhooks.add(f"https://{HOOKS_HOST}/").id,
             },
         )
+
+
+def test_the_committed_document_is_that_of_the_code() -> None:
+    assert generate_openapi.main(["--check"]) == 0, "python docs/generate_openapi.py writes it"
 
 
 def test_every_operation_has_a_name_of_its_own_and_says_what_it_does() -> None:
