@@ -111,7 +111,10 @@ def list_dataset_files(service: TenantService, ref: str) -> Response:
 @router.get("/verification", response_model=Verification)
 def verify_dataset(service: TenantService, ref: str) -> Response:
     """Compare every file of the finished dataset with its SHA-256 sum; it reads all of them."""
-    problems = service.results.verify(ref)
+    folder = str(service.results.dataset(ref))
+    # a manifest that cannot be read is named with its folder, which is the server's own
+    found = service.results.verify(ref)
+    problems = [each.replace(f"{folder}/", "").replace(folder, "The dataset") for each in found]
     return reply({"ok": not problems, "problems": problems})
 
 

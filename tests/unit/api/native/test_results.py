@@ -129,6 +129,21 @@ def test_no_other_file_is_served(api: Api, ended: JobRecord, name: str) -> None:
     assert str(api.service.settings.home) not in answer.text
 
 
+def test_damage_is_told_without_a_path_of_the_server(
+    api: Api, service: Service, ended: JobRecord
+) -> None:
+    folder = service.results.dataset("nightly")
+    manifest = folder / ".batchgen" / "manifest.json"
+    path = "/api/v1/jobs/nightly/verification"
+    assert api.ours.get(path).json() == {"ok": True, "problems": []}
+    writable(manifest).write_bytes(manifest.read_bytes() + b"\n")
+    (changed,) = api.ours.get(path).json()["problems"]
+    assert changed.startswith(".batchgen/manifest.json was changed")
+    writable(manifest).unlink()
+    (missing,) = api.ours.get(path).json()["problems"]
+    assert missing.startswith("The dataset is not a finished dataset")
+
+
 def test_a_job_that_runs_has_no_files(api: Api, running: JobRecord) -> None:
     assert problem(api.ours.get("/api/v1/jobs/nightly/files")) == (409, "not_allowed")
     assert problem(api.ours.get("/api/v1/jobs/nightly/files/README.md")) == (409, "not_allowed")
