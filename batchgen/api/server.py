@@ -48,6 +48,7 @@ class Server(uvicorn.Server):
 
     def end(self) -> None:
         """Let it end; a second call does not wait for requests that are under way."""
+        self.config.app.state.ending = True  # type: ignore[union-attr]
         self.force_exit = self.should_exit
         self.should_exit = True
 

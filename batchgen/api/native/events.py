@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
@@ -29,14 +29,14 @@ def named_job(service: TenantService, ref: str) -> JobRecord:
 
 @router.get("/jobs/{ref}/events", response_class=EventSourceResponse)
 async def watch_job(
-    service: TenantService, job: Annotated[JobRecord, Depends(named_job)]
+    request: Request, service: TenantService, job: Annotated[JobRecord, Depends(named_job)]
 ) -> AsyncIterator[ServerSentEvent]:
     """Send the event `job` now and after each change; the stream ends with the job.
 
     `data` is the job, as `GET /api/v1/jobs/{ref}` returns it.
     """
     seen: dict[str, Any] = {}
-    while True:
+    while not _is_ending(request):
         view = await run_in_threadpool(service.status, job.public_id)
         for event in _changes(seen, [job_shown(view)]):
             yield event
@@ -46,16 +46,21 @@ async def watch_job(
 
 
 @router.get("/events", response_class=EventSourceResponse)
-async def watch_jobs(service: TenantService) -> AsyncIterator[ServerSentEvent]:
+async def watch_jobs(request: Request, service: TenantService) -> AsyncIterator[ServerSentEvent]:
     """Send the event `job` for each of the newest jobs that has not ended, and at each change.
 
-    The stream goes on until the caller closes it.
+    The stream goes on until the caller closes it, or the server ends.
     """
     seen: dict[str, Any] = {}
-    while True:
+    while not _is_ending(request):
         for event in _changes(seen, await run_in_threadpool(_watched, service, seen)):
             yield event
         await asyncio.sleep(INTERVAL)
+
+
+def _is_ending(request: Request) -> bool:
+    """Return whether the server was told to end; it waits for every answer that goes on."""
+    return getattr(request.app.state, "ending", False)
 
 
 def _watched(service: Service, seen: dict[str, Any]) -> list[dict[str, Any]]:

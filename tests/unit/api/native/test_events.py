@@ -58,6 +58,17 @@ def test_a_job_is_sent_at_each_change_until_it_ends(
         assert [job["state"] for job in seen][-1] == "completed"
 
 
+@pytest.mark.parametrize("path", ["/events", "/jobs/nightly/events"])
+def test_a_server_that_ends_waits_for_no_watcher(
+    api: Api, watched: httpx2.Client, running: JobRecord, path: str
+) -> None:
+    with watched.stream("GET", path) as answer:
+        seen = changes(answer.iter_lines())
+        assert next(seen)["id"] == running.public_id
+        api.app.state.ending = True
+        assert list(seen) == []
+
+
 def test_jobs_are_sent_as_they_come_change_and_end(
     watched: httpx2.Client, service: Service, submit: Submit
 ) -> None:
