@@ -17,6 +17,11 @@ from batchgen.requests.line_error import LineError, quoted
 EXPECTS: Final = "expects"
 
 
+def without_expectations(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters of a job as its caller gave them."""
+    return {name: value for name, value in params.items() if name != EXPECTS}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expected:
     """The endpoint and the model that the lines of a job must name; None is any."""

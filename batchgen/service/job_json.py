@@ -16,6 +16,7 @@ from batchgen.core.finish_reasons import FinishReasons
 from batchgen.core.kv_totals import KVTotals
 from batchgen.core.states import JobState, StopReason
 from batchgen.jobs.job_records import LOCAL_TENANT, JobRecord, Progress, WorkerRecord
+from batchgen.requests.expected import without_expectations
 from batchgen.service.views import JobView
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def job_json(view: JobView) -> dict[str, Any]:
         "model": job.model,
         "model_sha256": job.model_sha256,
         "input_sha256": job.input_sha256,
-        "params": dict(job.params),
+        "params": without_expectations(job.params),
         "priority": job.priority,
         "not_before": rfc3339(job.not_before or None),
         "window": job.window_spec,

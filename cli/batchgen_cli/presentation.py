@@ -65,14 +65,17 @@ def progress_json(view: JobView, rates: Rates) -> dict[str, Any]:
 
 def job_text(view: JobView, rates: Rates) -> str:
     """Describe a job, one fact a line."""
+    from batchgen.requests.expected import without_expectations
+
     job = view.job
+    params = without_expectations(job.params)
     rows = f"{count(view.rows_done)} of {count(view.rows_total)} done"
     facts = {
         "Job": job.public_id,
         "Name": job.name,
         "State": view.state + (f" ({view.waiting_for})" if view.waiting_for else ""),
         "Model": job.model,
-        "Parameters": ", ".join(f"{key}={value}" for key, value in sorted(job.params.items())),
+        "Parameters": ", ".join(f"{key}={value}" for key, value in sorted(params.items())),
         "Rows": f"{rows}, {outcomes(view)}",
         "Tokens": _tokens(view.progress),
         "KV pool": _kv_text(view.progress.kv),

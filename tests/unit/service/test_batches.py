@@ -8,6 +8,7 @@ from batchgen.batches.batch_records import BatchRecord, BatchStatus
 from batchgen.batches.options import BatchOptions
 from batchgen.errors import InvalidParameter, NotAllowed, UnknownModel
 from batchgen.service import Service
+from batchgen.service.job_json import job_json
 from tests.support.batches import chat_line, checked, create, job_of, jsonl
 from tests.support.homes import pin_model
 from tests.support.jobs import set_job
@@ -41,6 +42,12 @@ def test_what_cannot_be_used_is_named(service: Service, fields: dict[str, Any], 
         create(service, **fields)
     assert refused.value.param == param
     assert service.batches.list() == []
+
+
+def test_the_job_of_a_batch_shows_the_parameters_of_its_caller_only(service: Service) -> None:
+    options = BatchOptions(params={"max_tokens": 5})
+    batch = checked(service, create(service, options=options))
+    assert job_json(service.status(batch.id))["params"] == {"max_tokens": 5}
 
 
 def test_the_first_line_names_the_model(service: Service) -> None:

@@ -26,6 +26,7 @@ from batchgen.failpoints import reach
 from batchgen.inputs.stored_input import parse_rows
 from batchgen.jobs.job_records import FinalLease, JobRecord, SegmentRecord
 from batchgen.jobs.store import Store
+from batchgen.requests.expected import without_expectations
 from batchgen.storage.storage import Storage
 from batchgen.telemetry.counters import jobs_ended, parquet_rows_written
 from batchgen_workers.cancellation import CancelToken
@@ -245,7 +246,7 @@ def _meta(job: JobRecord) -> DatasetMeta:
         model=job.model,
         model_sha256=job.model_sha256,
         engine_version=__version__,
-        params=job.params,
+        params=without_expectations(job.params),
         input_sha256=job.input_sha256,
         n_rows=job.n_rows,
         created_at=job.created_at,
