@@ -158,7 +158,7 @@ def _unended_models() -> Select[Any]:
 
 
 def _has_work(connection: Connection, model: str) -> bool:
-    query = _open_jobs(jobs.c.id).where(jobs.c.model == model, jobs.c.ended_at.is_(None))
+    query = _open_jobs(jobs.c.id).where(jobs.c.model == model)
     return connection.execute(query.limit(1)).first() is not None
 
 
@@ -170,7 +170,10 @@ def _open_jobs(*columns: Any) -> Select[Any]:
         .exists()
     )
     return select(*columns).where(
-        jobs.c.state == JobState.RUNNING, jobs.c.paused.is_(False), has_ready
+        jobs.c.state == JobState.RUNNING,
+        jobs.c.ended_at.is_(None),  # for the index of the few jobs of a model that have not ended
+        jobs.c.paused.is_(False),
+        has_ready,
     )
 
 

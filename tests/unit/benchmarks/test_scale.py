@@ -37,6 +37,19 @@ def test_every_store_call_is_timed(capsys: pytest.CaptureFixture[str]) -> None:
     assert queries.is_quick({"calls": {name: {"median_ms": 4.9} for name in queries.BOUNDED}})
     assert not queries.is_quick({"calls": {name: {"median_ms": 5.1} for name in queries.BOUNDED}})
     assert "claim" in queries.describe(result)
+
+
+def test_queries_among_many_jobs(capsys: pytest.CaptureFixture[str]) -> None:
+    """Every look of the benchmark finds what it looks for."""
+    queries.main(
+        ["--jobs", "400", "--unended", "20", "--rounds", "1", "--database", "sqlite", "--json"]
+    )
+    result = json.loads(capsys.readouterr().out)
+    assert {"status by name", "status by id", "ls", "create"} <= result["calls"].keys()
+    assert "400 jobs, 20 not ended" in queries.describe(result)
+    calls = {name: {"p95_ms": 9.9} for name in result["calls"]}
+    assert queries.is_quick({"jobs": 400, "calls": calls})
+    assert not queries.is_quick({"jobs": 400, "calls": {**calls, "ls": {"p95_ms": 10.1}}})
     assert all(0 < call["median_ms"] <= call["p95_ms"] for call in result["calls"].values())
 
 
