@@ -14,12 +14,14 @@ from batchgen.core.params import SamplingParams
 from batchgen.core.rows import Generation, GenerationRequest
 from batchgen.engine.config import EngineConfig
 from batchgen.errors import EngineFailed, UnsupportedModel
+from batchgen.telemetry.catalogue import Process
 from batchgen_workers import testing
 from batchgen_workers.cancellation import CancelToken
 from batchgen_workers.engine_process import supervisor as supervisor_module
 from batchgen_workers.engine_process.process import EngineProcess
 from batchgen_workers.engine_process.supervisor import LEAST_PLACES, EngineRow, EngineSupervisor
 from tests.support.holding import Hold
+from tests.support.metrics import Changes
 from tests.support.workers import wait_until
 
 OWNER = "a shard"
@@ -80,6 +82,7 @@ def codes(received: dict[int, Generation]) -> dict[int, str | None]:
 
 def test_a_dead_child_is_replaced_and_the_row_that_ended_it_is_poison() -> None:
     deaths: list[list[object]] = []
+    changes = Changes(Process.WORKER)
     with running(testing.FAST) as supervisor:
         supervisor.on_death = lambda owners, error: deaths.append(owners)
         assert supervisor.is_ready
@@ -90,6 +93,7 @@ def test_a_dead_child_is_replaced_and_the_row_that_ended_it_is_poison() -> None:
         others = submit(supervisor, "hello", first=2)
         wait_until(lambda: codes(others) == {2: None})
         assert supervisor.failure is None
+    assert changes()["batchgen_engine_restarts_total"] == len(deaths)
 
 
 def test_the_rows_beside_a_poisonous_one_are_answered() -> None:
