@@ -218,12 +218,21 @@ class QuotaExceeded(BatchgenError):
 
     exit_code = 4
 
-    def __init__(self, *, quota: str, limit: int, number: int, what: str) -> None:
-        #: The name of the limit, such as max_jobs.
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        quota: str = "",
+        limit: int = 0,
+        number: int = 0,
+        what: str = "",
+    ) -> None:
+        #: The name of the limit, such as max_jobs; a client knows the name and the message only.
         self.quota = self.param = quota
         self.limit = limit
         super().__init__(
-            f"This would make {number:,} {what}; the quota {quota} allows {limit:,}. Wait for "
+            message
+            or f"This would make {number:,} {what}; the quota {quota} allows {limit:,}. Wait for "
             "jobs to end, remove what is not needed, or ask the operator for more "
             "(`batchgen tenants set`)."
         )

@@ -59,7 +59,8 @@ def checked_address(url: str, api_key: str, *, insecure: bool) -> Address:
             "network between is private.",
             param="url",
         )
-    return Address(url=url.rstrip("/"), api_key=api_key)
+    # the address of OpenAI's API, as `batchgen up` prints it, is that of the same server
+    return Address(url=url.rstrip("/").removesuffix("/v1"), api_key=api_key)
 
 
 def _parse(url: str) -> SplitResult:

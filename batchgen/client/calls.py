@@ -12,13 +12,14 @@ import orjson
 
 from batchgen.calendar.times import rfc3339
 from batchgen.client.models import Model, models_of_json
-from batchgen.errors import JobNotFound
+from batchgen.errors import InvalidParameter, JobNotFound
 from batchgen.inputs.survey import OnInvalid
 from batchgen.jobs.job_records import WorkerRecord
 from batchgen.service.job_json import worker_of_json
 from batchgen.service.submission import Submission, check_timing
 
 ROOT: Final = "/api/v1"
+MOST_PARAMS: Final = 24_000  # bytes of parameters in an address
 STORING: Final = 600.0  # seconds in which a server stores what it has received
 PAGE: Final = 100  # jobs asked for at a time
 
@@ -94,7 +95,7 @@ def create(submission: Submission) -> Call[Any]:
     given = {
         "model": submission.model,
         "name": submission.name,
-        "params": orjson.dumps(dict(submission.params)).decode() if submission.params else None,
+        "params": _params_text(submission.params) if submission.params else None,
         "on_invalid": str(OnInvalid(submission.on_invalid)),
         "priority": submission.priority,
         "not_before": rfc3339(timing.not_before or None),
@@ -109,6 +110,18 @@ def create(submission: Submission) -> Call[Any]:
         headers={"idempotency-key": submission.idempotency_key or uuid4().hex},
         timeout=STORING,
     )
+
+
+def _params_text(params: Mapping[str, Any]) -> str:
+    """Return parameters as JSON; raise InvalidParameter if they do not fit into an address."""
+    text = orjson.dumps(dict(params)).decode()
+    if len(quote(text, safe="")) > MOST_PARAMS:
+        raise InvalidParameter(
+            "The parameters are too long to be sent for all rows at once. Write the longest of "
+            "them, such as a schema, into the lines.",
+            param="params",
+        )
+    return text
 
 
 class JobPages:

@@ -22,6 +22,7 @@ from batchgen.errors import (
     LineProblem,
     ModelError,
     NotAllowed,
+    QuotaExceeded,
     ServerUnavailable,
     UnknownModel,
 )
@@ -44,7 +45,7 @@ BY_STATUS: Final[Mapping[int, type[BatchgenError]]] = {
     HTTPStatus.FORBIDDEN: KeyRefused,
     HTTPStatus.CONFLICT: NotAllowed,
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: InvalidInput,
-    HTTPStatus.TOO_MANY_REQUESTS: NotAllowed,
+    HTTPStatus.TOO_MANY_REQUESTS: ServerUnavailable,
 }
 #: Statuses that may pass: the request is sent again.
 PASSING: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -68,6 +69,8 @@ def error_of(response: httpx2.Response) -> BatchgenError:
         return BatchgenError(f"The server has no {path}. It may be older than this client.")
     if code == "invalid_parameter":
         return InvalidParameter(message, param=problem.get("param"))
+    if code == "quota_exceeded":
+        return QuotaExceeded(message, quota=problem.get("param", ""))
     kind = CLASSES.get(str(code)) or BY_STATUS.get(status)
     if kind is None:
         kind = ServerUnavailable if status >= 502 else BatchgenError

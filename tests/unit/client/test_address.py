@@ -63,6 +63,10 @@ def test_what_is_no_address_is_refused_and_not_repeated(url: str) -> None:
     assert "bg_key" not in caught.value.message
 
 
+def test_the_address_of_openai_s_api_is_that_of_the_server() -> None:
+    assert address_of("http://127.0.0.1:8000/v1/").url == "http://127.0.0.1:8000"
+
+
 def test_a_url_of_the_call_gets_no_key_of_the_settings_files(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,6 +22,7 @@ from batchgen.errors import (
     BadLines,
     Corrupt,
     InvalidInput,
+    InvalidParameter,
     JobNotFound,
     KeyRefused,
     NotAllowed,
@@ -251,6 +252,21 @@ def test_errors_are_those_of_a_home(client: Any, service: Service) -> None:
     with pytest.raises(UnknownModel, match=r"Did you mean tiny\?"):
         client.jobs.create(io.BytesIO(prompts(1)), model="tinny")
     assert service.records() == []
+
+
+def test_parameters_that_no_address_can_hold_are_refused_before_anything_is_sent(
+    client: Any, service: Service
+) -> None:
+    for names, fits in ((600, True), (2_000, False)):
+        prompts_of_one = iter([{"prompt": "x"}])
+        columns = [f"column-{number}" for number in range(names)]
+        if fits:
+            client.jobs.create(prompts_of_one, model="tiny", columns=columns)
+        else:
+            with pytest.raises(InvalidParameter, match="into the lines"):
+                client.jobs.create(prompts_of_one, model="tiny", columns=columns)
+            assert list(prompts_of_one) == [{"prompt": "x"}]
+    assert len(service.records()) == 1
 
 
 def test_one_key_is_one_job(client: Any, service: Service) -> None:

@@ -10,12 +10,14 @@ import anyio
 import httpx2
 import pytest
 
+from batchgen.api.errors import STATUSES
 from batchgen.client.address import Address
 from batchgen.client.async_connection import AsyncConnection
 from batchgen.client.attempts import RETRIES
 from batchgen.client.bodies import UploadBody
 from batchgen.client.calls import Call, get
 from batchgen.client.connection import Connection
+from batchgen.client.problems import CLASSES
 from batchgen.errors import (
     BadLines,
     BatchgenError,
@@ -25,6 +27,7 @@ from batchgen.errors import (
     KeyRefused,
     LineProblem,
     NotAllowed,
+    QuotaExceeded,
     ServerUnavailable,
 )
 
@@ -109,6 +112,14 @@ def test_a_parameter_that_is_wrong_is_named(send: Send) -> None:
     with pytest.raises(InvalidParameter) as caught:
         send(lambda _: problem(400, code="invalid_parameter", param="window"), POST)
     assert caught.value.param == "window"
+
+
+def test_a_quota_is_named(send: Send, waited: list[float]) -> None:
+    answer = problem(429, code="quota_exceeded", param="max_jobs")
+    answer.headers["x-should-retry"] = "false"
+    with pytest.raises(QuotaExceeded, match="why") as caught:
+        send(lambda _: answer, POST)
+    assert (caught.value.quota, waited) == ("max_jobs", [])
 
 
 @pytest.mark.parametrize("remedy", [BadLines.REMEDY, "Give every line an id of its own."])
@@ -221,3 +232,10 @@ def test_an_error_of_the_prompts_ends_the_upload() -> None:
     connection = Connection(ADDRESS, transport=httpx2.MockTransport(server))
     with pytest.raises(InvalidInput, match="Row 3"), UploadBody(cast("Any", Broken())) as body:
         connection.send(POST, body=body)
+
+
+def test_every_error_that_a_server_names_has_its_class_here() -> None:
+    ours = {"bad_lines", "invalid_parameter", "quota_exceeded"}  # they carry more than a message
+    others = {"file_not_found", "batch_not_found", "webhook_not_found"}  # no call of the client's
+    named = {code: kind for kind, _, code in STATUSES if code not in ours | others}
+    assert named == CLASSES
