@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self, TypeAlias
 
 MODEL = "scripted"
+TURNS = 5  # of the event loop, in which what was begun comes to its end
 CANARY = "1"  # the prompt that asks whether the endpoint answers at all
 
 
@@ -94,8 +95,7 @@ class ScriptedEndpoint:
         self.answered: Counter[str] = Counter()
         self.held = self.most_held = self.refused = 0
         self._loop = asyncio.new_event_loop()
-        # asyncio itself keeps no task alive
-        self._serving: set[asyncio.Task[Any]] = set()
+        self._serving: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
     def __enter__(self) -> Self:
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -129,25 +129,31 @@ class ScriptedEndpoint:
         self._run(self._stop())
 
     async def _listen(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, ssl=self.tls)
+        self._server = await asyncio.start_server(
+            self._connected, "127.0.0.1", self.port, ssl=self.tls
+        )
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def _stop(self) -> None:
         self._server.close()
-        serving = list(self._serving)
-        for task in serving:
+        for _ in range(TURNS):  # a connection that was accepted becomes one of ours
+            await asyncio.sleep(0)
+        serving, self._serving = self._serving, {}
+        for task, writer in serving.items():
             task.cancel()
+            writer.transport.abort()
         await asyncio.gather(*serving, return_exceptions=True)
-        await asyncio.sleep(0)  # transports close in the next turn of the loop
+        for _ in range(TURNS):  # transports close
+            await asyncio.sleep(0)
 
     def _run(self, work: Any) -> None:
         done: Future[None] = asyncio.run_coroutine_threadsafe(work, self._loop)
         done.result()
 
+    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._serving[self._loop.create_task(self._serve(reader, writer))] = writer
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        serving = asyncio.current_task()
-        assert serving is not None
-        self._serving.add(serving)
         try:
             with suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
                 while (asked := await _read(reader)) is not None:
@@ -158,7 +164,6 @@ class ScriptedEndpoint:
                     finally:
                         self.held -= 1
         finally:
-            self._serving.discard(serving)
             writer.transport.abort()
 
     async def _answer(self, asked: Asked, writer: asyncio.StreamWriter) -> None:

@@ -169,6 +169,7 @@ class EndpointEngine:
     async def _disconnect(self) -> None:
         await self._dispatcher.close()
         await self._connection.__aexit__(None, None, None)
+        await asyncio.sleep(0)  # transports close in the next turn of the loop
 
     def _call(self, method: Callable[[Any], None], argument: Any) -> None:
         self._loop.call_soon_threadsafe(method, argument)
