@@ -1,6 +1,8 @@
 """Every route of a router needs a key: a dependency of the router, never a comparison of paths.
 
-GET and HEAD need the scope `read`, other methods `submit`. A route that needs more says so:
+A body of JSON is received for a valid key only (`limits`), because FastAPI reads it before it looks
+at dependencies. GET and HEAD need the scope `read`, other methods `submit`. A route that needs more
+says so:
 
     @router.delete("/keys/{key_id}", dependencies=[ADMIN])
 """
@@ -11,6 +13,7 @@ from typing import Annotated, Final
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.security.utils import get_authorization_scheme_param
 
 from batchgen.api.errors import ApiError
 from batchgen.api.rejections import Rejections
@@ -24,18 +27,25 @@ _bearer = HTTPBearer(auto_error=False, description="An API key: `batchgen keys c
 
 
 def authenticated(
-    request: Request,
-    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+    request: Request, _: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 ) -> Principal:
     """Return who asks; raise ApiError 401 without a valid key, 403 without the method's scope."""
-    principal = _principal(request, credentials.credentials if credentials else "")
+    principal = identify(request)
     check_scope(principal, Scope.READ if request.method in READING else Scope.SUBMIT)
-    request.state.principal = principal
     return principal
 
 
+def identify(request: Request) -> Principal:
+    """Return who asks, looked up once; raise ApiError 401, or 429 for an address that guesses."""
+    known: Principal | None = getattr(request.state, "principal", None)
+    if known is None:
+        scheme, key = get_authorization_scheme_param(request.headers.get("authorization"))
+        known = _principal(request, key if scheme.lower() == "bearer" else "")
+        request.state.principal = known
+    return known
+
+
 def _principal(request: Request, key: str) -> Principal:
-    """Return who has a key; raise ApiError 401, or 429 for an address that guesses too often."""
     service: Service = request.app.state.service
     rejections: Rejections = request.app.state.rejections
     address = request.client.host if request.client else ""

@@ -11,11 +11,14 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from batchgen.api.errors import ApiError
+from batchgen.api.auth import identify
+from batchgen.api.errors import ApiError, problem_of
+from batchgen.errors import BatchgenError
 
 MAX_HEADERS: Final = 100
 MAX_JSON_BYTES: Final = 1 << 20
@@ -88,13 +91,26 @@ class Limits:
         async def bounded() -> Message:
             if limit.ended:  # what comes now is that the client has gone
                 return await receive()
+            is_streamed = limit.allowed > MAX_JSON_BYTES  # by a route that knows its caller
+            is_json = not is_streamed and "json" in headers.get("content-type", "")
+            if is_json:
+                await _need_key(Request(scope))
             _check_encoding(headers)
             limit.check()
-            if limit.allowed > MAX_JSON_BYTES or "json" not in headers.get("content-type", ""):
-                return await _receive(receive, limit)
-            return await _receive_json(receive, limit)
+            return await (_receive_json if is_json else _receive)(receive, limit)
 
         await self.app(scope, bounded, send)
+
+
+async def _need_key(request: Request) -> None:
+    """Raise ApiError unless the caller is known; FastAPI would take another error for bad JSON."""
+    try:
+        await run_in_threadpool(identify, request)
+    except BatchgenError as error:
+        problem = problem_of(error)
+        raise ApiError(
+            problem.status, problem.message, code=problem.code, headers=problem.headers
+        ) from error
 
 
 async def _receive(receive: Receive, limit: BodyLimit) -> Message:

@@ -16,6 +16,8 @@ from batchgen.api.auth import TenantService, authenticated
 from batchgen.api.body_source import read_body
 from batchgen.api.limits import MAX_DEPTH, MAX_JSON_BYTES, is_deep
 from batchgen.api.uploads import receive
+from batchgen.errors import DatabaseUnavailable
+from batchgen.tenants.keys import KeyManager
 from tests.support.api import Api, serving
 
 FORM = {"content-type": "multipart/form-data; boundary=abc"}
@@ -158,6 +160,29 @@ def test_json_is_bounded_before_it_is_parsed(uploading: Api) -> None:
     assert post(b'{"a": ' + b"[" * MAX_DEPTH + b"]" * MAX_DEPTH + b"}") == 400
     assert post(b"[" * MAX_JSON_BYTES) == 400
     assert post(b"{}", **{"content-encoding": "gzip"}) == 415
+
+
+def test_nothing_of_a_body_is_said_without_a_key(uploading: Api) -> None:
+    for body in (b"{", b"[" * MAX_JSON_BYTES, b"x" * (MAX_JSON_BYTES + 1)):
+        headers = {"content-type": "application/json"}
+        answer = uploading.anonymous.post("/v1/test/json", content=body, headers=headers)
+        assert answer.status_code == 401
+    assert (
+        uploading.anonymous.post("/v1/test/upload", content=HEAD, headers=FORM).status_code == 401
+    )
+
+
+def test_an_unavailable_database_is_no_bad_json(
+    uploading: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = uploading.key()
+
+    def fail(_: object) -> None:
+        raise DatabaseUnavailable
+
+    monkeypatch.setattr(KeyManager, "authenticate", lambda *_: fail(_))
+    answer = uploading.client(key).post("/v1/test/json", json={})
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
 
 
 @pytest.mark.parametrize(
