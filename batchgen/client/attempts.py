@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import ssl
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -43,7 +44,8 @@ def unreachable(error: httpx2.HTTPError | httpx2.StreamError, url: str) -> Faile
         "server runs."
     )
     found.__cause__ = error
-    return Failed(found, may_pass=isinstance(error, httpx2.TransportError))
+    passing = isinstance(error, httpx2.TransportError) and not _is_of_certificate(error)
+    return Failed(found, may_pass=passing)
 
 
 def policy(retries: int, on_wait: OnWait | None) -> dict[str, Any]:
@@ -64,6 +66,16 @@ def policy(retries: int, on_wait: OnWait | None) -> dict[str, Any]:
         "wait": _wait,
         "reraise": True,
     }
+
+
+def _is_of_certificate(error: BaseException) -> bool:
+    """Return whether the server's certificate was refused, which no waiting changes."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False
 
 
 def _is_passing(error: BaseException) -> bool:
