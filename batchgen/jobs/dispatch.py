@@ -179,13 +179,14 @@ def _open_jobs(*columns: Any) -> Select[Any]:
 
 def _count(connection: Connection, model: str, *which: ColumnElement[bool]) -> InFlight:
     """Count shards of a model by job and by tenant."""
-    # Count in Python, because a GROUP BY would scan the index of all shards.
+    # Count in Python, because a GROUP BY would scan the index of all shards, and choose the model
+    # there, because SQLite would read all jobs of the model, also those that have ended.
     query = (
-        select(jobs.c.id, jobs.c.tenant_id)
+        select(jobs.c.id, jobs.c.tenant_id, jobs.c.model)
         .join_from(shards, jobs, jobs.c.id == shards.c.job_id)
-        .where(jobs.c.model == model, *which)
+        .where(*which)
     )
-    found = connection.execute(query).all()
+    found = [row for row in connection.execute(query) if row.model == model]
     return InFlight(
         jobs=Counter(row.id for row in found), tenants=Counter(row.tenant_id for row in found)
     )
