@@ -190,6 +190,8 @@ class TenantNotFound(BatchgenError):
 class KeyNotFound(BatchgenError):
     """No such key. See `batchgen keys ls`."""
 
+    exit_code = 4
+
 
 class FileNotFound(BatchgenError):
     """No such file. It may have been deleted, or have expired."""
