@@ -208,6 +208,16 @@ ENGINE_BUSY = _of(
 SCHEDULER_BUSY = _of(
     _WORKER, _COUNTER, "scheduler_busy_seconds_total", "seconds of them in the scheduler"
 )
+ENDPOINT_CONCURRENCY = _of(
+    *(_WORKER, _GAUGE, "endpoint_concurrency"),
+    "requests that an endpoint gets at once at most; 0 for an engine of our own",
+)
+ENDPOINT_RETRIES = _of(
+    _WORKER, _COUNTER, "endpoint_retries_total", "requests that were sent to an endpoint again"
+)
+ENDPOINT_WAITING = _of(
+    _WORKER, _GAUGE, "endpoint_waiting", "1 while an endpoint is away or refuses all requests"
+)
 
 #: Every metric, in the order of docs/metrics.md.
 CATALOGUE: tuple[Metric, ...] = tuple(

@@ -42,6 +42,7 @@ class EngineFigures(Collector):
             yield gauge(catalogue.REQUESTS_RUNNING, reading.running)
             yield from _of_batches(reading.stats)
             yield from _of_pool(reading.stats)
+            yield from _of_endpoint(reading.stats)
 
 
 def _of_batches(stats: EngineStats) -> Iterator[Family]:
@@ -64,3 +65,9 @@ def _of_pool(stats: EngineStats) -> Iterator[Family]:
     yield total(catalogue.PREFIX_CACHE_QUERIES, stats.prefix_queries)
     yield total(catalogue.PREFIX_CACHE_HITS, stats.prefix_hits)
     yield total(catalogue.PREEMPTIONS, stats.preemptions)
+
+
+def _of_endpoint(stats: EngineStats) -> Iterator[Family]:
+    yield gauge(catalogue.ENDPOINT_CONCURRENCY, stats.concurrency)
+    yield total(catalogue.ENDPOINT_RETRIES, stats.retries)
+    yield gauge(catalogue.ENDPOINT_WAITING, int(bool(stats.waiting_for)))

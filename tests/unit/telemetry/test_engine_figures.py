@@ -41,7 +41,18 @@ def test_the_figures_are_the_engine_s() -> None:
         "batchgen_prefix_cache_queries_total": 90,
         "batchgen_prefix_cache_hits_total": 30,
         "batchgen_preemptions_total": 2,
+        "batchgen_endpoint_concurrency": 0,
+        "batchgen_endpoint_retries_total": 0,
+        "batchgen_endpoint_waiting": 0,
     }
+
+
+def test_an_endpoint_tells_its_limit_and_that_it_is_away() -> None:
+    stats = EngineStats(concurrency=12, retries=5, waiting_for="no connection")
+    found = samples(EngineFigures(lambda: EngineReading(stats=stats, running=0, shards=0)))
+    assert found["batchgen_endpoint_concurrency"] == 12
+    assert found["batchgen_endpoint_retries_total"] == 5
+    assert found["batchgen_endpoint_waiting"] == 1
 
 
 def test_while_no_engine_runs_nothing_is_said_of_it() -> None:

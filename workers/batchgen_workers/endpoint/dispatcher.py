@@ -74,6 +74,11 @@ class Dispatcher:
         """The number of requests that the endpoint has."""
         return len(self._running)
 
+    @property
+    def running_keys(self) -> list[int]:
+        """The keys of the rows that the endpoint has; called on any thread."""
+        return list(self._running)
+
     def put(self, row: Row) -> None:
         """Take a row."""
         self._rows[row.key] = row

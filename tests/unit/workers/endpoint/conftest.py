@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import gc
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import monotonic
@@ -90,6 +92,11 @@ def ask(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ask]:
     yield make
     for engine in made:
         engine.close()
+    # a request that is ended while it connects leaves its socket to the garbage collector
+    made.clear()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 def request(
