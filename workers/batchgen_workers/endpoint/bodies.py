@@ -86,11 +86,13 @@ def _common(params: SamplingParams, dialect: Dialect) -> dict[str, Any]:
 def _samplers(params: SamplingParams, dialect: Dialect) -> dict[str, Any]:
     if dialect is Dialect.OPENAI:  # whose defaults are ours; some models refuse any value
         return _set(params, ("temperature", "top_p"))
-    repetition = "repeat_penalty" if dialect is Dialect.LLAMA_CPP else "repetition_penalty"
+    in_llama_cpp = dialect is Dialect.LLAMA_CPP
+    repetition = "repeat_penalty" if in_llama_cpp else "repetition_penalty"
     return {
         "temperature": params.temperature,
         "top_p": params.top_p,
-        "top_k": params.top_k or -1,
+        # no limit is 0 to llama.cpp, which refuses -1, and -1 to the others
+        "top_k": params.top_k or (0 if in_llama_cpp else -1),
         "min_p": params.min_p,
         repetition: params.repetition_penalty,
     }

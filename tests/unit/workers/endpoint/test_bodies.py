@@ -36,16 +36,18 @@ def test_openai_gets_only_what_a_row_sets() -> None:
 
 
 @pytest.mark.parametrize(
-    ("dialect", "repetition"),
+    ("dialect", "repetition", "all_tokens"),
     [
-        (Dialect.VLLM, "repetition_penalty"),
-        (Dialect.SGLANG, "repetition_penalty"),
-        (Dialect.LLAMA_CPP, "repeat_penalty"),
+        (Dialect.VLLM, "repetition_penalty", -1),
+        (Dialect.SGLANG, "repetition_penalty", -1),
+        (Dialect.LLAMA_CPP, "repeat_penalty", 0),
     ],
 )
-def test_servers_with_other_defaults_get_ours(dialect: Dialect, repetition: str) -> None:
+def test_servers_with_other_defaults_get_ours(
+    dialect: Dialect, repetition: str, all_tokens: int
+) -> None:
     sent = body(request(temperature=0), dialect)
-    samplers = {"temperature": 0, "top_p": 1, "top_k": -1, "min_p": 0, repetition: 1}
+    samplers = {"temperature": 0, "top_p": 1, "top_k": all_tokens, "min_p": 0, repetition: 1}
     assert sent.items() >= samplers.items()
     assert "seed" not in sent  # greedy
 
