@@ -234,7 +234,7 @@ class QuotaExceeded(BatchgenError):
         self.limit = limit
         super().__init__(
             message
-            or f"This would make {number:,} {what}; the quota {quota} allows {limit:,}. Wait for "
+            or f"The quota {quota} ({what}) is {limit:,}; this would make {number:,}. Wait for "
             "jobs to end, remove what is not needed, or ask the operator for more "
             "(`batchgen tenants set`)."
         )
@@ -247,7 +247,7 @@ class NotAllowed(BatchgenError):
 
 
 class KeyRefused(BatchgenError):
-    """The server does not accept the API key. Check BATCHGEN_API_KEY."""
+    """The server accepts valid API keys only. Check BATCHGEN_API_KEY, or the profile's api_key."""
 
     exit_code = 4
 

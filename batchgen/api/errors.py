@@ -40,7 +40,18 @@ from batchgen_workers.logs import get_logger
 
 RETRY_SECONDS = 5  # after which a client may ask an unavailable service again
 INTERNAL = "The server failed. Give the operator the request id of this answer."
+NO_ROUTE = (
+    "There is no such route. Answers are computed in batches, not at once: /v1 has files, batches "
+    "and models (docs/openai.md), and docs/api.md names the routes of /api/v1."
+)
 UNAVAILABLE = "The service is not available for the moment. Try again."
+
+#: {Pydantic's type of a mistake: what a caller is told of it}, where its own words say too little.
+VALIDATIONS: Mapping[str, str] = {
+    "extra_forbidden": "There is no parameter {param!r}.",
+    "missing": "The parameter {param!r} is needed.",
+    "model_attributes_type": "{param!r} must be a JSON object; is Content-Type application/json?",
+}
 
 log = get_logger(__name__)
 
@@ -183,7 +194,7 @@ def _of_status(error: HTTPException) -> Problem:
     code = phrase.lower().replace(" ", "_")
     return Problem(
         status=error.status_code,
-        message=str(error.detail or phrase),
+        message=NO_ROUTE if error.status_code == 404 else str(error.detail or phrase),
         code=code,
         headers=error.headers or {},
     )
@@ -194,9 +205,10 @@ def _of_validation(error: RequestValidationError) -> Problem:
     first = error.errors()[0]
     place, *names = (str(part) for part in first["loc"])
     param = ".".join(names) or place
+    words = VALIDATIONS.get(first["type"], "{param}: {message}")
     return Problem(
         status=400,
-        message=f"{param}: {first['msg']}",
+        message=words.format(param=param, message=first["msg"]),
         code="invalid_parameter",
         param=param,
     )

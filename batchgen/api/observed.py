@@ -106,4 +106,6 @@ def _method_of(scope: Scope) -> str:
 
 def _route_of(scope: Scope) -> str:
     """Return the template of the matched route, which names no id."""
-    return getattr(scope.get("route"), "path", UNMATCHED)
+    # FastAPI's route lacks the prefixes of the routers that include it; this has them
+    included = scope.get("fastapi", {}).get("effective_route_context")
+    return getattr(included or scope.get("route"), "path", UNMATCHED)

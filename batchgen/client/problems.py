@@ -62,6 +62,8 @@ def error_of(response: httpx2.Response) -> BatchgenError:
             f"{url} answered {status}, and not as a batchgen server does. Check BATCHGEN_URL."
         )
     code = problem.get("code")
+    if code == "invalid_api_key":
+        return KeyRefused()
     if code == "bad_lines":
         return _bad_lines(problem)
     if code == "not_found":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from ipaddress import ip_address
 
 from batchgen.errors import InvalidParameter
 from batchgen.settings import ServerSettings
@@ -24,7 +25,9 @@ def listen(server: ServerSettings) -> socket.socket:
 
 
 def url_of(server: ServerSettings, listener: socket.socket) -> str:
-    """Return the URL of a server that listens."""
+    """Return the URL of a server that listens; on every address, it is that of the machine."""
     host, port, *_ = listener.getsockname()
+    if ip_address(host).is_unspecified:
+        host = socket.gethostname()
     scheme = "https" if server.tls_cert else "http"
     return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"

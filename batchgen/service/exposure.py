@@ -71,8 +71,9 @@ def check_server(settings: Settings) -> None:
         return
     raise InvalidParameter(
         f"The server would listen on {server.host} without TLS, and everybody on the network could "
-        "read keys and prompts. Give it --tls-cert and --tls-key, keep it on 127.0.0.1 behind a "
-        "proxy that has TLS, or set BATCHGEN_INSECURE=1 (--insecure) if the network is private.",
+        "read keys and prompts. Give it a certificate (BATCHGEN_SERVER__TLS_CERT and "
+        "BATCHGEN_SERVER__TLS_KEY), keep it on 127.0.0.1 behind a proxy that has TLS, or set "
+        "BATCHGEN_INSECURE=1 (--insecure) if the network is private.",
         param="server.host",
     )
 

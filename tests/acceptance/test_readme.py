@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests.support.receivers import free_port
 from tests.support.repository import ROOT
 
 if TYPE_CHECKING:
@@ -23,7 +24,16 @@ def script() -> str:
     blocks = re.findall(r"^```(console|python)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     assert {kind for kind, _ in blocks} == {"console", "python"}
     lines = [line for kind, block in blocks for line in commands(kind, block)]
-    return "\n".join(["set -e", *lines]).replace("head -n 40", f"head -n {ROWS}")
+    text = "\n".join(["set -e", "trap 'batchgen down || true' EXIT", *lines])
+    port = str(free_port())
+    ours = [
+        ("head -n 40", f"head -n {ROWS}"),
+        (":8000", f":{port}"),
+        ("batchgen up", f"batchgen up --port {port}"),
+    ]
+    for theirs, mine in ours:
+        text = text.replace(theirs, mine)
+    return text
 
 
 def commands(kind: str, block: str) -> list[str]:
@@ -56,6 +66,10 @@ def test_the_worked_example_works_after_the_demo(tmp_path: Path, smollm2: ModelR
     lines = done.stdout.splitlines()
     assert lines[:3] == [smollm2.name, str(clone / "answers"), "answers: ok"]
     assert f"shape: ({ROWS}, 2)" in done.stdout
-    assert [line.split()[0] for line in lines[-4:-1]] == ["ferry", "letter", "orchestra"]
-    assert re.fullmatch(r"\d+ tokens, 0 errors", lines[-1])
+    [sums] = [at for at, line in enumerate(lines) if re.fullmatch(r"\d+ tokens, 0 errors", line)]
+    assert [line.split()[0] for line in lines[sums - 3 : sums]] == ["ferry", "letter", "orchestra"]
+    served = lines.index("completed 2 of 2")
+    assert [line.split()[0] for line in lines[served + 1 : served + 3]] == ["ferry", "letter"]
+    assert lines[-1] == "nightly"
+    assert (clone / "nightly" / ".batchgen" / "manifest.json").exists()
     assert f"completed  {ROWS}/{ROWS} rows, 0 failed" in done.stderr

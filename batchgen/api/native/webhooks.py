@@ -1,4 +1,4 @@
-"""Webhooks of the tenant: add, list, test and remove them."""
+"""Webhooks of the tenant, which a key needs the scope `admin` to change."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
 
-from batchgen.api.auth import TenantService
+from batchgen.api.auth import ADMIN, TenantService
 from batchgen.api.native.replies import reply
 from batchgen.api.native.schemas.webhooks import (
     Delivery,
@@ -25,7 +25,7 @@ MOST_DELIVERIES = 200  # of one answer
 router = APIRouter(prefix="/webhooks", tags=["webhooks"])
 
 
-@router.post("", status_code=201, response_model=WebhookWithSecret)
+@router.post("", status_code=201, response_model=WebhookWithSecret, dependencies=[ADMIN])
 def create_webhook(service: TenantService, asked: NewWebhook) -> Response:
     """Send an event to a URL whenever a job or a batch ends.
 
@@ -47,13 +47,13 @@ def retrieve_webhook(service: TenantService, webhook_id: str) -> Response:
     return reply(_shown(service, service.webhooks.get(webhook_id)))
 
 
-@router.delete("/{webhook_id}", status_code=204)
+@router.delete("/{webhook_id}", status_code=204, dependencies=[ADMIN])
 def delete_webhook(service: TenantService, webhook_id: str) -> None:
     """Remove a webhook; what was to be sent to it is not sent any more."""
     service.webhooks.remove(webhook_id)
 
 
-@router.post("/{webhook_id}/test", status_code=202, response_model=Delivery)
+@router.post("/{webhook_id}/test", status_code=202, response_model=Delivery, dependencies=[ADMIN])
 def test_webhook(service: TenantService, webhook_id: str) -> Response:
     """Let a coordinator send the event `webhook.test`. 409 if the webhook is disabled."""
     return reply(delivery_json(service.webhooks.test(webhook_id)), status=202)

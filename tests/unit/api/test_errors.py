@@ -98,14 +98,24 @@ def test_a_body_that_does_not_fit_is_refused_without_being_repeated(api: Api) ->
     assert answer.status_code == 400
     assert answer.json()["error"]["param"] == "number"
     assert SECRET not in answer.text
+    empty = api.ours.post("/v1/test/body", json={})
+    untyped = api.ours.post("/v1/test/body", content=b'{"number": 7}')
+    for param, refused in (("number", empty), ("body", untyped)):
+        assert refused.json()["error"]["message"] == MESSAGES[param]
     assert api.ours.post("/api/v1/test/body", content=b"{", headers=JSON).status_code == 400
 
 
 JSON = {"content-type": "application/json"}
+MESSAGES = {
+    "number": "The parameter 'number' is needed.",
+    "body": "'body' must be a JSON object; is Content-Type application/json?",
+}
 
 
 def test_an_unknown_path_has_the_shape_of_its_api(api: Api) -> None:
-    assert api.ours.get("/v1/nothing").json()["error"]["code"] == "not_found"
+    theirs = api.ours.post("/v1/chat/completions", json={}).json()["error"]
+    assert theirs["code"] == "not_found"
+    assert "computed in batches, not at once" in theirs["message"]
     native = api.ours.get("/api/v1/nothing")
     assert (native.status_code, native.json()["title"]) == (404, "Not Found")
 

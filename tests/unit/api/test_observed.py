@@ -29,9 +29,14 @@ def test_an_answer_is_counted_under_its_route(api: Api) -> None:
     api.anonymous.get("/healthz")
     api.anonymous.get("/readyz")
     api.ours.get("/readyz?key=secret")
+    api.ours.get("/v1/models/tiny")
+    api.ours.get("/api/v1/models")
     found = changes()
     assert found['batchgen_http_requests_total{method="GET",route="/healthz",status="200"}'] == 1
     assert found['batchgen_http_requests_total{method="GET",route="/readyz",status="401"}'] == 1
+    for route in ("/v1/models/{model:path}", "/api/v1/models"):
+        labels = f'{{method="GET",route="{route}",status="200"}}'
+        assert found[f"batchgen_http_requests_total{labels}"] == 1
     assert found['batchgen_http_request_duration_seconds_count{method="GET",route="/readyz"}'] == 2
     assert "batchgen_http_requests_in_progress" not in found  # as many ended as began
 

@@ -57,6 +57,13 @@ def exchange(url: str, *sent: bytes) -> bytes:
         return b"".join(iter(lambda: connection.recv(65536), b""))
 
 
+def test_a_server_on_every_address_names_the_machine() -> None:
+    with socket.socket() as listener:
+        listener.bind(("", 0))  # every address
+        expected = f"https://{socket.gethostname()}:{listener.getsockname()[1]}"
+        assert url_of(ServerSettings(tls_cert="cert.pem"), listener) == expected
+
+
 def test_it_answers_and_forges_nothing(settings: Settings) -> None:
     with running(settings) as url:
         answer = httpx2.get(f"{url}/healthz")

@@ -95,7 +95,6 @@ def test_a_call_carries_the_key_and_its_parameters(send: Send) -> None:
         (409, {"code": "not_allowed"}, NotAllowed),
         (400, {"code": "invalid_input"}, InvalidInput),
         (400, {"code": "a_later_one"}, BatchgenError),
-        (401, {"code": "invalid_api_key"}, KeyRefused),
         (403, {"code": "missing_scope"}, KeyRefused),
         (413, {"code": "body_too_large"}, InvalidInput),
     ],
@@ -106,6 +105,11 @@ def test_an_error_is_the_one_that_a_home_raises(
     with pytest.raises(BatchgenError) as caught:
         send(lambda _: problem(status, **fields), get("/jobs/x"))
     assert (type(caught.value), caught.value.message, waited) == (expected, "why", [])
+
+
+def test_a_refused_key_is_named_by_its_setting(send: Send) -> None:
+    with pytest.raises(KeyRefused, match="BATCHGEN_API_KEY"):
+        send(lambda _: problem(401, code="invalid_api_key"), get("/jobs/x"))
 
 
 def test_a_parameter_that_is_wrong_is_named(send: Send) -> None:

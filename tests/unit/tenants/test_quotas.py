@@ -94,7 +94,9 @@ def test_quotas_are_set_and_taken_away(tenants: TenantManager) -> None:
 def test_rows_of_one_job(store: Store, tenants: TenantManager) -> None:
     tenants.set_quotas(TENANT, Quotas(max_rows=10))
     submit(store, 10)
-    with pytest.raises(QuotaExceeded, match="11 rows in one job; the quota max_rows allows 10"):
+    with pytest.raises(
+        QuotaExceeded, match=r"max_rows \(rows in one job\) is 10; this would make 11"
+    ):
         submit(store, 11)
     submit(store, 11, tenant="local")
 
@@ -114,7 +116,7 @@ def test_jobs_that_have_not_ended(store: Store, tenants: TenantManager) -> None:
 def test_expected_tokens_come_back_when_a_job_ends(store: Store, tenants: TenantManager) -> None:
     tenants.set_quotas(TENANT, Quotas(max_tokens=150))
     first = submit(store, 10)  # 100 tokens
-    with pytest.raises(QuotaExceeded, match="160 expected tokens"):
+    with pytest.raises(QuotaExceeded, match=r"is 150; this would make 160"):
         submit(store, 6)
     submit(store, 5)
     store.jobs.fail(first, "its input is gone")
@@ -176,7 +178,7 @@ def test_batches_count_until_their_job_does(store: Store, tenants: TenantManager
 def test_bytes_of_files_that_are_kept(store: Store, tenants: TenantManager) -> None:
     tenants.set_quotas(TENANT, Quotas(max_bytes=100))
     add_file(store, 1, 60)
-    with pytest.raises(QuotaExceeded, match="101 bytes of files"):
+    with pytest.raises(QuotaExceeded, match=r"\(bytes of files\) is 100; this would make 101"):
         add_file(store, 2, 41)
     add_file(store, 2, 40)
     assert tenants.use(TENANT).bytes == 100

@@ -108,9 +108,11 @@ def test_a_webhook_of_another_tenant_is_not_there(api: Api, name: str) -> None:
     assert len(api.ours.get(PATH).json()["data"]) == 1
 
 
-def test_a_key_that_only_reads_adds_nothing(api: Api) -> None:
-    made = added(api)
-    reader = api.ours_with("read")
-    assert problem(reader.post(PATH, json={"url": URL})) == (403, "missing_scope")
-    assert problem(reader.delete(f"{PATH}/{made.id}")) == (403, "missing_scope")
-    assert reader.get(PATH).status_code == 200
+def test_a_key_without_the_scope_admin_changes_nothing(api: Api) -> None:
+    at = f"{PATH}/{added(api).id}"
+    usual = api.ours_with("submit", "read")
+    assert problem(usual.post(PATH, json={"url": URL})) == (403, "missing_scope")
+    assert problem(usual.post(f"{at}/test")) == (403, "missing_scope")
+    assert problem(usual.delete(at)) == (403, "missing_scope")
+    assert usual.get(PATH).status_code == 200
+    assert api.ours_with("admin").delete(at).status_code == 204
