@@ -15,6 +15,7 @@ from starlette.requests import Request
 
 from batchgen.api.errors import ApiError
 from batchgen.api.limits import allow_bytes
+from batchgen.api.shares import Shares
 
 MAX_UPLOAD_BYTES: Final = 2 << 30
 CHUNK_BYTES: Final = 1 << 18  # handed to the thread at a time
@@ -30,17 +31,21 @@ async def read_body(request: Request, read: Callable[[BinaryIO], Result]) -> Res
     ApiError, so that `read` can undo what it has begun.
     """
     allow_bytes(request, MAX_UPLOAD_BYTES)
-    limiter = request.app.state.body_readers
+    readers = request.app.state.body_readers
     source = BodySource(request)
-    try:
-        return await to_thread.run_sync(read, cast("BinaryIO", source), limiter=limiter)
-    finally:
-        source.abort()
+    async with readers.place(request):
+        try:
+            # a limiter of its own, apart from that of the threads that answer requests
+            return await to_thread.run_sync(
+                read, cast("BinaryIO", source), limiter=CapacityLimiter(1)
+            )
+        finally:
+            source.abort()
 
 
-def body_readers() -> CapacityLimiter:
-    """Return the limit of threads that read bodies, apart from those that answer requests."""
-    return CapacityLimiter(READERS)
+def body_readers() -> Shares:
+    """Return the places of those who read bodies."""
+    return Shares(READERS)
 
 
 class BodySource(io.RawIOBase):

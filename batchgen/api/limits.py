@@ -92,12 +92,11 @@ class Limits:
             if limit.ended:  # what comes now is that the client has gone
                 return await receive()
             is_streamed = limit.allowed > MAX_JSON_BYTES  # by a route that knows its caller
-            is_json = not is_streamed and "json" in headers.get("content-type", "")
-            if is_json:
+            if not is_streamed:  # whatever its type is said to be
                 await _need_key(Request(scope))
             _check_encoding(headers)
             limit.check()
-            return await (_receive_json if is_json else _receive)(receive, limit)
+            return await (_receive if is_streamed else _receive_json)(receive, limit)
 
         await self.app(scope, bounded, send)
 

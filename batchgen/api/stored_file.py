@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
+
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.responses import FileResponse
 from starlette.types import Message, Receive, Scope, Send
 
 from batchgen.api.errors import ApiError
+from batchgen_workers.logs import get_logger
+
+log = get_logger(__name__)
 
 REFUSALS = {400: "The header Range cannot be read.", 416: "The file has no such range."}
 
@@ -28,4 +34,10 @@ class StoredFile(FileResponse):
                 )
             await send(message)
 
+        try:
+            self.stat_result = await run_in_threadpool(os.stat, self.path)
+            self.set_stat_headers(self.stat_result)
+        except FileNotFoundError:  # deleted since it was looked up
+            log.warning("no such stored file", path=scope["path"])
+            raise ApiError(404, "The file is gone.", code="file_not_found") from None
         await super().__call__(scope, receive, checked)

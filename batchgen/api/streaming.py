@@ -14,9 +14,10 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
-from anyio import CapacityLimiter
 from fastapi import Request
 from fastapi.responses import StreamingResponse
+
+from batchgen.api.shares import Shares
 
 STREAMS: Final = 16  # that are made at a time; others wait
 
@@ -35,23 +36,21 @@ def stream(
     """
     first = next(pieces, b"")
     return StreamingResponse(
-        _made(first, pieces, request.app.state.streams),
+        _made(first, pieces, request),
         status_code=status,
         media_type=media_type,
         headers=headers,
     )
 
 
-def stream_limit() -> CapacityLimiter:
-    """Return the limit of streams that are made at a time."""
-    return CapacityLimiter(STREAMS)
+def stream_limit() -> Shares:
+    """Return the places of streams that are made."""
+    return Shares(STREAMS)
 
 
-async def _made(
-    first: bytes, pieces: Iterator[bytes], limit: CapacityLimiter
-) -> AsyncIterator[bytes]:
+async def _made(first: bytes, pieces: Iterator[bytes], request: Request) -> AsyncIterator[bytes]:
     loop = asyncio.get_running_loop()
-    async with limit:
+    async with request.app.state.streams.place(request):
         yield first
         thread = ThreadPoolExecutor(1, thread_name_prefix="stream")
         try:

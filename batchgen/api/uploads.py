@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import BinaryIO, Generic, TypeVar
+from typing import BinaryIO, Generic, TypeVar, cast
 
 from starlette.requests import Request
 
@@ -27,13 +28,18 @@ class Received(Generic[Stored]):
 
 
 async def receive(
-    request: Request, *, fields: Collection[str], writer: Callable[[BinaryIO], Stored]
+    request: Request,
+    *,
+    fields: Collection[str],
+    writer: Callable[[BinaryIO], Stored],
+    check: Callable[[FormReader], object] = lambda _: None,
 ) -> Received[Stored]:
     """Receive a form with the part `file` and these optional fields, in any order.
 
     `writer` is called in a thread with the file as a stream. It must store what it reads, so that
-    nothing refers to it yet; the fields may come later than the file. If the upload breaks off, or
-    the form cannot be used, reading raises ApiError in the writer, or `receive` does after it.
+    nothing refers to it yet. The fields may come later than the file: its end is read only when the
+    whole form is, and `check` has not raised. If the upload breaks off, or the form cannot be used,
+    reading raises in the writer, so that it leaves nothing.
 
         received = await receive(request, fields={"purpose"}, writer=service.files.store)
         file = await run_in_threadpool(service.files.create, received.stored, …)
@@ -42,8 +48,28 @@ async def receive(
 
     def read(body: BinaryIO) -> Received[Stored]:
         form = FormReader(body, content_type, fields=fields)
-        stored = writer(form.open_file())
-        form.finish()
+        stored = writer(cast("BinaryIO", _WholeForm(form, check)))
         return Received(stored=stored, filename=form.filename, fields=form.fields)
 
     return await read_body(request, read)
+
+
+class _WholeForm(io.RawIOBase):
+    """The file of a form, which ends when the form has and was checked."""
+
+    def __init__(self, form: FormReader, check: Callable[[FormReader], object]) -> None:
+        self._form = form
+        self._file = form.open_file()
+        self._check = check
+
+    def readable(self) -> bool:
+        """Return True: it is a source of bytes."""
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        """Return some bytes, at most `size`; b"" at the end."""
+        if piece := self._file.read(size):
+            return piece
+        self._form.finish()
+        self._check(self._form)
+        return b""

@@ -78,6 +78,11 @@ class FileManager(Manager):
         return registered
 
     @reading
+    def room(self, connection: Connection, arrived: int, *, tenant: str) -> int:
+        """Return how many bytes a tenant may upload; raise QuotaExceeded if `arrived` are more."""
+        return quotas.room_for_file(connection, tenant, bytes=arrived)
+
+    @reading
     def get(self, connection: Connection, file_id: str, *, tenant: str) -> FileRecord:
         """Return a file; raise FileNotFound, also once it has expired."""
         row = connection.execute(visible(tenant).where(files.c.id == file_id)).one_or_none()

@@ -85,7 +85,6 @@ def _placed(batch: BatchRecord) -> dict[str, Any]:
         "not_before": batch.not_before,
         "deadline": batch.expires_at,
         "window": options.window,
-        "idem_key": f"batch_{batch.id}",
         "tenant_id": batch.tenant_id,
         "key_id": batch.key_id,
         "public_id": batch.id,

@@ -66,7 +66,10 @@ def create_job(connection: Connection, new: NewJob, now: float) -> JobRecord:
         raise InvalidParameter("The deadline has passed.", param="deadline")
     expected = estimate(connection, new.model, new.lengths)
     tokens = expected.tokens_of(new.n_rows)
-    quotas.check_job(connection, new.tenant_id, n_rows=new.n_rows, tokens=tokens)
+    is_batch = new.public_id is not None
+    quotas.check_job(
+        connection, new.tenant_id, n_rows=new.n_rows, tokens=tokens, is_counted=is_batch
+    )
     keep_input(connection, new.input_sha256, size=new.input_bytes, n_rows=new.n_rows)
     job = _insert_job(connection, new, expected)
     totals.begin(connection, job)

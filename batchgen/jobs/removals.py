@@ -100,6 +100,11 @@ class Remover:
             # From now on a submit may store the same input again, and that must not be deleted.
             self._rows.settle_input(removal.public_id)
 
+    def discard(self, sha256: str) -> None:
+        """Delete an input that was stored for what is refused now, if nothing uses it."""
+        self._storage.check()
+        self._rows.remove_input(sha256, delete_input=self._delete_input)
+
     def is_removed(self, public_id: str, *, tenant: str) -> bool:
         """Return whether a job of a tenant was removed, as long as its tombstone is kept."""
         return self._rows.is_removed(public_id, tenant=tenant)

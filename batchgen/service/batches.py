@@ -14,7 +14,7 @@ from batchgen.batches.files import FileManager
 from batchgen.batches.options import BatchOptions
 from batchgen.calendar.times import parse_duration
 from batchgen.core.endpoints import endpoint_fault
-from batchgen.errors import FileNotFound, InvalidParameter
+from batchgen.errors import Corrupt, FileNotFound, InvalidParameter
 from batchgen.failpoints import reach
 from batchgen.inputs.stored_input import first_line
 from batchgen.jobs.job_creation import check_new
@@ -108,7 +108,7 @@ class Batches:
             raise FileNotFound("Results of a batch are no requests.", param="input_file_id")
         if request.options.model is not None:
             return self._find_model(request.options.model)
-        named = _model_named(first_line(self._storage, file.input_sha256))
+        named = _model_named(self._first_line(file.id, file.input_sha256))
         if named is not None:
             return self._find_model(named)
         known = self._models.list()
@@ -118,6 +118,16 @@ class Batches:
                 param="model",
             )
         return known[0]
+
+    def _first_line(self, file_id: str, sha256: str) -> bytes:
+        try:
+            return first_line(self._storage, sha256)
+        except Corrupt:
+            try:
+                self._files.get(file_id, tenant=self._tenant)  # unless it was deleted meanwhile
+            except FileNotFound as error:
+                raise FileNotFound(error.message, param="input_file_id") from None
+            raise
 
 
 def _model_named(line: bytes) -> str | None:

@@ -70,6 +70,10 @@ class FileKeeper:
         if file.batch_id is not None and self.rows.is_given_up(file.batch_id):
             self._remover.remove(file.batch_id)
 
+    def discard(self, sha256: str) -> None:
+        """Delete an input from the disk that was stored and then refused, if nothing uses it."""
+        self._remover.discard(sha256)
+
     def remove_given_up(self) -> int:
         """Remove the jobs of batches that have no result file left; return how many."""
         found = self.rows.given_up()

@@ -8,7 +8,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 from batchgen.batches.file_records import FileRecord, NewFile, Purpose
-from batchgen.errors import FileNotFound, InvalidParameter, NotAllowed, Unavailable
+from batchgen.errors import (
+    FileNotFound,
+    InvalidParameter,
+    NotAllowed,
+    QuotaExceeded,
+    Unavailable,
+)
 from batchgen.failpoints import reach
 from batchgen.inputs.stored_input import index_key, input_key
 from batchgen.inputs.upload import InputUpload, Uploaded
@@ -58,25 +64,28 @@ class Files:
     def store(self, source: BinaryIO) -> Uploaded:
         """Store an upload while it is read; no file is registered yet.
 
-        Nothing remains if reading fails. Raises EmptyInput, StoreMismatch, SchemaMismatch, and
-        OSError if the disk is full.
+        Nothing remains if reading fails. Raises EmptyInput, StoreMismatch, SchemaMismatch,
+        QuotaExceeded as soon as there is too much, and OSError if the disk is full.
         """
         self._store.database.check_schema()
         self._storage.establish()
+        room = 0
         with InputUpload(self._storage) as upload:
             while piece := source.read(PIECE):
+                if upload.bytes + len(piece) > room:
+                    room = self._rows.room(upload.bytes + len(piece), tenant=self._tenant)
                 upload.write(piece)
             return upload.finish()
 
     def register(self, uploaded: Uploaded, new: NewFile) -> FileRecord:
         """Register a finished upload; it is durable on return. Raises InvalidParameter."""
-        check_expiry(new.expires_after)
-        if not 0 < len(new.filename) <= NAME_LIMIT or not new.filename.isprintable():
-            raise InvalidParameter(
-                f"The name of a file has 1 to {NAME_LIMIT} printable characters.", param="file"
-            )
+        check_file(new)
         reach("upload.stored")
-        file = self._rows.add(new, uploaded, tenant=self._tenant, key_id=self._key_id)
+        try:
+            file = self._rows.add(new, uploaded, tenant=self._tenant, key_id=self._key_id)
+        except QuotaExceeded:
+            self.keeper.discard(uploaded.sha256)
+            raise
         reach("upload.registered")
         keys = (input_key(uploaded.sha256), index_key(uploaded.sha256))
         if any(self._storage.size(key) is None for key in keys):
@@ -139,6 +148,15 @@ class Files:
             partial=not file.is_final,
         )
         return Content(file=file, lines=lines)
+
+
+def check_file(new: NewFile) -> None:
+    """Raise InvalidParameter if an upload cannot be registered so."""
+    check_expiry(new.expires_after)
+    if not 0 < len(new.filename) <= NAME_LIMIT or not new.filename.isprintable():
+        raise InvalidParameter(
+            f"The name of a file has 1 to {NAME_LIMIT} printable characters.", param="file"
+        )
 
 
 def check_expiry(seconds: float | None, *, param: str = "expires_after") -> None:

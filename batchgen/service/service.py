@@ -196,6 +196,8 @@ class Service:
         after: str | None = None,
     ) -> list[JobRecord]:
         """Return jobs, newest first; `after` is the id of the last job of the page before."""
+        if name is not None and not is_name(name):
+            return []  # PostgreSQL refuses some of what cannot be a name
         return self.store.jobs.list(
             tenant=self.tenant,
             states=None if state is None else [JobState(state)],

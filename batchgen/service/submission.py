@@ -10,11 +10,12 @@ from typing import Any, BinaryIO
 
 from batchgen.calendar.times import parse_time
 from batchgen.calendar.windows import Window
-from batchgen.errors import Corrupt, InvalidParameter
+from batchgen.errors import Corrupt, InvalidParameter, NotAllowed, QuotaExceeded
 from batchgen.failpoints import reach
 from batchgen.inputs.ingest import OnInvalid, StoredInput, ingest
 from batchgen.inputs.stored_input import index_key, input_key
 from batchgen.jobs.job_records import LOCAL_TENANT, JobRecord, NewJob
+from batchgen.jobs.removals import Remover
 from batchgen.jobs.sharding import ENDPOINT_SHARD_ROWS
 from batchgen.jobs.store import Store
 from batchgen.models.record import ModelRecord
@@ -85,7 +86,11 @@ def submit(
         notice(said)
     reach("submit.stored")
     new = _new_job(submission, timing, stored, model)
-    job = store.jobs.submit(replace(new, tenant_id=tenant, key_id=key_id))
+    try:
+        job = store.jobs.submit(replace(new, tenant_id=tenant, key_id=key_id))
+    except (InvalidParameter, NotAllowed, QuotaExceeded):
+        Remover(store.database, storage).discard(stored.sha256)
+        raise
     reach("submit.committed")
     _keep_input(source, submission, job, store=store, storage=storage, model=model)
     return job

@@ -6,6 +6,7 @@ job ends ─► it is counted no more: nothing has to be given back
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -53,19 +54,23 @@ class QuotaUse:
     bytes: int
 
 
-def check_job(connection: Connection, tenant: str, *, n_rows: int, tokens: int) -> None:
+def check_job(
+    connection: Connection, tenant: str, *, n_rows: int, tokens: int, is_counted: bool = False
+) -> None:
     """Raise QuotaExceeded if a tenant may not add a job of so many rows and expected tokens.
 
     Call it in the transaction that inserts the job. Two such transactions of a tenant with limits
-    wait for each other, so that both together do not exceed them.
+    wait for each other, so that both together do not exceed them. The job of a batch `is_counted`:
+    `check_batch` has let it in.
     """
     limits = _limits(connection, tenant)
     _check("max_rows", limits.max_rows, n_rows, "rows in one job")
-    if limits.max_jobs is None and limits.max_tokens is None:
+    max_jobs = None if is_counted else limits.max_jobs
+    if max_jobs is None and limits.max_tokens is None:
         return
     _lock(connection, tenant)
-    if limits.max_jobs is not None:
-        _check("max_jobs", limits.max_jobs, _open_jobs(connection, tenant) + 1, "unfinished jobs")
+    if max_jobs is not None:
+        _check_jobs(connection, tenant, max_jobs)
     if limits.max_tokens is not None:
         expected = _open_tokens(connection, tenant) + tokens
         _check("max_tokens", limits.max_tokens, expected, "expected tokens of unfinished jobs")
@@ -80,8 +85,7 @@ def check_batch(connection: Connection, tenant: str) -> None:
     if limit is None:
         return
     _lock(connection, tenant)
-    number = _open_jobs(connection, tenant) + _open_batches(connection, tenant) + 1
-    _check("max_jobs", limit, number, "unfinished jobs")
+    _check_jobs(connection, tenant, limit)
 
 
 def check_file(connection: Connection, tenant: str, *, bytes: int) -> None:
@@ -94,6 +98,19 @@ def check_file(connection: Connection, tenant: str, *, bytes: int) -> None:
         return
     _lock(connection, tenant)
     _check("max_bytes", limit, _kept_bytes(connection, tenant) + bytes, "bytes of files")
+
+
+def room_for_file(connection: Connection, tenant: str, *, bytes: int) -> int:
+    """Return how many bytes the next file may have; raise QuotaExceeded if they are fewer.
+
+    It takes no lock: `check_file` decides when the file is inserted.
+    """
+    limit = _limits(connection, tenant).max_bytes
+    if limit is None:
+        return sys.maxsize
+    kept = _kept_bytes(connection, tenant)
+    _check("max_bytes", limit, kept + bytes, "bytes of files")
+    return limit - kept
 
 
 def quota_use(connection: Connection, tenant: str) -> QuotaUse:
@@ -118,6 +135,11 @@ def _lock(connection: Connection, tenant: str) -> None:
 def _check(quota: str, limit: int | None, number: int, what: str) -> None:
     if limit is not None and number > limit:
         raise QuotaExceeded(quota=quota, limit=limit, number=number, what=what)
+
+
+def _check_jobs(connection: Connection, tenant: str, limit: int) -> None:
+    number = _open_jobs(connection, tenant) + _open_batches(connection, tenant) + 1
+    _check("max_jobs", limit, number, "unfinished jobs")
 
 
 def _open_jobs(connection: Connection, tenant: str) -> int:

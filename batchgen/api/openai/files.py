@@ -12,15 +12,16 @@ from fastapi.responses import StreamingResponse
 
 from batchgen.api.auth import TenantService
 from batchgen.api.errors import ApiError
+from batchgen.api.multipart import FormReader
 from batchgen.api.openai import schemas
 from batchgen.api.openai.ids import read_file, show_file
 from batchgen.api.openai.ranges import read_range
 from batchgen.api.openai.views import file_json, page, reply
 from batchgen.api.stored_file import StoredFile
 from batchgen.api.streaming import stream
-from batchgen.api.uploads import receive
+from batchgen.api.uploads import Received, receive
 from batchgen.batches.file_records import NewFile, Purpose
-from batchgen.service.files import LIST_LIMIT, Content, Files
+from batchgen.service.files import LIST_LIMIT, Content, Files, check_file
 
 router = APIRouter(prefix="/files", tags=["files"])
 
@@ -57,9 +58,13 @@ BYTES: dict[int | str, dict[str, Any]] = {
 async def create_file(request: Request, service: TenantService) -> Response:
     """Store a file of requests, one JSON object a line. Its lines are checked by a batch."""
     files = service.files
-    received = await receive(request, fields={"purpose", ANCHOR, SECONDS}, writer=files.store)
-    new = NewFile(filename=received.filename, expires_after=_expiry(received.fields))
-    _check_purpose(received.fields)
+    received = await receive(
+        request,
+        fields={"purpose", ANCHOR, SECONDS},
+        writer=files.store,
+        check=lambda form: check_file(_new_file(form)),
+    )
+    new = _new_file(received)
     return reply(file_json(await run_in_threadpool(files.register, received.stored, new)))
 
 
@@ -141,6 +146,12 @@ def _lines(
     if part is None:
         return answer(pieces, headers=headers)
     return answer(part.of(pieces), status=206, headers={**headers, **part.headers})
+
+
+def _new_file(form: FormReader | Received[Any]) -> NewFile:
+    new = NewFile(filename=form.filename, expires_after=_expiry(form.fields))
+    _check_purpose(form.fields)
+    return new
 
 
 def _check_purpose(fields: Mapping[str, str]) -> None:

@@ -162,11 +162,19 @@ def test_json_is_bounded_before_it_is_parsed(uploading: Api) -> None:
     assert post(b"{}", **{"content-encoding": "gzip"}) == 415
 
 
+def test_a_type_in_capitals_is_bounded_too(uploading: Api) -> None:
+    body = b'{"a":' * (MAX_DEPTH + 1) + b"1" + b"}" * (MAX_DEPTH + 1)
+    headers = {"content-type": "application/JSON"}
+    answer = uploading.ours.post("/v1/test/json", content=body, headers=headers)
+    assert answer.json()["error"]["code"] == "too_deep"
+
+
 def test_nothing_of_a_body_is_said_without_a_key(uploading: Api) -> None:
     for body in (b"{", b"[" * MAX_JSON_BYTES, b"x" * (MAX_JSON_BYTES + 1)):
-        headers = {"content-type": "application/json"}
-        answer = uploading.anonymous.post("/v1/test/json", content=body, headers=headers)
-        assert answer.status_code == 401
+        for media_type in ("application/json", "application/JSON", "text/plain"):
+            headers = {"content-type": media_type}
+            answer = uploading.anonymous.post("/v1/test/json", content=body, headers=headers)
+            assert answer.status_code == 401
     assert (
         uploading.anonymous.post("/v1/test/upload", content=HEAD, headers=FORM).status_code == 401
     )

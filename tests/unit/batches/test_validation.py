@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from batchgen.errors import Corrupt
 from batchgen.inputs.stored_input import index_key, input_key
 from batchgen.jobs.job_records import NewJob
 from batchgen.service import Service
-from tests.support.batches import CHAT, chat_line, create, jsonl, requests
+from batchgen.service.submission import Submission
+from tests.support.batches import CHAT, chat_line, checked, create, jsonl, requests
+from tests.support.homes import MODEL
 
 
 @pytest.fixture
@@ -140,3 +143,10 @@ def test_an_input_that_is_lost_or_changed(service: Service, change: str) -> None
         path.write_bytes(data.replace(b"Count", b"Mount"))
     with pytest.raises(Corrupt):
         validated(service)
+
+
+def test_a_key_of_another_job_does_not_fail_a_batch(service: Service) -> None:
+    batch = create(service)
+    taken = Submission(model=MODEL, idempotency_key=f"batch_{batch.id}")
+    service.submit(io.BytesIO(b'{"prompt": "hi"}'), taken)
+    assert checked(service, batch).status == "in_progress"

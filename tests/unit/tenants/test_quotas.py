@@ -164,7 +164,9 @@ def test_batches_count_until_their_job_does(store: Store, tenants: TenantManager
     add_batch(store, 2)
     with pytest.raises(QuotaExceeded):
         add_batch(store, 3)
-    job = submit(store)  # the job of the first batch: its place is taken already
+    with pytest.raises(QuotaExceeded):
+        submit(store)  # the batches are sure of their places
+    job = submit(store, public_id=f"{1:032x}")  # the job of the first batch
     with store.database.begin() as connection:
         connection.execute(update(batches).where(batches.c.idem_key == "1").values(job_id=job))
     assert tenants.use(TENANT).jobs == 2

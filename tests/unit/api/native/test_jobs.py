@@ -104,3 +104,9 @@ def test_a_filter_that_is_not_known_is_refused(api: Api, query: dict[str, str]) 
 def test_a_list_goes_on_after_a_job_of_the_tenant_only(api: Api, submit: Submit) -> None:
     answer = api.theirs.get(JOBS, params={"after": submit()["id"]})
     assert problem(answer) == (404, "job_not_found")
+
+
+def test_what_cannot_be_a_name_finds_nothing_on_either_database(api: Api) -> None:
+    for name in ("\0", "a\0b", "x" * 201):
+        answer = api.ours.get("/api/v1/jobs", params={"name": name})
+        assert (answer.status_code, answer.json()["data"]) == (200, [])

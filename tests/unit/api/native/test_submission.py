@@ -7,7 +7,8 @@ import pytest
 
 from batchgen.api.native.schemas.jobs import CreatedJob
 from batchgen.service import Service
-from tests.support.api import Api
+from batchgen.tenants.quotas import Quotas
+from tests.support.api import OURS, Api
 from tests.support.homes import prompts
 from tests.unit.api.native.conftest import Submit, problem
 
@@ -99,3 +100,21 @@ def test_what_cannot_become_a_job_is_refused(
 ) -> None:
     assert problem(api.ours.post(JOBS, params=query, content=body)) == expected
     assert api.ours.get(JOBS).json()["data"] == []
+
+
+def test_rows_of_a_refused_job_take_no_room(api: Api) -> None:
+    key = {"idempotency-key": "mine"}
+    folder = api.service.storage.root / "inputs"
+
+    def post(body: bytes) -> int:
+        return api.ours.post("/api/v1/jobs?model=tiny", content=body, headers=key).status_code
+
+    assert post(b'{"prompt": "one"}\n') == 201
+    kept = set(folder.iterdir())
+    assert post(b'{"prompt": "other"}\n') == 409
+    assert set(folder.iterdir()) == kept
+    api.service.access.tenants.set_quotas(OURS, Quotas(max_jobs=1))
+    del key["idempotency-key"]
+    assert post(b'{"prompt": "another"}\n') == 429
+    assert post(b'{"prompt": "one"}\n') == 429  # the rows of the first job are still needed
+    assert set(folder.iterdir()) == kept

@@ -1,15 +1,28 @@
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import pytest
 from openai.types import FileObject
 
-from tests.support.api import Api
-from tests.support.batches import checked, create, job_of, requests
+from batchgen.batches.file_records import NewFile
+from batchgen.errors import QuotaExceeded
+from batchgen.inputs.stored_input import first_line
+from batchgen.service import batches as service_batches
+from batchgen.service.files import Content, Files
+from batchgen.storage.storage import Storage
+from batchgen.tenants.quotas import Quotas
+from tests.support.api import OURS, Api
+from tests.support.batches import CHAT, checked, create, job_of, requests
 from tests.support.homes import answer_some, finish
 
 UNKNOWN = "file-" + "0" * 32
+
+
+def on_disk(api: Api) -> list[str]:
+    """Return the names of stored inputs, and of what is left of others."""
+    return [path.name for path in (api.service.storage.root / "inputs").glob("*")]
 
 
 def post(api: Api, data: bytes = b"", /, **fields: Any) -> Any:
@@ -61,6 +74,7 @@ def test_a_form_that_cannot_be_used_leaves_no_file(
     answer = post(api, **fields)
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
     assert api.ours.get("/v1/files").json()["data"] == []
+    assert on_disk(api) == []
 
 
 def test_a_file_without_lines_is_refused(api: Api) -> None:
@@ -146,3 +160,56 @@ def test_ranges_of_an_upload_and_of_results(api: Api) -> None:
         assert api.ours.get(path, headers=again).status_code == 206
         other = {"range": "bytes=10-19", "if-range": '"another"'}
         assert api.ours.get(path, headers=other).content == whole.content
+
+
+def test_what_a_quota_refuses_takes_no_room(api: Api) -> None:
+    api.ours.get("/v1/files")
+    api.service.access.tenants.set_quotas(OURS, Quotas(max_bytes=len(requests(2))))
+    assert post(api, requests(2)).status_code == 200
+    kept = set(on_disk(api))
+    answer = post(api, requests(3))
+    assert (answer.status_code, answer.json()["error"]["code"]) == (429, "quota_exceeded")
+    assert set(on_disk(api)) == kept
+
+
+def test_two_uploads_at_once_leave_no_room_for_both(api: Api) -> None:
+    api.ours.get("/v1/files")
+    api.service.access.tenants.set_quotas(OURS, Quotas(max_bytes=len(requests(2))))
+    files = api.service.for_tenant(OURS).files
+    first, second = (files.store(io.BytesIO(data)) for data in (requests(2), requests(1)))
+    files.register(first, NewFile(filename="a"))
+    kept = [name for name in on_disk(api) if name.startswith(first.sha256)]
+    with pytest.raises(QuotaExceeded):
+        files.register(second, NewFile(filename="b"))
+    assert sorted(on_disk(api)) == sorted(kept)
+
+
+def test_a_file_that_is_deleted_meanwhile_is_404(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    file_id = post(api).json()["id"]
+    content = Files.content
+
+    def raced(files: Files, stored: str) -> Content:
+        found = content(files, stored)
+        files.delete(stored)
+        return found
+
+    monkeypatch.setattr(Files, "content", raced)
+    answer = api.ours.get(f"/v1/files/{file_id}/content")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "file_not_found")
+
+
+def test_a_batch_on_a_file_that_is_deleted_meanwhile_is_404(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    post(api, requests(1))  # an empty folder would be that of another store
+    file_id = post(api).json()["id"]
+
+    def raced(storage: Storage, sha256: str) -> bytes:
+        assert api.ours.delete(f"/v1/files/{file_id}").status_code == 200
+        return first_line(storage, sha256)
+
+    monkeypatch.setattr(service_batches, "first_line", raced)
+    new = {"input_file_id": file_id, "endpoint": CHAT, "completion_window": "24h"}
+    answer = api.ours.post("/v1/batches", json=new)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["param"]) == (404, "input_file_id")
