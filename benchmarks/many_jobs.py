@@ -18,7 +18,7 @@ from batchgen.core.row_lengths import RowLengths
 from batchgen.core.states import JobState, ShardState
 from batchgen.database.tables import inputs, jobs, shards, totals
 from batchgen.errors import JobNotFound
-from batchgen.jobs.job_records import LOCAL_TENANT, NewJob
+from batchgen.jobs.records.job_records import LOCAL_TENANT, NewJob
 from batchgen.service import Service
 
 MODELS: Final = ("benchmark", "other", "third")

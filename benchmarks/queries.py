@@ -28,8 +28,8 @@ import numpy as np
 from sqlalchemy import Connection, text
 
 from batchgen.dataset.parts import PartInfo
-from batchgen.jobs.job_records import JobRecord, Lease, NewJob
-from batchgen.jobs.sharding import MAX_SHARD_ROWS
+from batchgen.jobs.creation.sharding import MAX_SHARD_ROWS
+from batchgen.jobs.records.job_records import JobRecord, Lease, NewJob
 from batchgen.jobs.store import Store
 from batchgen.service import Service
 from batchgen.settings import Settings

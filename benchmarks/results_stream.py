@@ -29,7 +29,7 @@ import numpy as np
 
 from batchgen.core.endpoints import CHAT
 from batchgen.dataset.dataset import DatasetMeta, write_dataset
-from batchgen.jobs.job_records import JobRecord
+from batchgen.jobs.records.job_records import JobRecord
 from batchgen.service import Service
 from batchgen.service.submission import Submission
 from batchgen.settings import Settings

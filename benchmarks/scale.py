@@ -28,7 +28,7 @@ import pyarrow.parquet as pq
 from batchgen.core.states import JobState
 from batchgen.dataset.manifest import read_manifest
 from batchgen.dataset.verify import verify_dataset
-from batchgen.jobs.job_records import JobRecord
+from batchgen.jobs.records.job_records import JobRecord
 from batchgen_workers.service.local_process import environment_of
 from batchgen_workers.testing import FAST
 from benchmarks.installation import DATABASES, Installation, installation

@@ -16,7 +16,7 @@ import orjson
 
 from batchgen.batches.options import BatchOptions
 from batchgen.core.states import JobState, StopReason
-from batchgen.jobs.outcomes import Outcome
+from batchgen.jobs.records.outcomes import Outcome
 
 if TYPE_CHECKING:
     from sqlalchemy import Row

@@ -19,7 +19,7 @@ from batchgen.database.transactions import Manager, reading, repeatable
 from batchgen.errors import BatchNotFound, FileNotFound, NotAllowed
 from batchgen.failpoints import reach
 from batchgen.jobs import transitions
-from batchgen.jobs.outcomes import COLUMNS
+from batchgen.jobs.records.outcomes import COLUMNS
 from batchgen.tenants import quotas
 from batchgen.webhooks import outbox
 

@@ -23,8 +23,8 @@ from batchgen.database.clock import SLACK
 from batchgen.database.database import Database, now_db
 from batchgen.database.tables import inputs
 from batchgen.database.transactions import Manager, repeatable, transaction
-from batchgen.jobs import job_creation
-from batchgen.jobs.job_records import NewJob
+from batchgen.jobs.creation import job_creation
+from batchgen.jobs.records.job_records import NewJob
 from batchgen.webhooks import outbox
 
 CLAIM_SECONDS = 60.0

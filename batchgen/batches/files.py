@@ -14,7 +14,7 @@ from batchgen.database.tables import jobs
 from batchgen.database.transactions import Manager, reading, repeatable
 from batchgen.errors import FileNotFound
 from batchgen.inputs.upload import Uploaded
-from batchgen.jobs.input_rows import forget_input, keep_input
+from batchgen.jobs.creation.input_rows import forget_input, keep_input
 from batchgen.jobs.removals import leave_tombstone
 from batchgen.tenants import quotas
 

@@ -17,11 +17,11 @@ from batchgen.inputs.record_file import MAX_RECORD_BYTES, RecordFile, RecordRead
 from batchgen.inputs.seals import sealed
 from batchgen.inputs.stored_input import index_key, input_key
 from batchgen.inputs.survey import OnInvalid, Survey
-from batchgen.jobs.job_records import NewJob
+from batchgen.jobs.records.job_records import NewJob
 from batchgen.models.record import ModelRecord
 from batchgen.requests.expected import EXPECTS
 from batchgen.requests.lines import LineParser
-from batchgen.requests.strict_json import MAX_LINE_BYTES
+from batchgen.requests.values.strict_json import MAX_LINE_BYTES
 from batchgen.storage.storage import Storage
 
 LISTED: Final = 100  # problems that a batch lists

@@ -12,7 +12,7 @@ from batchgen.client.async_jobs import AsyncJobs
 from batchgen.client.attempts import RETRIES
 from batchgen.client.connection import TIMEOUT
 from batchgen.client.models import Model, model_named
-from batchgen.jobs.job_records import WorkerRecord
+from batchgen.jobs.records.job_records import WorkerRecord
 
 if TYPE_CHECKING:
     import httpx2

@@ -22,7 +22,7 @@ from batchgen.client.jobs import INTERVAL
 from batchgen.client.submissions import submission_of
 from batchgen.dataset.manifest import FileEntry
 from batchgen.errors import KeyRefused
-from batchgen.jobs.job_records import WorkerRecord
+from batchgen.jobs.records.job_records import WorkerRecord
 from batchgen.library.dataset import Dataset
 from batchgen.library.prompts import Prompts, open_prompts
 from batchgen.service.views import JobView

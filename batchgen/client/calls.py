@@ -14,7 +14,7 @@ from batchgen.calendar.times import rfc3339
 from batchgen.client.models import Model, models_of_json
 from batchgen.errors import InvalidParameter, JobNotFound
 from batchgen.inputs.survey import OnInvalid
-from batchgen.jobs.job_records import WorkerRecord
+from batchgen.jobs.records.job_records import WorkerRecord
 from batchgen.service.job_json import worker_of_json
 from batchgen.service.submission import Submission, check_timing
 

@@ -11,7 +11,7 @@ from batchgen.client.attempts import RETRIES
 from batchgen.client.connection import TIMEOUT, Connection
 from batchgen.client.jobs import Jobs
 from batchgen.client.models import Model, model_named
-from batchgen.jobs.job_records import WorkerRecord
+from batchgen.jobs.records.job_records import WorkerRecord
 
 if TYPE_CHECKING:
     import httpx2

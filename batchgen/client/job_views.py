@@ -7,7 +7,7 @@ from typing import Any
 
 from batchgen.client.calls import ROOT, job_path
 from batchgen.core.states import JobState
-from batchgen.jobs.job_records import WorkerRecord
+from batchgen.jobs.records.job_records import WorkerRecord
 from batchgen.service.job_json import view_of_json
 from batchgen.service.views import JobView
 

@@ -18,7 +18,7 @@ from batchgen.client.job_views import dataset_address, view_of
 from batchgen.client.jobs import Jobs
 from batchgen.client.models import Model, model_named
 from batchgen.errors import JobNotFound
-from batchgen.jobs.job_records import JobRecord, WorkerRecord
+from batchgen.jobs.records.job_records import JobRecord, WorkerRecord
 from batchgen.service.submission import Notice, Submission
 from batchgen.service.views import JobView
 

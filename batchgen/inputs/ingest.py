@@ -23,7 +23,7 @@ from batchgen.inputs.stored_input import index_key, input_key
 from batchgen.inputs.survey import OnInvalid, Survey
 from batchgen.requests.lines import LineParser
 from batchgen.requests.other_models import OtherModels
-from batchgen.requests.strict_json import MAX_LINE_BYTES
+from batchgen.requests.values.strict_json import MAX_LINE_BYTES
 from batchgen.storage.storage import Storage
 
 __all__ = ["OnInvalid", "StoredInput", "ValidationReport", "ingest", "validate"]

@@ -17,7 +17,7 @@ import numpy as np
 
 from batchgen.errors import Corrupt, InvalidInput, MissingInput
 from batchgen.inputs.formats import HEAD_BYTES, Format, recognise
-from batchgen.requests.strict_json import MAX_LINE_BYTES
+from batchgen.requests.values.strict_json import MAX_LINE_BYTES
 
 CHUNK_BYTES: Final = 1 << 18
 MAX_RECORD_BYTES: Final = 64 << 20  # after a longer record the rest is not read

@@ -15,10 +15,10 @@ from batchgen.core.rows import BadRow, InputRow
 from batchgen.errors import BadLines, EmptyInput, InvalidInput, LineProblem
 from batchgen.inputs.duplicates import Duplicate, IdHashes
 from batchgen.inputs.record_file import MAX_RECORD_BYTES, RecordFile, RecordReader
-from batchgen.requests.line_error import quoted
 from batchgen.requests.lines import LineParser, implicit_id
 from batchgen.requests.other_models import OtherModels
 from batchgen.requests.plain_lines import PlainLines
+from batchgen.requests.values.line_error import quoted
 
 MAX_PROBLEMS: Final = 1_000  # that are described; further ones are only counted
 SAMPLED: Final = 16  # rows of each chunk of the input whose length is measured

@@ -13,8 +13,9 @@ from batchgen.database.database import now_db
 from batchgen.database.tables import jobs, parts, shard_is, shards, storable
 from batchgen.database.transactions import Manager, reading, repeatable, transaction
 from batchgen.errors import Corrupt, Fenced, JobNotFound
-from batchgen.jobs import saved_segments, transitions
-from batchgen.jobs.job_records import (
+from batchgen.jobs import transitions
+from batchgen.jobs.records import saved_segments
+from batchgen.jobs.records.job_records import (
     FinalLease,
     JobRecord,
     PartRecord,

@@ -16,8 +16,10 @@ from batchgen.core.states import JobState, ShardState, StopReason
 from batchgen.database.tables import jobs, shards
 from batchgen.database.transactions import Manager, reading, repeatable
 from batchgen.errors import JobNotFound, NotAllowed
-from batchgen.jobs import job_creation, lookup, totals, transitions
-from batchgen.jobs.job_records import (
+from batchgen.jobs import transitions
+from batchgen.jobs.creation import job_creation
+from batchgen.jobs.records import lookup, totals
+from batchgen.jobs.records.job_records import (
     LOCAL_TENANT,
     JobRecord,
     NewJob,

@@ -31,9 +31,9 @@ from batchgen.database.tables import checkpoints, jobs, parts, shard_is, shards,
 from batchgen.database.transactions import Manager, reading, repeatable, transaction
 from batchgen.errors import Fenced
 from batchgen.jobs import transitions
-from batchgen.jobs.job_records import CheckpointRecord, Lease, Renewal
-from batchgen.jobs.openings import is_open
-from batchgen.jobs.part_rows import register
+from batchgen.jobs.dispatching.openings import is_open
+from batchgen.jobs.records.job_records import CheckpointRecord, Lease, Renewal
+from batchgen.jobs.records.part_rows import register
 
 if TYPE_CHECKING:
     from batchgen.dataset.parts import PartInfo  # importing pyarrow is slow

@@ -35,9 +35,10 @@ from batchgen.database.transactions import Manager, reading, repeatable, transac
 from batchgen.errors import JobNotFound, NotAllowed
 from batchgen.failpoints import reach
 from batchgen.inputs.stored_input import index_key, input_key
-from batchgen.jobs import outcomes, totals, transitions
-from batchgen.jobs.input_rows import forget_input
-from batchgen.jobs.job_records import JobRecord
+from batchgen.jobs import transitions
+from batchgen.jobs.creation.input_rows import forget_input
+from batchgen.jobs.records import outcomes, totals
+from batchgen.jobs.records.job_records import JobRecord
 from batchgen.storage.storage import Storage
 
 KEPT_FOR: Final = 86_400.0  # seconds that a tombstone outlives its files

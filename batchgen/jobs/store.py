@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from batchgen.database.database import Database
-from batchgen.jobs.dispatch import DispatchManager
+from batchgen.jobs.dispatching.dispatch import DispatchManager
+from batchgen.jobs.dispatching.splits import SplitManager
 from batchgen.jobs.finalization import FinalizationManager
 from batchgen.jobs.jobs import JobManager
 from batchgen.jobs.leases import LeaseManager
-from batchgen.jobs.splits import SplitManager
-from batchgen.jobs.statistics import StatisticsManager
+from batchgen.jobs.records.statistics import StatisticsManager
 from batchgen.jobs.workers import WorkerManager
 
 

@@ -12,7 +12,7 @@ from batchgen.database.clock import now_after_parts
 from batchgen.database.database import now_db
 from batchgen.database.tables import jobs, shard_is, shards, storable
 from batchgen.errors import JobNotFound, NotAllowed
-from batchgen.jobs.job_records import JobRecord
+from batchgen.jobs.records.job_records import JobRecord
 from batchgen.tenants import usage
 from batchgen.webhooks import outbox
 

@@ -9,7 +9,7 @@ from batchgen.database.clock import is_recent
 from batchgen.database.database import now_db
 from batchgen.database.tables import upsert, workers
 from batchgen.database.transactions import Manager, reading, repeatable
-from batchgen.jobs.job_records import WorkerRecord
+from batchgen.jobs.records.job_records import WorkerRecord
 
 WorkerRecords = list[WorkerRecord]
 Models = list[str]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
 from batchgen.errors import InvalidParameter, ModelError
-from batchgen.jobs.job_records import JobRecord
+from batchgen.jobs.records.job_records import JobRecord
 from batchgen.service.run_folder import RunFolder
 from batchgen.service.submission import Notice, Submission
 from batchgen.service.views import JobView

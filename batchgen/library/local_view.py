@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from batchgen import __version__
-from batchgen.jobs.job_records import WorkerRecord
+from batchgen.jobs.records.job_records import WorkerRecord
 from batchgen.service import JobView
 
 if TYPE_CHECKING:

@@ -27,9 +27,9 @@ from batchgen.dataset.part_files import PartFile, list_part_files
 from batchgen.dataset.parts import PartFooter, inspect_part, part_key, read_footer
 from batchgen.errors import Corrupt, JobNotFound
 from batchgen.jobs import transitions
-from batchgen.jobs.job_records import JobRecord, PartRecord, ShardRecord
 from batchgen.jobs.leases import NO_LEASE
-from batchgen.jobs.part_rows import register, unregister
+from batchgen.jobs.records.job_records import JobRecord, PartRecord, ShardRecord
+from batchgen.jobs.records.part_rows import register, unregister
 from batchgen.jobs.store import Store
 from batchgen.repair.job_files import check_part, fallen_epochs
 from batchgen.storage.storage import Storage

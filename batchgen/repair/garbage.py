@@ -32,7 +32,7 @@ from batchgen.dataset.part_files import JOB_ID, PartName
 from batchgen.errors import BatchgenError, JobNotFound, Unavailable
 from batchgen.inputs.stored_input import index_key, input_key
 from batchgen.jobs import transitions
-from batchgen.jobs.job_records import JobRecord
+from batchgen.jobs.records.job_records import JobRecord
 from batchgen.jobs.removals import Removal, RemovalManager, Remover
 from batchgen.jobs.store import Store
 from batchgen.storage.storage import Storage

@@ -15,7 +15,7 @@ from batchgen.dataset.reader import iter_rows
 from batchgen.dataset.verify import verify_dataset
 from batchgen.errors import Corrupt
 from batchgen.inputs.stored_input import index_key, input_key, parse_rows
-from batchgen.jobs.job_records import JobRecord, ShardRecord
+from batchgen.jobs.records.job_records import JobRecord, ShardRecord
 from batchgen.jobs.store import Store
 from batchgen.storage.durable_files import sha256_of
 from batchgen.storage.storage import Storage

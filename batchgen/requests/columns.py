@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from batchgen.errors import InvalidParameter
 from batchgen.requests.fields import SHORTHAND_FIELDS
-from batchgen.requests.line_error import LineError, quoted
+from batchgen.requests.values.line_error import LineError, quoted
 from batchgen.spelling import Spelling
 
 #: The parameter of a job that names columns.

@@ -13,7 +13,7 @@ from msgspec.structs import fields
 
 from batchgen.core.dialects import Dialect
 from batchgen.core.params import SamplingParams
-from batchgen.requests.line_error import LineError
+from batchgen.requests.values.line_error import LineError
 
 _OPENAI: Final = frozenset(
     {

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Self
 
 from batchgen.errors import InvalidParameter
-from batchgen.requests.line_error import LineError, quoted
+from batchgen.requests.values.line_error import LineError, quoted
 
 #: The parameter of a job that holds them: {"url": …, "model": …}.
 EXPECTS: Final = "expects"

@@ -15,7 +15,8 @@ from typing import Any, Final
 
 from msgspec import UNSET
 
-from batchgen.requests.checks import (
+from batchgen.requests.unserved import UNSERVED, unserved
+from batchgen.requests.values.checks import (
     EARLY_STOPPING,
     FLAG,
     LOGIT_BIAS,
@@ -27,9 +28,13 @@ from batchgen.requests.checks import (
     token_ids,
     whole,
 )
-from batchgen.requests.grammars import REGEX, SCHEMA, read_response_format, read_structured_outputs
-from batchgen.requests.line_error import LineError
-from batchgen.requests.unserved import UNSERVED, unserved
+from batchgen.requests.values.grammars import (
+    REGEX,
+    SCHEMA,
+    read_response_format,
+    read_structured_outputs,
+)
+from batchgen.requests.values.line_error import LineError
 
 MAX_TOKENS: Final = 1 << 20  # longer than any context a model here has
 MAX_TOP_K: Final = (1 << 31) - 1

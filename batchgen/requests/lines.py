@@ -17,11 +17,11 @@ from batchgen.requests.columns import COLUMNS, read_columns, split
 from batchgen.requests.dialect_rules import check_dialect, check_raw_prompt
 from batchgen.requests.expected import EXPECTS, Expected
 from batchgen.requests.fields import SAMPLING, SHORTHAND_FIELDS, read_sampling
-from batchgen.requests.line_error import LineError, quoted
-from batchgen.requests.openai_lines import is_openai_line, read_openai_line
+from batchgen.requests.openai.openai_lines import is_openai_line, read_openai_line
 from batchgen.requests.rules import check_together, filled
 from batchgen.requests.shorthand import read_shorthand_line
-from batchgen.requests.strict_json import decode_object
+from batchgen.requests.values.line_error import LineError, quoted
+from batchgen.requests.values.strict_json import decode_object
 from batchgen.spelling import suggestion
 
 MAX_ID_LENGTH: Final = 512  # characters

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
-from batchgen.requests.line_error import quoted
+from batchgen.requests.values.line_error import quoted
 
 MAX_NAMES: Final = 100  # kept by name; lines with further names are only counted
 SHOWN: Final = 3

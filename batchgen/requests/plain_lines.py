@@ -13,7 +13,6 @@ import msgspec
 from msgspec import Meta
 
 from batchgen.core.endpoints import CHAT
-from batchgen.requests.checks import MAX_STOP_LENGTH, MAX_STOP_STRINGS, MAX_TOKEN_ID
 from batchgen.requests.columns import is_column
 from batchgen.requests.dialect_rules import untaken
 from batchgen.requests.fields import (
@@ -27,9 +26,10 @@ from batchgen.requests.fields import (
     MAX_TOKENS,
     MAX_TOP_K,
 )
-from batchgen.requests.line_error import LineError
 from batchgen.requests.lines import MAX_ID_LENGTH, LineParser, implicit_id
-from batchgen.requests.strict_json import MAX_LINE_BYTES, count_words, decode_object
+from batchgen.requests.values.checks import MAX_STOP_LENGTH, MAX_STOP_STRINGS, MAX_TOKEN_ID
+from batchgen.requests.values.line_error import LineError
+from batchgen.requests.values.strict_json import MAX_LINE_BYTES, count_words, decode_object
 
 MOST_COLUMNS: Final = 4_096  # names that are remembered
 LONGEST_COLUMN: Final = 64  # characters of such a name

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from batchgen.core.params import SamplingParams
-from batchgen.requests.line_error import LineError
+from batchgen.requests.values.line_error import LineError
 
 
 def filled(defaults: Mapping[str, Any], own: Mapping[str, Any]) -> SamplingParams:

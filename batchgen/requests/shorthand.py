@@ -6,11 +6,11 @@ from typing import Any
 
 import msgspec
 
-from batchgen.requests.checks import token_ids
 from batchgen.requests.columns import check_misspelt
 from batchgen.requests.fields import MAX_TOKENS, SHORTHAND_FIELDS, read_sampling
-from batchgen.requests.line_error import LineError, quoted
-from batchgen.requests.messages import Message, check_messages
+from batchgen.requests.values.checks import token_ids
+from batchgen.requests.values.line_error import LineError, quoted
+from batchgen.requests.values.messages import Message, check_messages
 from batchgen.spelling import suggestion
 
 _TOKEN_IDS = token_ids(1, MAX_TOKENS)

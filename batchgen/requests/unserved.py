@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from msgspec import UNSET
 
-from batchgen.requests.checks import Check
-from batchgen.requests.line_error import LineError
+from batchgen.requests.values.checks import Check
+from batchgen.requests.values.line_error import LineError
 
 
 def unserved(*neutral: Any, remedy: str = "remove it") -> Check:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Set
 
 from batchgen.database.database import Database
-from batchgen.jobs.job_records import LOCAL_TENANT
+from batchgen.jobs.records.job_records import LOCAL_TENANT
 from batchgen.storage.storage import LocalStorage
 from batchgen.tenants.keys import KeyManager, NewKey
 from batchgen.tenants.local_key import local_key

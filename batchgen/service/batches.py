@@ -17,8 +17,8 @@ from batchgen.core.endpoints import endpoint_fault
 from batchgen.errors import Corrupt, FileNotFound, InvalidParameter
 from batchgen.failpoints import reach
 from batchgen.inputs.stored_input import first_line
-from batchgen.jobs.job_creation import check_new
-from batchgen.jobs.job_records import NewJob
+from batchgen.jobs.creation.job_creation import check_new
+from batchgen.jobs.records.job_records import NewJob
 from batchgen.jobs.store import Store
 from batchgen.models.record import ModelRecord
 from batchgen.models.registry import Registry

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from batchgen.core.states import JobState
 from batchgen.dataset.manifest import Manifest, read_manifest
-from batchgen.jobs.job_records import LOCAL_TENANT, JobRecord, Progress
+from batchgen.jobs.records.job_records import LOCAL_TENANT, JobRecord, Progress
 from batchgen.service.views import JobView
 
 

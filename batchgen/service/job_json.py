@@ -15,7 +15,7 @@ from batchgen.calendar.times import rfc3339, seconds_of
 from batchgen.core.finish_reasons import FinishReasons
 from batchgen.core.kv_totals import KVTotals
 from batchgen.core.states import JobState, StopReason
-from batchgen.jobs.job_records import LOCAL_TENANT, JobRecord, Progress, WorkerRecord
+from batchgen.jobs.records.job_records import LOCAL_TENANT, JobRecord, Progress, WorkerRecord
 from batchgen.requests.expected import without_expectations
 from batchgen.service.views import JobView
 

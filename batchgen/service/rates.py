@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from batchgen.jobs.job_records import WorkerRecord
+from batchgen.jobs.records.job_records import WorkerRecord
 from batchgen.service.views import JobView
 
 TOKENS_SPAN = 30.0  # seconds over which the speed is measured

@@ -17,7 +17,7 @@ from batchgen.dataset.streams.json_columns import text_bytes
 from batchgen.dataset.streams.record_batches import ALL, Batches, Config
 from batchgen.dataset.verify import verify_dataset
 from batchgen.errors import Corrupt, NotAllowed
-from batchgen.jobs.job_records import JobRecord
+from batchgen.jobs.records.job_records import JobRecord
 from batchgen.jobs.store import Store
 from batchgen.service.rows.error_groups import ErrorGroups, read_groups
 from batchgen.service.rows.finished_rows import BOTH, FinishedRows

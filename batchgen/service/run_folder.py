@@ -23,7 +23,7 @@ from batchgen.dataset.verify import check_file
 from batchgen.errors import BatchgenError, Corrupt, InvalidParameter, NotAllowed, OutputConflict
 from batchgen.inputs.record_file import MAX_RECORD_BYTES
 from batchgen.inputs.stored_input import input_key
-from batchgen.jobs.job_records import JobRecord
+from batchgen.jobs.records.job_records import JobRecord
 from batchgen.models.record import ModelRecord
 from batchgen.requests.lines import check_defaults
 from batchgen.service.finished import job_of_dataset, view_of_dataset

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from batchgen.core.states import JobState
 from batchgen.errors import JobNotFound, NotAllowed, UnknownModel
-from batchgen.jobs.job_creation import is_name
-from batchgen.jobs.job_records import LOCAL_TENANT, JobRecord, Progress, WorkerRecord
+from batchgen.jobs.creation.job_creation import is_name
+from batchgen.jobs.records.job_records import LOCAL_TENANT, JobRecord, Progress, WorkerRecord
 from batchgen.jobs.store import Store
 from batchgen.models.record import ModelRecord
 from batchgen.models.registry import Registry

@@ -14,9 +14,9 @@ from batchgen.errors import Corrupt, InvalidParameter, NotAllowed, QuotaExceeded
 from batchgen.failpoints import reach
 from batchgen.inputs.ingest import OnInvalid, StoredInput, ingest
 from batchgen.inputs.stored_input import index_key, input_key
-from batchgen.jobs.job_records import LOCAL_TENANT, JobRecord, NewJob
+from batchgen.jobs.creation.sharding import ENDPOINT_SHARD_ROWS
+from batchgen.jobs.records.job_records import LOCAL_TENANT, JobRecord, NewJob
 from batchgen.jobs.removals import Remover
-from batchgen.jobs.sharding import ENDPOINT_SHARD_ROWS
 from batchgen.jobs.store import Store
 from batchgen.models.record import ModelRecord
 from batchgen.requests.lines import check_defaults

@@ -9,7 +9,7 @@ from batchgen.calendar.times import show_time
 from batchgen.calendar.windows import Window
 from batchgen.core.states import JobState
 from batchgen.errors import InvalidParameter
-from batchgen.jobs.job_records import JobRecord, Progress, WorkerRecord
+from batchgen.jobs.records.job_records import JobRecord, Progress, WorkerRecord
 from batchgen.settings import Settings
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 if TYPE_CHECKING:
-    from batchgen.jobs.job_records import JobRecord, WorkerRecord
+    from batchgen.jobs.records.job_records import JobRecord, WorkerRecord
     from batchgen.service import JobView
     from batchgen.service.submission import Notice, Submission
 

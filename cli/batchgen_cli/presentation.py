@@ -13,7 +13,7 @@ from batchgen_cli.output import Column
 if TYPE_CHECKING:
     from batchgen.core.engine_stats import EngineInfo
     from batchgen.core.kv_totals import KVTotals
-    from batchgen.jobs.job_records import Progress, WorkerRecord
+    from batchgen.jobs.records.job_records import Progress, WorkerRecord
     from batchgen.service import JobView, Rates
 
 JOB_COLUMNS = (

@@ -14,7 +14,7 @@ from batchgen_cli.app import App
 from batchgen_cli.formats import moment
 
 if TYPE_CHECKING:
-    from batchgen.jobs.job_records import JobRecord
+    from batchgen.jobs.records.job_records import JobRecord
 
 LISTED = 5  # jobs named in a message
 

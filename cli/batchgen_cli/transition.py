@@ -10,7 +10,7 @@ from batchgen_cli.output import Format
 from batchgen_cli.references import newest
 
 if TYPE_CHECKING:
-    from batchgen.jobs.job_records import JobRecord
+    from batchgen.jobs.records.job_records import JobRecord
     from batchgen.service import JobView
 
 Find = Callable[[App, str], str]

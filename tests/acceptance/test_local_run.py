@@ -15,8 +15,8 @@ import pytest
 from batchgen.core.states import JobState, ShardState
 from batchgen.database.database import Database
 from batchgen.errors import HomeLocked, JobNotFound, ModelError
-from batchgen.jobs.job_records import JobRecord
-from batchgen.jobs.sharding import MIN_SHARD_ROWS
+from batchgen.jobs.creation.sharding import MIN_SHARD_ROWS
+from batchgen.jobs.records.job_records import JobRecord
 from batchgen.jobs.store import Store
 from batchgen.models.record import ModelRecord
 from batchgen.settings import Settings

@@ -14,7 +14,7 @@ from batchgen.core.states import JobState
 from batchgen.database.database import Database
 from batchgen.database.revisions import HEAD
 from batchgen.errors import NotAllowed, SchemaMismatch
-from batchgen.jobs.job_records import JobRecord
+from batchgen.jobs.records.job_records import JobRecord
 from batchgen.jobs.store import Store
 from batchgen.models.registry import Registry
 from batchgen.service.submission import Submission, submit

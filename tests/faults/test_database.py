@@ -19,7 +19,7 @@ from batchgen.database.database import BUSY_TIMEOUT, Database
 from batchgen.database.revisions import VERSION_TABLE
 from batchgen.database.tables import parts, workers
 from batchgen.errors import DatabaseUnavailable
-from batchgen.jobs.job_records import JobRecord
+from batchgen.jobs.records.job_records import JobRecord
 from batchgen.jobs.store import Store
 from batchgen.repair.adoption import Adopter, Outcome
 from batchgen.repair.invariants import check_invariants, check_tables

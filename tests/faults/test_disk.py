@@ -18,7 +18,7 @@ from batchgen import failpoints
 from batchgen.core.states import ShardState
 from batchgen.dataset.verify import verify_dataset
 from batchgen.errors import BatchgenError, Corrupt, DatabaseUnavailable
-from batchgen.jobs.job_records import JobRecord
+from batchgen.jobs.records.job_records import JobRecord
 from batchgen.repair.invariants import check_tables
 from batchgen.service import Service
 from batchgen.storage.store_id import ensure_store_id

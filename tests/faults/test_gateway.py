@@ -14,7 +14,7 @@ import openai
 import pytest
 
 from batchgen.core.states import JobState
-from batchgen.jobs.job_records import JobRecord
+from batchgen.jobs.records.job_records import JobRecord
 from tests.support.cluster import Cluster
 from tests.support.gateway import Gateway, create
 from tests.support.strange import publishing_too_often

@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 from batchgen.errors import StoreMismatch
-from batchgen.jobs.job_records import JobRecord
+from batchgen.jobs.records.job_records import JobRecord
 from batchgen.service import Service
 from batchgen.service.submission import Submission
 from batchgen.storage.store_id import ensure_store_id

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from batchgen.jobs.job_records import JobRecord
+from batchgen.jobs.records.job_records import JobRecord
 from batchgen.repair.garbage import Collector
 from tests.support.cluster import Cluster
 from tests.support.gateway import Gateway

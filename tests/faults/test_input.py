@@ -19,8 +19,8 @@ from batchgen.core.rows import ResultRow
 from batchgen.core.states import JobState
 from batchgen.errors import BadLines, BatchgenError, EmptyInput, InvalidInput
 from batchgen.inputs.stored_input import input_key
-from batchgen.jobs.job_records import JobRecord
-from batchgen.jobs.sharding import MIN_SHARD_ROWS
+from batchgen.jobs.creation.sharding import MIN_SHARD_ROWS
+from batchgen.jobs.records.job_records import JobRecord
 from batchgen.service import Service
 from batchgen.service.submission import Submission
 from batchgen_workers import testing

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from batchgen.core.rows import ResultRow
-from batchgen.jobs.job_records import JobRecord
+from batchgen.jobs.records.job_records import JobRecord
 from batchgen_workers import testing
 from tests.support.cluster import Cluster
 from tests.support.workers import answer_of, questions, wait_until

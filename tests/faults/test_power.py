@@ -12,7 +12,7 @@ import pytest
 
 from batchgen.database.database import Database, now_db
 from batchgen.dataset.parts import part_key, read_results, write_part
-from batchgen.jobs.job_records import JobRecord
+from batchgen.jobs.records.job_records import JobRecord
 from batchgen.jobs.store import Store
 from batchgen.repair.invariants import check_invariants
 from batchgen.settings import Settings

@@ -13,7 +13,7 @@ from sqlalchemy import update
 from batchgen.core.states import JobState
 from batchgen.database.database import now_db
 from batchgen.database.webhook_tables import deliveries
-from batchgen.jobs.job_records import LOCAL_TENANT, JobRecord
+from batchgen.jobs.records.job_records import LOCAL_TENANT, JobRecord
 from batchgen.webhooks.deliveries import Delivery, DeliveryManager
 from batchgen.webhooks.webhooks import Webhook, WebhookManager
 from tests.support.cluster import Cluster, Toll, running_cluster

@@ -25,7 +25,7 @@ from batchgen.core.states import JobState, ShardState
 from batchgen.database.database import Database
 from batchgen.database.tables import parts
 from batchgen.errors import DatabaseUnavailable, Fenced
-from batchgen.jobs.job_records import JobRecord, Lease
+from batchgen.jobs.records.job_records import JobRecord, Lease
 from batchgen.jobs.store import Store
 from batchgen.repair.invariants import check_tables
 from tests.support.jobs import MODEL, claim_first, part_of, running_job

@@ -8,7 +8,7 @@ from pathlib import Path
 import psycopg
 from sqlalchemy import make_url
 
-from batchgen.jobs.job_records import JobRecord
+from batchgen.jobs.records.job_records import JobRecord
 from tests.support.cluster import Cluster
 from tests.support.workers import wait_until
 

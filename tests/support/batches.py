@@ -10,7 +10,7 @@ from typing import Any
 from batchgen.batches.batch_records import BatchRecord
 from batchgen.batches.checks import CheckManager
 from batchgen.batches.file_records import FileRecord, NewFile
-from batchgen.jobs.job_records import JobRecord
+from batchgen.jobs.records.job_records import JobRecord
 from batchgen.service import Service
 from batchgen.service.batches import BatchRequest
 from batchgen.storage.storage import LocalStorage

@@ -25,7 +25,7 @@ from batchgen.core.states import JobState
 from batchgen.database.database import Database
 from batchgen.dataset.reader import iter_rows
 from batchgen.dataset.verify import verify_dataset
-from batchgen.jobs.job_records import JobRecord
+from batchgen.jobs.records.job_records import JobRecord
 from batchgen.jobs.store import Store
 from batchgen.repair.invariants import check_invariants
 from batchgen.settings import Settings

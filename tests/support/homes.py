@@ -9,7 +9,7 @@ from batchgen.core.kv_totals import KVTotals
 from batchgen.core.rows import Choice, ResultRow
 from batchgen.dataset.dataset import DatasetMeta, PartRef, Segment, write_dataset
 from batchgen.dataset.parts import part_key, write_part
-from batchgen.jobs.job_records import JobRecord, Lease, PartRecord
+from batchgen.jobs.records.job_records import JobRecord, Lease, PartRecord
 from batchgen.models.record import ModelRecord, hash_files, write_record
 from batchgen.service import Service
 from batchgen_workers.shard.finisher import footer_of

@@ -15,8 +15,8 @@ from batchgen.core.states import JobState, ShardState
 from batchgen.database.database import Database, now_db
 from batchgen.database.tables import jobs, parts, shards, workers
 from batchgen.dataset.parts import PartInfo
-from batchgen.jobs.job_records import JobRecord, Lease, NewJob, PartRecord, ShardRecord
-from batchgen.jobs.part_rows import unregister
+from batchgen.jobs.records.job_records import JobRecord, Lease, NewJob, PartRecord, ShardRecord
+from batchgen.jobs.records.part_rows import unregister
 from batchgen.jobs.store import Store
 
 TTL = 60.0  # seconds

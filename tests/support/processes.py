@@ -15,7 +15,7 @@ from batchgen.core.rows import ResultRow
 from batchgen.core.states import JobState
 from batchgen.dataset.reader import iter_rows
 from batchgen.dataset.verify import verify_dataset
-from batchgen.jobs.job_records import JobRecord
+from batchgen.jobs.records.job_records import JobRecord
 from batchgen.jobs.store import Store
 from batchgen.models.record import ModelRecord
 from batchgen.models.registry import Registry

@@ -7,7 +7,7 @@ from typing import Any
 
 from batchgen.core.finish_reasons import FinishReasons
 from batchgen.core.states import JobState
-from batchgen.jobs.job_records import JobRecord, Progress, WorkerRecord
+from batchgen.jobs.records.job_records import JobRecord, Progress, WorkerRecord
 from batchgen.service import JobView
 
 PUBLIC_ID = "0199a1b2c3d4e5f60123456789abcdef"

@@ -17,7 +17,7 @@ from batchgen.database.tables import shards
 from batchgen.dataset.parts import read_results
 from batchgen.inputs.ingest import ingest
 from batchgen.inputs.survey import OnInvalid
-from batchgen.jobs.job_records import JobRecord, NewJob
+from batchgen.jobs.records.job_records import JobRecord, NewJob
 from batchgen.jobs.store import Store
 from batchgen.models.record import ModelRecord
 from batchgen.models.registry import Registry

@@ -12,7 +12,7 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from batchgen.api.auth import TenantService
 from batchgen.api.native.replies import job_shown
-from batchgen.jobs.job_records import JobRecord
+from batchgen.jobs.records.job_records import JobRecord
 from batchgen.service.service import Service
 
 INTERVAL = 1.0  # seconds between two looks

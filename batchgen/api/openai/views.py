@@ -14,7 +14,7 @@ from fastapi import Response
 from batchgen.api.openai.ids import show_batch, show_file
 from batchgen.batches.batch_records import BatchError, BatchRecord, BatchStatus
 from batchgen.batches.file_records import FileRecord
-from batchgen.jobs.outcomes import Outcome
+from batchgen.jobs.records.outcomes import Outcome
 from batchgen.models.record import ModelRecord
 
 Record = TypeVar("Record")

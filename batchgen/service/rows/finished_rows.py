@@ -17,7 +17,7 @@ from batchgen.dataset.streams.record_batches import (
     dataset_batches,
     sliced,
 )
-from batchgen.jobs.job_records import JobRecord, SavedSegment
+from batchgen.jobs.records.job_records import JobRecord, SavedSegment
 from batchgen.jobs.store import Store
 from batchgen.storage.storage import Storage
 

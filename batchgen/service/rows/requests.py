@@ -11,9 +11,9 @@ from batchgen.core.endpoints import CHAT, RESPONSES
 from batchgen.core.rows import BadRow
 from batchgen.dataset.streams.openai_lines import Requests
 from batchgen.inputs.stored_input import read_rows
-from batchgen.jobs.job_records import JobRecord
+from batchgen.jobs.records.job_records import JobRecord
 from batchgen.requests.lines import LineParser
-from batchgen.requests.plain_endpoints import plain_endpoint
+from batchgen.requests.openai.plain_endpoints import plain_endpoint
 from batchgen.storage.storage import Storage
 
 Echo = Mapping[str, Any] | None

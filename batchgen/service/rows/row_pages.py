@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from batchgen.dataset.streams import row_lines
 from batchgen.dataset.streams.json_columns import text_bytes
 from batchgen.dataset.streams.record_batches import Config
-from batchgen.jobs.job_records import JobRecord
+from batchgen.jobs.records.job_records import JobRecord
 from batchgen.service.rows.finished_rows import BOTH, FinishedRows
 from batchgen.service.rows.row_filter import RowFilter
 

@@ -9,7 +9,7 @@ from batchgen.batches.batch_records import BatchError, BatchStatus
 from batchgen.batches.checks import CLAIM_SECONDS, CheckManager
 from batchgen.database.batch_tables import batches
 from batchgen.errors import FileNotFound
-from batchgen.jobs.job_records import NewJob
+from batchgen.jobs.records.job_records import NewJob
 from batchgen.service import Service
 from tests.support.batches import create, job_of
 from tests.support.homes import MODEL

@@ -12,7 +12,7 @@ from batchgen.batches.options import BatchOptions
 from batchgen.batches.validation import LISTED, Refused, validate_batch
 from batchgen.errors import Corrupt
 from batchgen.inputs.stored_input import index_key, input_key
-from batchgen.jobs.job_records import NewJob
+from batchgen.jobs.records.job_records import NewJob
 from batchgen.service import Service
 from batchgen.service.submission import Submission
 from tests.support.batches import CHAT, chat_line, checked, create, jsonl, requests

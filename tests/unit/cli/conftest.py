@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from batchgen.api.app import create_app
-from batchgen.jobs.job_records import LOCAL_TENANT, JobRecord
+from batchgen.jobs.records.job_records import LOCAL_TENANT, JobRecord
 from batchgen.service import Service
 from batchgen.settings import Settings
 from batchgen.tenants.principal import Scope

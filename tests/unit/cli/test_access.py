@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from batchgen.jobs.job_records import JobRecord
+from batchgen.jobs.records.job_records import JobRecord
 from batchgen.service import Service
 from tests.support.homes import finish
 from tests.unit.cli.conftest import Command

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from batchgen.errors import DatabaseUnavailable
-from batchgen.jobs.job_records import JobRecord
+from batchgen.jobs.records.job_records import JobRecord
 from batchgen.service import JobView, Service
 from tests.support.homes import finish
 from tests.unit.cli.conftest import Command

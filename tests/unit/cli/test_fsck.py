@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from batchgen.core.states import JobState
-from batchgen.jobs.job_records import JobRecord
+from batchgen.jobs.records.job_records import JobRecord
 from batchgen.service import Service
 from tests.support.homes import answer_some, finish
 from tests.support.jobs import forget_part, set_job

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from batchgen.jobs.job_records import JobRecord
+from batchgen.jobs.records.job_records import JobRecord
 from batchgen.service import Service
 from tests.support.homes import answer_some, finish
 from tests.support.jobs import claim_first, let_expire, set_job

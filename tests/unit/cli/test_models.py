@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from batchgen.jobs.job_records import JobRecord
+from batchgen.jobs.records.job_records import JobRecord
 from tests.support.homes import pin_model
 from tests.unit.cli.conftest import Command
 

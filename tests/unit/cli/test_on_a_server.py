@@ -11,7 +11,7 @@ import pytest
 from pyarrow import BufferReader
 
 from batchgen.errors import ServerUnavailable
-from batchgen.jobs.job_records import JobRecord
+from batchgen.jobs.records.job_records import JobRecord
 from batchgen.service import Service
 from batchgen.tenants.principal import Scope
 from tests.support.homes import answer_some, finish, prompts

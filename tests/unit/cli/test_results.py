@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from batchgen.dataset.verify import verify_dataset
-from batchgen.jobs.job_records import JobRecord
+from batchgen.jobs.records.job_records import JobRecord
 from batchgen.service import Service
 from tests.support import homes
 from tests.support.homes import answer_some, finish

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from batchgen.database.revisions import HEAD
-from batchgen.jobs.job_records import JobRecord
+from batchgen.jobs.records.job_records import JobRecord
 from batchgen.service import doctor
 from batchgen.service.doctor import Check, Result
 from batchgen_migrations import downgrade

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from batchgen.core.rows import InputRow
 from batchgen.inputs.stored_input import parse_rows
-from batchgen.jobs.job_records import JobRecord
+from batchgen.jobs.records.job_records import JobRecord
 from batchgen.service import Service
 from tests.support.homes import prompts
 from tests.unit.cli.conftest import Command

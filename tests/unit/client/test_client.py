@@ -30,7 +30,7 @@ from batchgen.errors import (
     UnknownModel,
 )
 from batchgen.inputs.stored_input import parse_rows
-from batchgen.jobs.job_records import JobRecord
+from batchgen.jobs.records.job_records import JobRecord
 from batchgen.service import JobView, Service
 from batchgen.settings import Settings
 from batchgen.tenants.principal import Scope

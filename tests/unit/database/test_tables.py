@@ -10,7 +10,7 @@ from sqlalchemy import event
 from batchgen.core.states import JobState, ShardState
 from batchgen.database.database import Database
 from batchgen.database.tables import TEXT_LIMIT, metadata, shard_is, storable
-from batchgen.jobs.job_records import JobRecord
+from batchgen.jobs.records.job_records import JobRecord
 from batchgen.jobs.store import Store
 from tests.support.jobs import MODEL, OWNER, TTL, claim_first, part_of, running_job, shard
 

@@ -24,7 +24,7 @@ from batchgen.inputs.ingest import (
 )
 from batchgen.inputs.stored_input import index_key, input_key, parse_rows
 from batchgen.requests.other_models import MAX_NAMES, OtherModels
-from batchgen.requests.strict_json import MAX_LINE_BYTES
+from batchgen.requests.values.strict_json import MAX_LINE_BYTES
 from batchgen.storage.storage import LocalStorage
 from tests.support.permissions import writable
 

@@ -17,7 +17,7 @@ from batchgen.inputs.record_file import (
     RecordFile,
     RecordReader,
 )
-from batchgen.requests.strict_json import MAX_LINE_BYTES
+from batchgen.requests.values.strict_json import MAX_LINE_BYTES
 
 BOM = b"\xef\xbb\xbf"
 LINES = st.lists(st.binary(max_size=12).filter(lambda line: b"\n" not in line), max_size=8)

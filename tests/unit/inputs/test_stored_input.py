@@ -9,7 +9,7 @@ from batchgen.core.rows import BadRow, InputRow
 from batchgen.errors import Corrupt
 from batchgen.inputs.ingest import OnInvalid, ingest
 from batchgen.inputs.stored_input import index_key, input_key, parse_rows, read_rows
-from batchgen.requests.strict_json import MAX_LINE_BYTES
+from batchgen.requests.values.strict_json import MAX_LINE_BYTES
 from batchgen.storage.storage import LocalStorage
 from tests.support.permissions import writable
 

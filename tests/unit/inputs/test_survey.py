@@ -9,7 +9,7 @@ from batchgen.errors import BadLines, EmptyInput, InvalidInput
 from batchgen.inputs.record_file import CHUNK_BYTES, MAX_RECORD_BYTES, RecordFile, RecordReader
 from batchgen.inputs.survey import MAX_PROBLEMS, OnInvalid, Survey
 from batchgen.requests.lines import LineParser
-from batchgen.requests.strict_json import MAX_LINE_BYTES
+from batchgen.requests.values.strict_json import MAX_LINE_BYTES
 
 
 def survey(data: bytes) -> Survey:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from batchgen.core.states import ShardState
 from batchgen.jobs.dead_leases import release_dead_leases
-from batchgen.jobs.job_records import WorkerRecord
+from batchgen.jobs.records.job_records import WorkerRecord
 from batchgen.jobs.store import Store
 from tests.support.jobs import claim_first, commit_all, running_job, shard, states_of
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from batchgen.jobs.sharding import ENDPOINT_SHARD_ROWS, MAX_SHARDS, plan_shards
+from batchgen.jobs.creation.sharding import ENDPOINT_SHARD_ROWS, MAX_SHARDS, plan_shards
 
 
 def test_shards_of_an_endpoint_are_smaller() -> None:

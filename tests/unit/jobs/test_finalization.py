@@ -11,7 +11,7 @@ from batchgen.core.states import JobState, ShardState
 from batchgen.database.database import now_db
 from batchgen.database.tables import parts, shards
 from batchgen.errors import Corrupt, Fenced
-from batchgen.jobs.job_records import FinalLease, JobRecord
+from batchgen.jobs.records.job_records import FinalLease, JobRecord
 from batchgen.jobs.store import Store
 from tests.support.jobs import (
     OWNER,

@@ -10,7 +10,7 @@ from batchgen.core.finish_reasons import FinishReasons
 from batchgen.core.kv_totals import UNMEASURED
 from batchgen.core.states import JobState, ShardState, StopReason
 from batchgen.errors import JobNotFound, NotAllowed
-from batchgen.jobs.job_records import JobRecord, Progress
+from batchgen.jobs.records.job_records import JobRecord, Progress
 from batchgen.jobs.store import Store
 from tests.support.jobs import (
     OWNER,

@@ -9,7 +9,7 @@ from batchgen.core.states import JobState, ShardState
 from batchgen.database.database import now_db
 from batchgen.errors import DatabaseUnavailable, Fenced
 from batchgen.jobs import transitions
-from batchgen.jobs.job_records import Lease
+from batchgen.jobs.records.job_records import Lease
 from batchgen.jobs.store import Store
 from tests.support.jobs import (
     OWNER,

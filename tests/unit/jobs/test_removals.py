@@ -12,7 +12,7 @@ from batchgen.database.database import now_db
 from batchgen.database.tables import inputs, removals
 from batchgen.errors import Fenced, JobNotFound, NotAllowed
 from batchgen.inputs.stored_input import index_key, input_key
-from batchgen.jobs.job_records import JobRecord
+from batchgen.jobs.records.job_records import JobRecord
 from batchgen.jobs.removals import KEPT_FOR, RemovalManager, Remover
 from batchgen.jobs.store import Store
 from batchgen.repair.garbage import Collector

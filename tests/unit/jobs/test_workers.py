@@ -6,7 +6,7 @@ from sqlalchemy import update
 
 from batchgen.database.database import now_db
 from batchgen.database.tables import workers
-from batchgen.jobs.job_records import WorkerRecord
+from batchgen.jobs.records.job_records import WorkerRecord
 from batchgen.jobs.store import Store
 from tests.support.jobs import database_now
 

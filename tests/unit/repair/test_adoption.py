@@ -14,7 +14,7 @@ from batchgen.core.rows import ResultRow
 from batchgen.core.states import JobState, ShardState
 from batchgen.dataset.parts import part_key, read_footer, read_results, write_part
 from batchgen.errors import Fenced
-from batchgen.jobs.job_records import JobRecord, Lease, PartRecord
+from batchgen.jobs.records.job_records import JobRecord, Lease, PartRecord
 from batchgen.jobs.store import Store
 from batchgen.repair.adoption import Adopter, Finding, Outcome
 from batchgen.repair.invariants import check_invariants

@@ -13,7 +13,7 @@ import pytest
 from batchgen.core.states import JobState
 from batchgen.dataset.parts import part_key
 from batchgen.inputs.stored_input import index_key, input_key
-from batchgen.jobs.job_records import JobRecord, Lease
+from batchgen.jobs.records.job_records import JobRecord, Lease
 from batchgen.jobs.removals import RemovalManager
 from batchgen.jobs.store import Store
 from batchgen.repair.garbage import MIN_AGE, UPLOAD_AGES, Collector, GarbageManager

@@ -13,7 +13,7 @@ from batchgen.dataset.dataset import DatasetMeta, PartRef, write_dataset
 from batchgen.dataset.parts import PartFooter, part_key, write_part
 from batchgen.inputs.ingest import OnInvalid, ingest
 from batchgen.inputs.stored_input import index_key, input_key
-from batchgen.jobs.job_records import JobRecord, Lease
+from batchgen.jobs.records.job_records import JobRecord, Lease
 from batchgen.jobs.store import Store
 from batchgen.repair.invariants import check_invariants
 from batchgen.repair.job_files import check_datasets, check_parts

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 from batchgen.core.params import SamplingParams
-from batchgen.requests.checks import Check
 from batchgen.requests.fields import (
     ALIASES,
     CHAT_FIELDS,
@@ -16,8 +15,9 @@ from batchgen.requests.fields import (
     SHORTHAND_FIELDS,
     read_sampling,
 )
-from batchgen.requests.grammars import ANY_OBJECT
-from batchgen.requests.line_error import LineError
+from batchgen.requests.values.checks import Check
+from batchgen.requests.values.grammars import ANY_OBJECT
+from batchgen.requests.values.line_error import LineError
 from tests.support.repository import ROOT
 
 DOCUMENT = ROOT / "docs" / "parameters.md"

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from batchgen.core.endpoints import CHAT as CHAT_URL
 from batchgen.core.endpoints import COMPLETIONS as COMPLETIONS_URL
 from batchgen.core.rows import InputRow
-from batchgen.requests.checks import MAX_STOP_LENGTH, MAX_STOP_STRINGS
 from batchgen.requests.fields import MAX_TOKENS, SHORTHAND_FIELDS
 from batchgen.requests.lines import MAX_ID_LENGTH, LineParser
 from batchgen.requests.plain_lines import PlainLines
+from batchgen.requests.values.checks import MAX_STOP_LENGTH, MAX_STOP_STRINGS
 
 MODEL = "m"
 PARSER = LineParser({}, MODEL)

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from batchgen.core.params import SamplingParams
-from batchgen.requests.line_error import LineError
 from batchgen.requests.rules import check_together, filled
+from batchgen.requests.values.line_error import LineError
 
 SCHEMA = '{"type":"object"}'
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from batchgen.requests.line_error import LineError
 from batchgen.requests.shorthand import read_shorthand_line
+from batchgen.requests.values.line_error import LineError
 
 CHAT = [{"role": "user", "content": "Why?"}]
 

@@ -11,9 +11,9 @@ from batchgen.requests.fields import (
     SAMPLING,
     read_sampling,
 )
-from batchgen.requests.line_error import LineError
 from batchgen.requests.shorthand import read_shorthand_line
 from batchgen.requests.unserved import UNSERVED
+from batchgen.requests.values.line_error import LineError
 from tests.support.repository import ROOT
 
 NEUTRAL: dict[str, Any] = {

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from batchgen.jobs.job_records import JobRecord
+from batchgen.jobs.records.job_records import JobRecord
 from batchgen.service import Service
 from batchgen.service.submission import Submission
 from batchgen.settings import Settings

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from batchgen.core.states import JobState
-from batchgen.jobs.job_records import WorkerRecord
+from batchgen.jobs.records.job_records import WorkerRecord
 from batchgen.service import Meter, Rates
 from tests.support.views import a_view, a_worker
 

@@ -12,7 +12,7 @@ from batchgen.core.endpoints import CHAT, RESPONSES
 from batchgen.core.rows import ResultRow
 from batchgen.dataset.parts import part_key, write_part
 from batchgen.errors import Corrupt, JobNotFound, NotAllowed
-from batchgen.jobs.job_records import JobRecord
+from batchgen.jobs.records.job_records import JobRecord
 from batchgen.service import Service
 from batchgen.service.submission import Submission
 from batchgen_workers.shard.finisher import footer_of

@@ -15,7 +15,7 @@ import pytest
 
 from batchgen.dataset.verify import verify_dataset
 from batchgen.errors import BadLines, InvalidParameter, OutputConflict, UnknownModel
-from batchgen.jobs.job_records import JobRecord
+from batchgen.jobs.records.job_records import JobRecord
 from batchgen.models.record import write_record
 from batchgen.service.run_folder import RunFolder
 from batchgen.service.submission import Submission

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from batchgen.errors import JobNotFound, NotAllowed, UnknownModel
-from batchgen.jobs.job_records import JobRecord
+from batchgen.jobs.records.job_records import JobRecord
 from batchgen.service import Service
 from batchgen.settings import Settings
 from tests.support.homes import answer_some, finish, pin_model
@@ -36,7 +36,7 @@ def test_a_name_that_is_nearly_right_is_offered(service: Service, submit: Submit
 def test_names_are_looked_for_among_all_jobs(
     service: Service, submit: Submit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("batchgen.jobs.lookup.NAMES_SEEN", 2)
+    monkeypatch.setattr("batchgen.jobs.records.lookup.NAMES_SEEN", 2)
     oldest = submit(name="nightly")
     for _ in range(2):
         submit(name="weekly")

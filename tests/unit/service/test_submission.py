@@ -9,7 +9,7 @@ import time_machine
 
 from batchgen.errors import BadLines, Corrupt, InvalidParameter, NotAllowed, UnknownModel
 from batchgen.inputs.ingest import ingest
-from batchgen.jobs.job_records import JobRecord
+from batchgen.jobs.records.job_records import JobRecord
 from batchgen.service import Service, submission
 from batchgen.service.submission import Submission, check_timing
 from batchgen.storage.storage import Storage

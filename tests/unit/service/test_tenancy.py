@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from batchgen.errors import JobNotFound, NotAllowed
-from batchgen.jobs.job_records import JobRecord
+from batchgen.jobs.records.job_records import JobRecord
 from batchgen.service import Service
 from batchgen.service.submission import Submission
 from tests.support.homes import finish, prompts

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from batchgen.errors import DatabaseUnavailable
-from batchgen.jobs.job_records import JobRecord
+from batchgen.jobs.records.job_records import JobRecord
 from batchgen.jobs.removals import RemovalManager
 from batchgen.jobs.store import Store
 from batchgen.tenants.usage import UsageManager, UsageRecord

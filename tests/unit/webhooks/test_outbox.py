@@ -12,7 +12,7 @@ from batchgen.core.states import JobState, StopReason
 from batchgen.database.batch_tables import batches
 from batchgen.database.database import now_db
 from batchgen.jobs import transitions
-from batchgen.jobs.job_records import JobRecord
+from batchgen.jobs.records.job_records import JobRecord
 from batchgen.jobs.store import Store
 from batchgen.webhooks import outbox
 from batchgen.webhooks.deliveries import DeliveryManager

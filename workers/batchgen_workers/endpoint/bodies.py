@@ -21,7 +21,7 @@ from batchgen.core.rows import GenerationRequest, RowError
 from batchgen.endpoints.server import CHAT, COMPLETION
 from batchgen.models.endpoint import Endpoint
 from batchgen.requests.dialect_rules import check_dialect, check_raw_prompt
-from batchgen.requests.line_error import LineError
+from batchgen.requests.values.line_error import LineError
 
 LARGEST_SEED = 0x7FFF_FFFF  # llama.cpp keeps 32 bits of a seed
 

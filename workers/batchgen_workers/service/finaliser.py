@@ -24,7 +24,7 @@ from batchgen.errors import (
 )
 from batchgen.failpoints import reach
 from batchgen.inputs.stored_input import parse_rows
-from batchgen.jobs.job_records import FinalLease, JobRecord, SegmentRecord
+from batchgen.jobs.records.job_records import FinalLease, JobRecord, SegmentRecord
 from batchgen.jobs.store import Store
 from batchgen.requests.expected import without_expectations
 from batchgen.storage.storage import Storage

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from batchgen.jobs.job_records import JobRecord
+from batchgen.jobs.records.job_records import JobRecord
 from batchgen.telemetry.tracing import Stage, record_job, record_stage
 
 

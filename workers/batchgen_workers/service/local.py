@@ -18,7 +18,7 @@ from batchgen.core.states import JobState, ShardState
 from batchgen.database.identity import open_storage
 from batchgen.errors import DatabaseUnavailable, EngineFailed, InvalidParameter, ModelError
 from batchgen.jobs.dead_leases import release_dead_leases
-from batchgen.jobs.job_records import JobRecord, Progress
+from batchgen.jobs.records.job_records import JobRecord, Progress
 from batchgen.jobs.store import Store
 from batchgen.models.record import ModelRecord
 from batchgen.models.registry import Registry

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from prometheus_client.registry import Collector
 
 from batchgen.errors import DatabaseUnavailable
-from batchgen.jobs.statistics import Statistics
+from batchgen.jobs.records.statistics import Statistics
 from batchgen.jobs.store import Store
 from batchgen.telemetry import catalogue
 from batchgen.telemetry.families import gauge, gauges

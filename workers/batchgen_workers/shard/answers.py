@@ -17,7 +17,7 @@ from batchgen.core.rows import (
 )
 from batchgen.core.states import StopReason
 from batchgen.failpoints import reach
-from batchgen.jobs.job_records import Lease
+from batchgen.jobs.records.job_records import Lease
 
 STOPPED = {
     StopReason.CANCEL: RowError(

@@ -10,7 +10,7 @@ from batchgen.core.rows import BadRow, Generation, InputRow
 from batchgen.dataset.parts import count_tokens, read_footer, read_part
 from batchgen.errors import BatchgenError, Corrupt, EngineFailed, Fenced, Unavailable
 from batchgen.inputs.stored_input import parse_rows
-from batchgen.jobs.job_records import Lease
+from batchgen.jobs.records.job_records import Lease
 from batchgen.jobs.store import Store
 from batchgen.storage.storage import Storage
 from batchgen_workers.cancellation import CancelToken

@@ -30,7 +30,7 @@ from batchgen.errors import (
 )
 from batchgen.failpoints import reach
 from batchgen.inputs.stored_input import input_key
-from batchgen.jobs.job_records import Lease
+from batchgen.jobs.records.job_records import Lease
 from batchgen.jobs.store import Store
 from batchgen.storage.storage import Storage, not_there
 from batchgen.telemetry.counters import parquet_rows_written, shards_finished

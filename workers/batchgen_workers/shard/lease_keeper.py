@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from batchgen.core.states import JobState
 from batchgen.errors import DatabaseUnavailable, Fenced
-from batchgen.jobs.job_records import Renewal
+from batchgen.jobs.records.job_records import Renewal
 from batchgen.jobs.store import Store
 from batchgen_workers.logs import get_logger
 from batchgen_workers.shard.shard import Ending, Shard

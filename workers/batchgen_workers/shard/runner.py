@@ -30,7 +30,7 @@ from batchgen.errors import (
     StoreMismatch,
 )
 from batchgen.failpoints import reach
-from batchgen.jobs.job_records import Lease, WorkerRecord
+from batchgen.jobs.records.job_records import Lease, WorkerRecord
 from batchgen.jobs.store import Store
 from batchgen.models.record import ModelRecord
 from batchgen.settings import Settings

@@ -13,7 +13,7 @@ from batchgen.core.kv_totals import UNMEASURED, KVTotals
 from batchgen.core.numerics import Numerics, merge_numerics
 from batchgen.core.rows import Generation, InputRow, ResultRow
 from batchgen.dataset.result_table import held_bytes
-from batchgen.jobs.job_records import Lease
+from batchgen.jobs.records.job_records import Lease
 from batchgen.telemetry.counters import count_answer
 from batchgen_workers.cancellation import CancelToken
 from batchgen_workers.logs import get_logger

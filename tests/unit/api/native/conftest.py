@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from batchgen.jobs.job_records import JobRecord
+from batchgen.jobs.records.job_records import JobRecord
 from batchgen.service import Service
 from tests.support.api import OURS, Api
 from tests.support.homes import answer_some, finish, prompts

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from batchgen.api.native.schemas.catalogue import ModelList, UsageList, WorkerList
-from batchgen.jobs.job_records import JobRecord, WorkerRecord
+from batchgen.jobs.records.job_records import JobRecord, WorkerRecord
 from batchgen.service import Service
 from tests.support.api import Api
 

@@ -9,7 +9,7 @@ import pytest
 
 from batchgen.api.native import events
 from batchgen.api.native.schemas.jobs import Job
-from batchgen.jobs.job_records import JobRecord
+from batchgen.jobs.records.job_records import JobRecord
 from batchgen.service import Service
 from tests.support.api import Api, serving
 from tests.support.homes import answer_some, finish

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from batchgen.api.native.schemas.jobs import Job, JobList
-from batchgen.jobs.job_records import JobRecord
+from batchgen.jobs.records.job_records import JobRecord
 from batchgen.service import Service
 from tests.support.api import Api
 from tests.support.homes import finish

@@ -13,7 +13,7 @@ from batchgen.api.native.schemas.catalogue import DatasetFileList, Verification
 from batchgen.api.native.schemas.rows import Row
 from batchgen.dataset.arrow_schema import SCHEMA
 from batchgen.dataset.verify import verify_dataset
-from batchgen.jobs.job_records import JobRecord
+from batchgen.jobs.records.job_records import JobRecord
 from batchgen.service import Service
 from tests.support.api import Api
 from tests.support.permissions import writable

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from batchgen.api.native.schemas.rows import ErrorGroupList, Row, RowList
-from batchgen.jobs.job_records import JobRecord
+from batchgen.jobs.records.job_records import JobRecord
 from batchgen.service import Service
 from tests.support.api import Api
 from tests.support.homes import answer_some, finish

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from batchgen.jobs.job_records import JobRecord
+from batchgen.jobs.records.job_records import JobRecord
 from tests.support.api import Api
 from tests.unit.api.native.conftest import problem
 

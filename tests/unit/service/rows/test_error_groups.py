@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from batchgen.jobs.job_records import JobRecord
+from batchgen.jobs.records.job_records import JobRecord
 from batchgen.service import Service
 from batchgen.service.rows import error_groups
 from batchgen.service.rows.error_groups import FailedRow

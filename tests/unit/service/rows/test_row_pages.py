@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from batchgen.jobs.job_records import JobRecord
+from batchgen.jobs.records.job_records import JobRecord
 from batchgen.service import Service
 from batchgen.service.rows import row_pages
 from batchgen.service.rows.row_filter import RowFilter

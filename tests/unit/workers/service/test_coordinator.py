@@ -7,7 +7,7 @@ import pytest
 
 from batchgen.core.states import JobState, ShardState
 from batchgen.errors import BrokerUnavailable
-from batchgen.jobs.job_records import JobRecord, WorkerRecord
+from batchgen.jobs.records.job_records import JobRecord, WorkerRecord
 from batchgen.jobs.store import Store
 from batchgen.settings import Settings
 from batchgen.telemetry.catalogue import Process

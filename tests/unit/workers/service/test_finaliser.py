@@ -12,7 +12,7 @@ from batchgen.dataset.manifest import read_manifest
 from batchgen.dataset.reader import iter_rows
 from batchgen.dataset.verify import verify_dataset
 from batchgen.errors import Fenced
-from batchgen.jobs.job_records import JobRecord
+from batchgen.jobs.records.job_records import JobRecord
 from batchgen.jobs.store import Store
 from batchgen.models.record import ModelRecord
 from batchgen.repair.invariants import check_invariants

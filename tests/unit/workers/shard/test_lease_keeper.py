@@ -5,7 +5,7 @@ import pytest
 from batchgen.core.params import SamplingParams
 from batchgen.core.rows import InputRow
 from batchgen.errors import DatabaseUnavailable
-from batchgen.jobs.job_records import JobRecord, Renewal
+from batchgen.jobs.records.job_records import JobRecord, Renewal
 from batchgen.jobs.store import Store
 from batchgen_workers.shard import lease_keeper
 from batchgen_workers.shard.lease_keeper import TOKENS_INTERVAL, LeaseKeeper

@@ -10,7 +10,7 @@ import pytest
 
 from batchgen.core.states import ShardState
 from batchgen.dataset.parts import part_key, write_part
-from batchgen.jobs import job_creation
+from batchgen.jobs.creation import job_creation
 from batchgen.jobs.store import Store
 from batchgen.models.record import ModelRecord
 from batchgen.repair.invariants import check_invariants

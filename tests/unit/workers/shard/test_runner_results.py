@@ -14,7 +14,7 @@ import pytest
 from batchgen.core.row_lengths import RowLengths
 from batchgen.core.states import JobState, ShardState
 from batchgen.errors import Corrupt
-from batchgen.jobs import job_creation
+from batchgen.jobs.creation import job_creation
 from batchgen.jobs.store import Store
 from batchgen.models.record import ModelRecord
 from batchgen.repair.invariants import check_invariants

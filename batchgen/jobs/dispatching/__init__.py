@@ -1,0 +1,3 @@
+"""Choose which shards are published next: turns, windows, and splits for idle workers."""
+
+from __future__ import annotations

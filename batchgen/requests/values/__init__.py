@@ -1,0 +1,3 @@
+"""Checks of single values: JSON, texts, numbers, messages, tools, grammars."""
+
+from __future__ import annotations
