@@ -17,6 +17,7 @@ from batchgen.inputs.record_file import MAX_RECORD_BYTES, RecordFile, RecordRead
 from batchgen.inputs.seals import sealed
 from batchgen.inputs.stored_input import index_key, input_key
 from batchgen.inputs.survey import OnInvalid, Survey
+from batchgen.jobs.creation.sharding import ENDPOINT_SHARD_ROWS
 from batchgen.jobs.records.job_records import NewJob
 from batchgen.models.record import ModelRecord
 from batchgen.requests.expected import EXPECTS
@@ -48,7 +49,9 @@ def validate_batch(
     """
     batch = unchecked.batch
     params = batch_params(batch)
-    survey = Survey(LineParser(params, model.name, model.max_length), spill := _scratch())
+    survey = Survey(
+        LineParser(params, model.name, model.max_length, dialect=model.dialect), spill := _scratch()
+    )
     try:
         with spill:
             _read(survey, batch, storage, watch)
@@ -65,6 +68,7 @@ def validate_batch(
         model=model.name,
         model_sha256=model.sha256,
         params=params,
+        shard_rows=ENDPOINT_SHARD_ROWS if model.endpoint else None,
         **_placed(batch),
     )
 

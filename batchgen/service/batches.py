@@ -172,7 +172,7 @@ def _check_options(options: BatchOptions, model: ModelRecord, idem_key: str | No
     _ = options.policy
     if EXPECTS in options.params:
         raise InvalidParameter(f"There is no parameter {EXPECTS!r}.", param=EXPECTS)
-    check_defaults(options.params, model.max_length)
+    check_defaults(options.params, model.max_length, model.dialect)
     timing = check_timing(
         Submission(
             model=model.name,

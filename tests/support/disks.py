@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 from collections.abc import Iterator
@@ -25,7 +26,11 @@ class Disk:
         self._ballast.unlink(missing_ok=True)
         with self._ballast.open("wb") as file:
             room = os.statvfs(self.folder)
-            file.write(bytes(room.f_bavail * room.f_frsize - leave))
+            try:
+                file.write(bytes(room.f_bavail * room.f_frsize - leave))
+            except OSError as error:  # somebody else has taken some of it meanwhile
+                if error.errno != errno.ENOSPC:
+                    raise
 
     def empty(self) -> None:
         """Give the space back."""
