@@ -208,7 +208,8 @@ def test_the_canary_would_sing(canary: CanaryServer, monkeypatch: pytest.MonkeyP
         monkeypatch.setenv(name, canary.url)
     monkeypatch.setenv("NO_PROXY", "")
     with pytest.raises(OSError, match="404"):
-        urllib.request.urlopen("http://example.org/", timeout=5)
+        # `urlopen` would keep the proxies of this moment for every test after this one.
+        urllib.request.build_opener().open("http://example.org/", timeout=5)
     assert canary.hits.pop().startswith(b"GET http://example.org/")
     assert canary.hits == []
 

@@ -90,7 +90,7 @@ def test_jobs_by_state_and_name(api: Api, running: JobRecord, submit: Submit) ->
         {"limit": "0"},
         {"limit": "501"},
         {"after": "nightly"},
-        {"owner": "me"},
+        {"owner": "somebody"},
     ],
     ids=str,
 )
