@@ -6,11 +6,21 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 
 from batchgen_workers.signals import ENDING, on_ending
 from tests.support.workers import wait_until
+
+
+@pytest.fixture(autouse=True)
+def hang_ups() -> Iterator[None]:
+    """Let SIGHUP end processes, as at a terminal: `nohup` ignores it, for all that it starts."""
+    former = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, former)
 
 
 @pytest.mark.parametrize("number", ENDING)
@@ -85,9 +95,13 @@ for _ in sys.stdin:
 
 def test_of_two_signals_at_once_none_is_lost_while_the_main_thread_waits() -> None:
     pairs = list(itertools.permutations(ENDING, 2))
-    with subprocess.Popen(
-        [sys.executable, "-c", WAITING], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
+    command = [sys.executable, "-c", WAITING]
+    pipe = subprocess.PIPE
+    with (
+        subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process,
+        ExitStack() as stack,
+    ):
+        stack.callback(process.kill)  # also if it waits for a signal that never comes
         assert process.stdin is not None
         assert process.stdout is not None
         for pair in pairs * 4:
