@@ -22,9 +22,6 @@ def create_kernels(name: str, pool: Tensor, layout: PoolLayout) -> AttentionKern
     pools. "triton" needs a pool on a GPU, or Triton's interpreter. Raise ValueError if the name is
     unknown, or if "triton" does not support the pool.
     """
-    if name not in ("auto", *SUPPORTED):
-        known = ", ".join(("auto", *SUPPORTED))
-        raise ValueError(f"no kernels are named {name!r}; there are {known}")
     fastest = "triton" if pool.device.type == "cuda" else "cpu"
     match fastest if name == "auto" else name:
         case "triton":
@@ -34,7 +31,8 @@ def create_kernels(name: str, pool: Tensor, layout: PoolLayout) -> AttentionKern
         case "reference":
             kernels = None
         case _:
-            raise NotImplementedError(f"create_kernels has no branch for {name!r}")
+            known = ", ".join(("auto", *SUPPORTED))
+            raise ValueError(f"no kernels are named {name!r}; there are {known}")
     return kernels or _reference_kernels(pool, layout)
 
 

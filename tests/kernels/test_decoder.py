@@ -18,7 +18,7 @@ SIZES: Sizes = {"hidden": 24, "inner": 40, "heads": 4, "kv_heads": 2, "width": 8
 
 
 class Norm(nn.Module):
-    """What transformers has in most families."""
+    """The layer that transformers has in most families."""
 
     def __init__(self, width: int, epsilon: float = 1e-3) -> None:
         super().__init__()
