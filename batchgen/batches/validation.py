@@ -6,23 +6,22 @@ input ──► Survey, with the parser of the batch ─┬─► NewJob
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Sequence
-from typing import Any, BinaryIO, Final, cast
+from typing import Any, Final
 
 from batchgen.batches.batch_records import BatchError, BatchRecord
 from batchgen.batches.checks import Unchecked
 from batchgen.errors import BadLines, BatchgenError, Corrupt, InvalidInput, LineProblem
-from batchgen.inputs.record_file import MAX_RECORD_BYTES, RecordFile, RecordReader
+from batchgen.inputs.record_file import RecordFile, RecordReader
 from batchgen.inputs.seals import sealed
 from batchgen.inputs.stored_input import index_key, input_key
-from batchgen.inputs.survey import OnInvalid, Survey
-from batchgen.jobs.creation.sharding import ENDPOINT_SHARD_ROWS
+from batchgen.inputs.survey import Survey
+from batchgen.jobs.creation.sharding import shard_limit
 from batchgen.jobs.records.job_records import NewJob
 from batchgen.models.record import ModelRecord
 from batchgen.requests.expected import EXPECTS
 from batchgen.requests.lines import LineParser
-from batchgen.requests.values.strict_json import MAX_LINE_BYTES
+from batchgen.storage.scratch import scratch_file
 from batchgen.storage.storage import Storage
 
 LISTED: Final = 100  # problems that a batch lists
@@ -49,9 +48,8 @@ def validate_batch(
     """
     batch = unchecked.batch
     params = batch_params(batch)
-    survey = Survey(
-        LineParser(params, model.name, model.max_length, dialect=model.dialect), spill := _scratch()
-    )
+    parser = LineParser(params, model.name, model.max_length, dialect=model.dialect)
+    survey = Survey(parser, spill := scratch_file())
     try:
         with spill:
             _read(survey, batch, storage, watch)
@@ -68,7 +66,7 @@ def validate_batch(
         model=model.name,
         model_sha256=model.sha256,
         params=params,
-        shard_rows=ENDPOINT_SHARD_ROWS if model.endpoint else None,
+        shard_rows=shard_limit(model),
         **_placed(batch),
     )
 
@@ -97,30 +95,15 @@ def _placed(batch: BatchRecord) -> dict[str, Any]:
 
 def _read(survey: Survey, batch: BatchRecord, storage: Storage, watch: Watch) -> None:
     policy, sha256 = batch.options.policy, batch.input_sha256 or ""
-    longest = MAX_LINE_BYTES if policy is OnInvalid.REFUSE else MAX_RECORD_BYTES
     try:
         with storage.open(input_key(sha256)) as data, storage.open(index_key(sha256)) as index:
             sealed(data, sha256)
             data.seek(0)
-            with _scratch() as again:  # the reader writes an index, which is stored already
-                reader = RecordReader(_Watched(data, watch), index=again, longest=longest)  # type: ignore[arg-type]
-                survey.read(reader)
+            survey.read(RecordReader(data, copy=lambda _: watch(), longest=policy.longest))
             survey.compare_ids(RecordFile(data, index))
     except FileNotFoundError:
         raise Corrupt("The stored input of the batch is missing. Upload the file again.") from None
     survey.refuse(policy)
-
-
-class _Watched:
-    """Reads a file, and lets the check end early."""
-
-    def __init__(self, file: BinaryIO, watch: Watch) -> None:
-        self._file = file
-        self._watch = watch
-
-    def read(self, size: int) -> bytes:
-        self._watch()
-        return self._file.read(size)
 
 
 def _listed(bad: BadLines) -> list[BatchError]:
@@ -136,7 +119,3 @@ def _as_error(problem: LineProblem) -> BatchError:
     if param is not None and param.partition(".")[0] not in _ENVELOPE:
         param = f"body.{param}"
     return BatchError(code=problem.code, message=problem.message, line=problem.line, param=param)
-
-
-def _scratch() -> BinaryIO:
-    return cast("BinaryIO", tempfile.TemporaryFile())

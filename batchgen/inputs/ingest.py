@@ -9,21 +9,21 @@ source ──► RecordReader ──► LineParser ──► problems, ids
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 from batchgen.core.dialects import Dialect
 from batchgen.core.row_lengths import RowLengths
 from batchgen.errors import LineProblem
-from batchgen.inputs.record_file import MAX_RECORD_BYTES, OFFSET, RecordFile, RecordReader
+from batchgen.inputs.record_file import OFFSET, RecordFile, RecordReader
 from batchgen.inputs.stored_input import index_key, input_key
 from batchgen.inputs.survey import OnInvalid, Survey
 from batchgen.requests.lines import LineParser
 from batchgen.requests.other_models import OtherModels
 from batchgen.requests.values.strict_json import MAX_LINE_BYTES
+from batchgen.storage.scratch import scratch_file
 from batchgen.storage.storage import Storage
 
 __all__ = ["OnInvalid", "StoredInput", "ValidationReport", "ingest", "validate"]
@@ -69,11 +69,11 @@ def validate(
     """
     parser = LineParser(defaults, model, context, dialect=dialect)
     with ExitStack() as stack:
-        index, spill = (stack.enter_context(_scratch()) for _ in range(2))
+        index, spill = (stack.enter_context(scratch_file()) for _ in range(2))
         if source.seekable():
             again, copy, base = source, None, source.tell()
         else:  # a pipe cannot be read again: suspected ids are read from a copy
-            again = stack.enter_context(_scratch())
+            again = stack.enter_context(scratch_file())
             copy, base = again.write, 0
         survey = Survey(parser, spill)
         survey.read(RecordReader(source, index=index, copy=copy, longest=MAX_LINE_BYTES))
@@ -108,7 +108,7 @@ def ingest(
     with (
         storage.write(input_key("incoming")) as data,
         storage.write(index_key("incoming")) as index,
-        _scratch() as spill,
+        scratch_file() as spill,
     ):
 
         def copy(chunk: bytes) -> None:
@@ -116,8 +116,7 @@ def ingest(
             data.file.write(chunk)
 
         survey = Survey(parser, spill)
-        longest = MAX_LINE_BYTES if on_invalid is OnInvalid.REFUSE else MAX_RECORD_BYTES
-        reader = RecordReader(source, index=index.file, copy=copy, longest=longest)
+        reader = RecordReader(source, index=index.file, copy=copy, longest=on_invalid.longest)
         survey.read(reader)
         index.file.truncate((survey.n_rows + 1) * OFFSET.itemsize)  # drops last blank lines
         data.file.flush()
@@ -137,8 +136,3 @@ def ingest(
         lengths=survey.lengths,
         other_models=survey.other_models,
     )
-
-
-def _scratch() -> BinaryIO:
-    """Open a temporary file without a name; closing removes it."""
-    return cast("BinaryIO", tempfile.TemporaryFile())

@@ -30,15 +30,15 @@ _LINE_FEED: Final = 0x0A
 class RecordReader:
     """Splits a stream into records, in one pass; memory holds one chunk and one record.
 
-    It also gives all bytes to `copy`, and writes the offset of every record to `index`. After a
-    record of more than `longest` bytes it stops reading.
+    It also gives all bytes to `copy`, and writes the offset of every record to `index`, if there
+    are such. After a record of more than `longest` bytes it stops reading.
     """
 
     def __init__(
         self,
         source: BinaryIO,
         *,
-        index: BinaryIO,
+        index: BinaryIO | None = None,
         copy: Callable[[bytes], object] | None = None,
         longest: int = MAX_RECORD_BYTES,
         recognise: Callable[[bytes], Format | None] = recognise,
@@ -107,7 +107,8 @@ class RecordReader:
             raise MissingInput(f"The input cannot be read: {error.strerror or error}.") from error
 
     def _write_offsets(self, offsets: np.ndarray[tuple[int], np.dtype[np.int64]]) -> None:
-        self._index.write(offsets.astype(OFFSET).tobytes())
+        if self._index is not None:
+            self._index.write(offsets.astype(OFFSET).tobytes())
 
 
 class RecordFile:

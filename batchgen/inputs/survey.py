@@ -19,6 +19,7 @@ from batchgen.requests.lines import LineParser, implicit_id
 from batchgen.requests.other_models import OtherModels
 from batchgen.requests.plain_lines import PlainLines
 from batchgen.requests.values.line_error import quoted
+from batchgen.requests.values.strict_json import MAX_LINE_BYTES
 
 MAX_PROBLEMS: Final = 1_000  # that are described; further ones are only counted
 SAMPLED: Final = 16  # rows of each chunk of the input whose length is measured
@@ -30,6 +31,11 @@ class OnInvalid(StrEnum):
 
     REFUSE = "refuse"  #: Create no job and report every bad line.
     ROW_ERROR = "row-error"  #: Create a job in which each bad line is an error row.
+
+    @property
+    def longest(self) -> int:
+        """The bytes of a record after which the rest of the input is not read."""
+        return MAX_LINE_BYTES if self is OnInvalid.REFUSE else MAX_RECORD_BYTES
 
 
 class Survey:

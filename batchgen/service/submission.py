@@ -14,7 +14,7 @@ from batchgen.errors import Corrupt, InvalidParameter, NotAllowed, QuotaExceeded
 from batchgen.failpoints import reach
 from batchgen.inputs.ingest import OnInvalid, StoredInput, ingest
 from batchgen.inputs.stored_input import index_key, input_key
-from batchgen.jobs.creation.sharding import ENDPOINT_SHARD_ROWS
+from batchgen.jobs.creation.sharding import shard_limit
 from batchgen.jobs.records.job_records import LOCAL_TENANT, JobRecord, NewJob
 from batchgen.jobs.removals import Remover
 from batchgen.jobs.store import Store
@@ -135,7 +135,7 @@ def _new_job(
         input_bytes=stored.bytes,
         n_rows=stored.n_rows,
         lengths=stored.lengths,
-        shard_rows=ENDPOINT_SHARD_ROWS if model.endpoint else None,
+        shard_rows=shard_limit(model),
         model=model.name,
         model_sha256=model.sha256,
         params=dict(submission.params),

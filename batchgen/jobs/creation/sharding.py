@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from batchgen.models.record import ModelRecord
+
 TARGET_SECONDS = 120.0  # short enough to lose, long enough that claim, part and commit cost little
 #: The most rows, because a worker holds them in memory.
 MAX_SHARD_ROWS = 1000
@@ -35,6 +37,11 @@ def plan_shards(
     size = min(size, _ceil(n_rows, max(SHARDS_WANTED, SHARDS_PER_WORKER * workers)))
     size = max(size, MIN_SHARD_ROWS, _ceil(n_rows, MAX_SHARDS))
     return min(size, MAX_SHARD_ROWS)
+
+
+def shard_limit(model: ModelRecord) -> int | None:
+    """Return the most rows that a shard of this model's jobs may have, None for the usual limit."""
+    return ENDPOINT_SHARD_ROWS if model.endpoint else None
 
 
 def shard_ranges(n_rows: int, size: int) -> Iterator[tuple[int, int]]:
