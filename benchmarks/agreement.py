@@ -1,4 +1,4 @@
-"""Whether two engines generated the same tokens; at a tie either of two may be right.
+"""Compares the tokens of two engines; at a tie either of two may be right.
 
 A row that differs is looked at where it first does: transformers computes the logits there from
 what both agree on, and if its two best lie closer than `TIE`, the row is a tie.
@@ -16,7 +16,7 @@ from benchmarks.task import Row
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agreement:
-    """How many rows two engines answered alike."""
+    """The number of rows that two engines answered alike."""
 
     rows: int
     equal: int

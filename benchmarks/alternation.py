@@ -52,7 +52,7 @@ class Engine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What one process reported."""
+    """The report of one process."""
 
     version: str
     # Of the work alone, from the process's start to it, and of the whole process.

@@ -33,7 +33,7 @@ Answers = list[tuple[list[int], float]]  # token ids and score, best first
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """How many rows agree, and how the engine was packed while it computed them."""
+    """Counts rows that agree, and shows how full the engine was while it computed them."""
 
     rows: int
     equal: int

@@ -1,4 +1,4 @@
-"""What the Triton kernels reach on this machine's GPU, and an engine over them.
+"""Measures the Triton kernels on this machine's GPU, and an engine over them.
 
     python benchmarks/gpu.py [MODEL] [--dtype bfloat16] [--repeat 20] [--rows 256] [--json]
 

@@ -23,7 +23,7 @@ DATABASES = ("sqlite", "postgresql")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Installation:
-    """What stands before the first process of ours runs."""
+    """Measures what comes before the first process of ours runs."""
 
     folder: Path
     settings: Settings

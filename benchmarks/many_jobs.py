@@ -1,4 +1,4 @@
-"""What users and the coordinator ask of a database of 100,000 jobs, for benchmarks/queries.py.
+"""Queries of users and of the coordinator on 100,000 jobs, for benchmarks/queries.py.
 
 Most jobs have ended; some wait, some run. They belong to ten tenants; the one that asks has half of
 them. All names are given to twenty jobs each, but one.

@@ -1,4 +1,4 @@
-"""What engines did before paging: one contiguous piece of memory for each request, kept to its end.
+"""Engines before paging: one contiguous piece of memory for each request, kept to its end.
 
     reserved when the request starts   [ prompt ][ room for the answer ……………………… ]
     maximum        up to the context
@@ -26,7 +26,7 @@ POLICIES: dict[str, Callable[[Request], int]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Use:
-    """How well memory was used while requests waited for it, as means over the steps."""
+    """The use of memory while requests waited for it, as means over the steps."""
 
     # Filled slots over slots reserved.
     of_reserved: float

@@ -28,7 +28,7 @@ Parents = Callable[[Request, int], list[int] | None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decoding:
-    """How the requests of a replay are decoded."""
+    """The way in which the requests of a replay are decoded."""
 
     params: SamplingParams
     parents: Parents
@@ -36,7 +36,7 @@ class Decoding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Paged:
-    """What a replay showed."""
+    """The result of a replay."""
 
     use: Use
     # 1 - blocks in use over blocks that the tables name, as a mean over the same steps.

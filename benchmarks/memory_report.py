@@ -24,7 +24,7 @@ WIDE = 42  # characters of a dataset's column
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What a run depends on."""
+    """The settings that a run depends on."""
 
     seed: int
     sigma: float
@@ -41,7 +41,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
-    """What one dataset showed."""
+    """The result for one dataset."""
 
     # Means of the lengths drawn, in tokens.
     prompt: float

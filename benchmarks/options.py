@@ -1,4 +1,4 @@
-"""What every benchmark of speed can be told, and where its figures go."""
+"""The options of every benchmark of speed, and the file for its figures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What weights of eight bits cost and save: quality, speed and memory beside float32.
+"""Measures weights of eight bits beside float32: quality, speed and memory.
 
     python benchmarks/quantize.py MODEL [--rows 128] [--texts 128] [--workload FILE] [--rounds 3]
                                   [--json] [--save FILE]

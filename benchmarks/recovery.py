@@ -180,7 +180,7 @@ def inspect(dataset: Path, ids: list[str]) -> dict[str, Any]:
 
 
 def is_clean(result: Mapping[str, Any]) -> bool:
-    """Whether nothing was lost, doubled, disordered or an error."""
+    """True if nothing was lost, doubled, disordered or an error."""
     bad = result["lost"] or result["twice"] or result["errors"]
     return bool(result["in_order"] and not bad)
 

@@ -1,4 +1,4 @@
-"""What a shared prompt costs: samples of one prompt against as many prompts of one token.
+"""Measures a shared prompt: samples of one prompt against as many prompts of one token.
 
     python benchmarks/sampling.py MODEL [--samples 8] [--prompt 300] [--answer 64] [--rounds 3]
                                   [--peer NAME --peer-python PATH] [--json] [--save FILE]

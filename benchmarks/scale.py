@@ -167,7 +167,7 @@ def compare(numbers: Iterable[Numbers], rows: int) -> tuple[int, int]:
 
 
 def is_clean(figures: Figures) -> bool:
-    """Whether every row is there once, answered and as the manifest says."""
+    """True if every row is there once, answered and as the manifest says."""
     return not any(figures[name] for name in ("lost", "doubled", "errors", "unsound"))
 
 

@@ -1,4 +1,4 @@
-"""What size costs: generated tokens per second of few and of many rows.
+"""Measures generated tokens per second of few and of many rows.
 
     python benchmarks/scaling.py MODEL [--sizes 128 512 1000] [--workload FILE] [--rounds 3]
                                  [--short 1000] [--peer NAME --peer-python PATH] [--json]

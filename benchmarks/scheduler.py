@@ -1,4 +1,4 @@
-"""What the scheduler costs: milliseconds a step, and its share of a real step.
+"""Measures the scheduler: milliseconds a step, and its share of a real step.
 
     python benchmarks/scheduler.py [MODEL_DIR] [--running 128] [--waiting 1000 10000 100000]
                                    [--json] [--save FILE]

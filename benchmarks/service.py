@@ -1,4 +1,4 @@
-"""How much of `batchgen run` is the engine's, and how soon it starts.
+"""Measures the engine's share of `batchgen run`, and the time until it starts.
 
     python benchmarks/service.py MODEL_DIR [--rows 128] [--workload FILE] [--rounds 3] [--json]
                                  [--peer NAME --peer-python PATH] [--save FILE]
@@ -35,7 +35,7 @@ MODEL = "benchmark"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """What one process showed; seconds."""
+    """The times of one process, in seconds."""
 
     rows: int
     prompt_tokens: int

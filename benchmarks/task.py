@@ -47,7 +47,7 @@ class Task:
 
     @property
     def warm_up(self) -> list[Row]:
-        """What is computed before the clock starts: prompts reversed, that nothing is cached."""
+        """The rows that are computed before the clock starts; reversed, so that none is cached."""
         return [(prompt[::-1], answer) for prompt, answer in self.rows[:WARM_UP]]
 
     def write(self, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What every test can rely on: servers, databases, and no settings of the person running them."""
+"""Gives every test servers and databases, and hides the settings of the person who runs it."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ class BodySource(io.RawIOBase):
         self._waiting: asyncio.Task[Any] | None = None
 
     def abort(self) -> None:
-        """Let a thread that waits for bytes fail, because nobody waits for it; no error twice."""
+        """End the reading: a thread that waits for bytes gets an error."""
         self._is_aborted = True
         if self._waiting is not None:
             self._waiting.cancel()

@@ -27,7 +27,7 @@ GRACE: Final = 30.0  # seconds that any body may be waited for
 SLOWEST: Final = 16 << 10  # bytes/s that a body must have on average, after the grace
 
 _STATE = "body"
-# A string, or what begins as one: each character is looked at once, whatever the body.
+# Matches a JSON string, also one without an end. It looks at each character once, in any body.
 _STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.?)*+(?:"|\Z)', re.DOTALL)
 _BRACKETS: Final = bytes.maketrans(b"{}", b"[]")
 _NO_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
@@ -92,7 +92,7 @@ class Limits:
             if limit.ended:  # what comes now is that the client has gone
                 return await receive()
             is_streamed = limit.allowed > MAX_JSON_BYTES  # by a route that knows its caller
-            if not is_streamed:  # whatever its type is said to be
+            if not is_streamed:  # the Content-Type does not matter: a caller may write anything
                 await _need_key(Request(scope))
             _check_encoding(headers)
             limit.check()

@@ -1,7 +1,7 @@
 """Bounds how often an address may be told that its key is wrong.
 
 An address has BURST refusals, and gets PER_SECOND of them back. Without one left, only keys that
-have been right before are looked up, so that nobody behind the same proxy is locked out by another.
+were valid before are looked up. So one client cannot lock out the others behind the same proxy.
 """
 
 from __future__ import annotations

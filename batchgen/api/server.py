@@ -60,7 +60,7 @@ class Server(uvicorn.Server):
 def make_server(app: FastAPI, settings: Settings) -> Server:
     """Return a server of the app with the bounds of these settings.
 
-    It believes no X-Forwarded-For: whoever reaches it could forge that. Raises InvalidParameter if
+    It ignores X-Forwarded-For, because any client can forge that header. Raises InvalidParameter if
     the files of TLS cannot be used.
     """
     config = uvicorn.Config(

@@ -52,7 +52,7 @@ class CheckManager(Manager):
 
     @transaction
     def claim(self, connection: Connection) -> Unchecked | None:
-        """Claim the oldest batch that nobody checks; return None if there is none."""
+        """Claim the oldest batch that no coordinator is checking; return None if there is none."""
         now, claimed = now_db(), batches.c.claimed_until
         # A claim that ends later than a new one is of a time before the clock was set back.
         is_free = or_(claimed.is_(None), claimed < now, claimed > now + self.seconds + SLACK)

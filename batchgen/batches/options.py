@@ -32,7 +32,7 @@ class BatchOptions:
 
     @property
     def policy(self) -> OnInvalid:
-        """What becomes of a file with bad lines; raises InvalidParameter."""
+        """The rule for a file with bad lines; raises InvalidParameter if it is unknown."""
         word = self.on_invalid.replace("_", "-")
         if word not in list(OnInvalid):
             raise InvalidParameter(

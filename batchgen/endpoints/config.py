@@ -1,4 +1,4 @@
-"""What a process must know to ask an endpoint: its record, and the operator's bounds."""
+"""The data that a process needs to ask an endpoint: its record and the operator's bounds."""
 
 from __future__ import annotations
 

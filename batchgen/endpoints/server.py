@@ -29,7 +29,7 @@ _CONTEXT_KEYS = ("max_model_len", "context_length", "max_context_length", "n_ctx
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Served:
-    """What an endpoint says of itself."""
+    """The facts that an endpoint states about itself."""
 
     # {model: tokens of prompt and answer together, None if it is not said}
     models: dict[str, int | None] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Who may use the service: tenants, their keys, what they may have and what they have used."""
+"""Tenants of the service: their keys, their quotas and their usage."""
 
 from __future__ import annotations
 

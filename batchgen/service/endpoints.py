@@ -38,7 +38,7 @@ class NewEndpoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checked:
-    """What was learned of an endpoint."""
+    """The facts that a check of an endpoint found."""
 
     endpoint: Endpoint
     # tokens, None if the endpoint does not say

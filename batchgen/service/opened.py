@@ -1,4 +1,4 @@
-"""What a home has open: its database and its files, shared by the services of all tenants."""
+"""The open database and files of a home, which the services of all tenants share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a service can do its work: its database, its storage and its broker."""
+"""Checks whether a service can work: its database, its storage and its broker."""
 
 from __future__ import annotations
 

@@ -1,3 +1,3 @@
-"""What operators see of running processes: metrics for Prometheus, traces for OpenTelemetry."""
+"""Shows running processes to operators: metrics for Prometheus, traces for OpenTelemetry."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What processes count while they work. Each number is counted in one place, by one call.
+"""The counters of the processes. Each number is counted in one place, by one call.
 
 Counters are kept whether or not anybody reads them: an increment takes about a microsecond.
 """

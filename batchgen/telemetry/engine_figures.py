@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineReading:
-    """What a worker knows of its engine at one moment."""
+    """The state of a worker's engine at one moment."""
 
     #: None while no engine runs.
     stats: EngineStats | None

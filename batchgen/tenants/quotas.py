@@ -47,7 +47,7 @@ class Quotas:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuotaUse:
-    """What a tenant has at one time of what its quotas limit."""
+    """The amounts that a tenant uses now of everything that its quotas limit."""
 
     jobs: int
     tokens: int

@@ -23,7 +23,7 @@ NO_KEY: Final = ""  # in the column of the key: submitted without one
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UsageRecord:
-    """What the ended jobs of one tenant, key and model have used."""
+    """The usage of the ended jobs of one tenant, key and model."""
 
     tenant_id: str
     # None for what was submitted without a key

@@ -50,7 +50,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
-    """What has come of an event for one webhook."""
+    """The state of the delivery of one event to one webhook."""
 
     id: str
     payload: str

@@ -20,7 +20,7 @@ EACH: Final = 2  # of them to one receiver, so that a slow one does not hold up 
 
 
 class Outcome(StrEnum):
-    """What came of an attempt."""
+    """The result of an attempt."""
 
     DELIVERED = "delivered"  #: The receiver has the event.
     FAILED = "failed"  #: It is sent again later.

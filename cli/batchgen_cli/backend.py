@@ -52,7 +52,7 @@ class Model(Protocol):
 
     @property
     def source(self) -> str:
-        """Where it was imported from."""
+        """The source that it was imported from."""
         ...
 
     @property

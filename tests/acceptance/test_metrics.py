@@ -1,4 +1,4 @@
-"""What operators see of real processes: metrics at their ports, traces, and ids in their logs."""
+"""Real processes as operators see them: metrics at their ports, traces, ids in their logs."""
 
 from __future__ import annotations
 

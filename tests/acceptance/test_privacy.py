@@ -1,4 +1,4 @@
-"""What processes say and show while everything goes wrong: no row, and no password."""
+"""Processes for which everything goes wrong say and show no row and no password."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ def cluster(
 
 @pytest.fixture
 def toll(pytestconfig: pytest.Config) -> Toll:
-    """What this test's faults cost; tests without a cluster fill it themselves."""
+    """The cost of this test's faults; tests without a cluster fill it themselves."""
     return Toll(timed=pytestconfig.getoption("--timed"))
 
 

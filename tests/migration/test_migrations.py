@@ -123,7 +123,7 @@ def test_check_names_what_differs(postgres_url: str) -> None:
 def test_nothing_differs_down_to_the_constraints(
     empty_url: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    """What the migrations made is what the models would make, CHECKs and predicates included."""
+    """The migrations make what the models would make, CHECKs and predicates included."""
     upgrade(empty_url)
     migrated = Database(empty_url)
     with closing(migrated), closing(fresh_database(migrated, request, tmp_path)) as modelled:

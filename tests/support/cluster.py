@@ -56,7 +56,7 @@ FAST_SETTINGS: dict[str, Any] = {
 
 @dataclass
 class Toll:
-    """What the faults of a test cost, over all of its jobs."""
+    """The cost of the faults of a test, over all of its jobs."""
 
     injections: int = 0
     rows_in: int = 0

@@ -1,4 +1,4 @@
-"""What a piece of code does to the disk: which names appear, what is forced down, what is open."""
+"""Records what code does to the disk: names that appear, files that are forced down or open."""
 
 from __future__ import annotations
 

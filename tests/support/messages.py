@@ -1,4 +1,4 @@
-"""What anybody who reaches the broker could put into a queue of shard ids."""
+"""Messages that anybody who reaches the broker could put into a queue of shard ids."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What metrics say, and how they change: counters of a process are those of all its tests."""
+"""Reads metrics and their changes: the counters of a process are those of all its tests."""
 
 from __future__ import annotations
 

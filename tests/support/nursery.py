@@ -76,7 +76,7 @@ class Member:
 
     @property
     def is_stopped(self) -> bool:
-        """Whether SIGSTOP holds every thread of it: one within a system call may end that first."""
+        """True if SIGSTOP holds every thread of it: one within a system call may end that first."""
         return is_stopped(self.pid)
 
     def said(self, text: str) -> bool:

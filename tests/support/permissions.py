@@ -1,4 +1,4 @@
-"""Who may read what: modes of files, and processes that permissions hold for, root's too."""
+"""Modes of files, and processes that permissions hold for, root's too."""
 
 from __future__ import annotations
 

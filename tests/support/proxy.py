@@ -27,7 +27,7 @@ RESET = struct.pack("ii", 1, 0)  # SO_LINGER of zero seconds: close sends RST
 
 
 class Drop(Enum):
-    """What happens to a connection on which the bytes waited for have come."""
+    """The fate of a connection on which the awaited bytes have come."""
 
     REPLY = "reply"  #: They reach the server; the connection dies before it can answer.
     REQUEST = "request"  #: The connection dies before they reach the server.

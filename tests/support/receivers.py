@@ -36,7 +36,7 @@ class Request:
 
 @dataclass
 class Receiver:
-    """What a receiver was sent, and how it answers."""
+    """The requests that a receiver got, and its answers."""
 
     port: int
     scheme: str = "http"

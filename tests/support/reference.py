@@ -1,4 +1,4 @@
-"""What transformers' own `generate` answers, without drawing."""
+"""The answers of transformers' own `generate`, without drawing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the repository's own files are, for the tests that read them."""
+"""Finds the repository's own files, for the tests that read them."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ class Asked:
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
-    """What the server sends: a whole answer, or less."""
+    """The bytes that the server sends: a whole answer, or less."""
 
     status: int = 200
     body: Any = None

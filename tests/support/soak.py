@@ -27,7 +27,7 @@ WEIGHTS = {"worker": 4, "engine": 4, "coordinator": 2}
 
 @dataclass
 class Soak:
-    """What a soak did; what it cost stands in the cluster's toll."""
+    """The record of a soak; its cost is in the cluster's toll."""
 
     seed: int
     kills: int = 0

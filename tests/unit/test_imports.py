@@ -1,4 +1,4 @@
-"""What importing costs and shows: light commands stay light, packages say what is public."""
+"""Imports of light commands stay light, and packages say what is public."""
 
 from __future__ import annotations
 

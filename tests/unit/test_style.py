@@ -13,6 +13,7 @@ from tests.support.repository import ROOT, name_of, python_files, text_files
 
 MAX_FILE = 500  # lines
 MAX_FUNCTION = 60  # lines, decorators not counted
+QUESTIONS = {"How", "What", "Whether", "Where", "Which", "Who", "Why"}
 
 # Spelled in halves, so that this file does not find itself.
 FOLDERS = ("/wo" + "rk/", "/tm" + "p/w", "/ro" + "ot/(?!.cache)", "/ho" + "me/")
@@ -56,6 +57,18 @@ def test_functions_fit_a_screen() -> None:
         if length(node) > MAX_FUNCTION
     ]
     assert long == []
+
+
+def test_docstrings_begin_with_a_sentence_and_no_question() -> None:
+    documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+    riddles = [
+        f"{name_of(path)}: {text.splitlines()[0]}"
+        for path in FILES
+        for node in ast.walk(parse(path))
+        if isinstance(node, documented)
+        if (text := ast.get_docstring(node)) and text.partition(" ")[0] in QUESTIONS
+    ]
+    assert riddles == []
 
 
 def test_annotations_are_never_evaluated() -> None:

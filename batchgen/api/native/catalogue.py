@@ -1,4 +1,4 @@
-"""What the service has: models, workers, and the usage of the tenant."""
+"""Routes that show the models, the workers and the usage of the tenant."""
 
 from __future__ import annotations
 

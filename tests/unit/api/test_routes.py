@@ -44,7 +44,7 @@ def unlimited(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def ids(api: Api) -> dict[str, str]:
-    """What a tenant has, by the names of parameters of paths."""
+    """The things that a tenant owns, by the names of parameters of paths."""
     service = api.service.for_tenant(OURS)
     file = api.ours.post(
         "/v1/files",

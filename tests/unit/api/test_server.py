@@ -163,7 +163,7 @@ def test_what_cannot_be_served_is_refused(settings: Settings, tmp_path: Path) ->
 
 
 def test_an_unknown_outcome_is_not_answered(api: Api, settings: Settings) -> None:
-    """Where a commit may have worked, an error would be a lie."""
+    """If a commit may have worked, an error would be wrong."""
     errors = {"lost": DatabaseUnavailable(), "conflict": Conflict()}
     router = APIRouter(prefix="/v1/test", dependencies=[Depends(authenticated)])
 

@@ -1,4 +1,4 @@
-"""What a batch tells webhooks, and what quotas tell a batch."""
+"""Events of batches for webhooks, and quotas on batches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What only a command on a server shows: addresses, keys, and a server that is away."""
+"""Commands on a server: addresses, keys, and a server that is away."""
 
 from __future__ import annotations
 

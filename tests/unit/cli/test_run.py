@@ -77,7 +77,7 @@ class Runner:
 
 @pytest.fixture
 def runner(monkeypatch: pytest.MonkeyPatch) -> Runner:
-    """What runs instead of an engine."""
+    """The process that runs instead of an engine."""
     runner = Runner()
     monkeypatch.setattr(local, "run_local", runner)
     return runner

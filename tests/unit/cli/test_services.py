@@ -20,7 +20,7 @@ Started = list[tuple[object, ...]]
 
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> Started:
-    """What was started instead of the real processes."""
+    """The commands that were started instead of the real processes."""
     started: Started = []
 
     def run_coordinator(settings: Settings) -> None:

@@ -1,4 +1,4 @@
-"""Who gives way when the pool is full, how, and that everybody comes back and ends.
+"""Rows give way when the pool is full, and all of them come back and end.
 
 Every `Life` also checks that each sequence reads its own history: see `tests.support.scheduling`.
 """

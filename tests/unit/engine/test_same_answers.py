@@ -34,7 +34,7 @@ BLOCKS = 32  # of 4 tokens: little more than the widest row needs alone
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What must not depend on how it was computed."""
+    """Answers do not depend on the way in which they were computed."""
 
     tokens: list[list[int] | None]
     texts: list[str]
@@ -68,7 +68,7 @@ def outcomes(engine: Engine, rows: list[GenerationRequest] | None = None) -> dic
 
 @pytest.fixture(scope="module")
 def undisturbed(models: Models) -> dict[int, Outcome]:
-    """What the rows give with all the room they want and nothing cached."""
+    """The answers of the rows with all the room they want and nothing cached."""
     return outcomes(make_engine(models("llama"), prefix_caching=False, max_num_seqs=64))
 
 

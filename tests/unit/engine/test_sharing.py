@@ -1,4 +1,4 @@
-"""What samples, beams, prompts and windows save: computed and stored once, or given back."""
+"""Samples, beams, prompts and windows save work: it is computed and stored once, or given back."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ def repeated(ids: list[str]) -> list[Duplicate]:
 
 
 def found(ids: list[str], hashes: IdHashes) -> tuple[list[Duplicate], list[int]]:
-    """What the index finds, by row, and the rows whose ids it read again."""
+    """The duplicates that the index finds, by row, and the rows whose ids it read again."""
     read: list[int] = []
 
     def id_of(row: int) -> str:

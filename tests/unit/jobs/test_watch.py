@@ -1,4 +1,4 @@
-"""What the fault tests rely on: nothing of this can be seen in the tables afterwards."""
+"""The triggers of the fault tests: nothing of this can be seen in the tables afterwards."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is shown of a URL never holds a secret, however the URL is written."""
+"""A URL that is shown never holds a secret, however it is written."""
 
 from __future__ import annotations
 

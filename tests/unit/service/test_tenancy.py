@@ -1,4 +1,4 @@
-"""What a service for one tenant sees: its own jobs, and nothing that tells of others."""
+"""A service for one tenant sees its own jobs, and nothing of the others."""
 
 from __future__ import annotations
 

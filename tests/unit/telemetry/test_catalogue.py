@@ -40,7 +40,7 @@ def test_the_page_has_this_table() -> None:
 
 @pytest.fixture
 def figures(sqlite_url: str) -> dict[Process, object]:
-    """What a coordinator and a worker add to their counters."""
+    """The counters that a coordinator and a worker change."""
     reading = EngineReading(stats=EngineStats(), running=0, shards=0)
     return {
         Process.COORDINATOR: QueueFigures(Store(Database(sqlite_url)), alive_within=30.0),

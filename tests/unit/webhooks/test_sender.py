@@ -22,7 +22,7 @@ LOOPBACK = "127.0.0.0/8"
 
 
 class Reports(list[tuple[Outcome, str | None]]):
-    """What a sender reported of its attempts."""
+    """The reports of a sender about its attempts."""
 
     def __call__(self, claim: Claim, outcome: Outcome, error: str | None) -> None:
         self.append((outcome, error))

@@ -1,4 +1,4 @@
-"""What is known of an endpoint: if it answers, since when it does not, and why.
+"""The health of an endpoint: if it answers, since when it does not, and why.
 
 A row's failure is the row's own only if the endpoint answered something else after the row was
 sent: another row, or the canary.

@@ -1,4 +1,4 @@
-"""What follows from the outcome of one request: an answer, or whose fault it is that there is none.
+"""The verdict on one request: an answer, or who is at fault if there is none.
 
 ANSWER   200 with an answer of the right model
 BUSY     429, 503: the row goes back, and fewer requests are sent

@@ -155,7 +155,7 @@ class EngineSupervisor:
 
     @property
     def numerics(self) -> Numerics | None:
-        """How the present process computes, or the last one that was ready."""
+        """The way in which the present process computes, or the last one that was ready."""
         stats = self.stats
         if self._numerics is None or stats is None or not stats.server:
             return self._numerics

@@ -71,7 +71,7 @@ class DatasetFileList(Shape):
 
 
 class Verification(Shape):
-    """What a comparison of a dataset with its manifest found."""
+    """The result of comparing a dataset with its manifest."""
 
     ok: bool
     # one sentence for each file that is missing, changed or extra
@@ -79,7 +79,7 @@ class Verification(Shape):
 
 
 class UsageRecord(Shape):
-    """What the ended jobs of one key and model have used."""
+    """The usage of the ended jobs of one key and model."""
 
     # null for jobs that were submitted without a key
     key_id: str | None

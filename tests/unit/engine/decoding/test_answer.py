@@ -1,4 +1,4 @@
-"""What ends an answer beside its token ids, and that forks of one share nothing."""
+"""Answers end at more than token ids, and forks of one share nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a model must show before the engine serves it."""
+"""A model must pass the probe before the engine serves it."""
 
 from __future__ import annotations
 

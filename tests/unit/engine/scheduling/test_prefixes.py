@@ -1,4 +1,4 @@
-"""Which blocks are found again, and which are forgotten first."""
+"""Blocks are found again by their tokens, and forgotten in a fixed order."""
 
 from __future__ import annotations
 

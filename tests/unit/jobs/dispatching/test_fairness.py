@@ -49,7 +49,7 @@ def test_no_place_is_left_that_a_job_could_fill(
 def test_no_tenant_could_complain(
     situation: tuple[list[Candidate], InFlight, int, dict[int, int]],
 ) -> None:
-    """Who still has shards to give holds at most one less than anybody who was just served."""
+    """A job that still has shards holds at most one less than a job that was just served."""
     candidates, in_flight, _, capacity = situation
     order = turns(*situation)
     given_away, shares = Counter(order), served(order, candidates)

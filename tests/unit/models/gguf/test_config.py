@@ -1,4 +1,4 @@
-"""What a GGUF file says besides its tensors: converted, known to change nothing, or refused."""
+"""Each key of a GGUF file is converted, known to change nothing, or refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a worker holds of long answers, says of rows that run, and does when it fails each time."""
+"""A worker bounds long answers, reports running rows, and gives up what fails each time."""
 
 from __future__ import annotations
 
